@@ -1,0 +1,157 @@
+"""Every difference between the supported stacks, and nothing else.
+
+Two families of packages provide ``mmengine``, ``mmcv``, ``mmpretrain``, ``mmdet``
+and ``mmseg``: the maintained ``onedl-*`` packages and the classic OpenMMLab ones.
+Both import under the same names, so the rest of the package does not care; what does
+differ between them, or between torch releases, is settled here.
+
+Importing this module makes torchvision importable beside a torch whose build it does
+not match, so it has to be imported before anything that imports torchvision.
+"""
+
+import importlib
+import sys
+import warnings
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+import torch
+
+# The oldest release of each package the code was run with. There are no upper bounds:
+# the maintained packages count on from where the classic ones stopped.
+MINIMUM_VERSIONS = {
+    "torch": "2.1.0",
+    "mmengine": "0.10.7",
+    "mmcv": "2.1.0",
+    "mmpretrain": "1.2.0",
+}
+
+# Import name -> names of the distributions that provide it.
+DISTRIBUTIONS = {
+    "mmengine": ("mmengine", "onedl-mmengine"),
+    "mmcv": ("mmcv", "onedl-mmcv"),
+    "mmpretrain": ("mmpretrain", "onedl-mmpretrain"),
+    "mmdet": ("mmdet", "onedl-mmdetection"),
+    "mmseg": ("mmsegmentation", "onedl-mmsegmentation"),
+}
+
+# The operators torchvision attaches shape functions to when it is imported.
+TORCHVISION_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+
+
+def _torchvision_ops_load() -> bool:
+    """Tell whether torchvision's compiled operators can be loaded by this torch.
+
+    The library is loaded the way torchvision itself does it on import; loading it
+    twice is harmless, while guessing from version strings would not be: once the
+    schemas are defined by hand, the library can no longer define its own.
+    """
+    spec = find_spec("torchvision")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    for folder in folders:
+        finder = FileFinder(folder, (ExtensionFileLoader, EXTENSION_SUFFIXES))
+        library = finder.find_spec("_C")
+        if library is None or library.origin is None:
+            continue
+        try:
+            torch.ops.load_library(library.origin)
+        except (ImportError, OSError):
+            continue
+        return True
+    return False
+
+
+def define_torchvision_schemas() -> "torch.library.Library | None":
+    """Define torchvision's operator schemas where its compiled part cannot load.
+
+    A torchvision wheel built for CUDA cannot load its operators beside a CPU build
+    of torch, and ``import torchvision`` then stops because ``torchvision::nms`` does
+    not exist. With the schemas defined, everything but those operators works, and
+    calling one of them still ends in torchvision's own explanation.
+
+    Returns:
+        The library fragment that owns the schemas, to be kept alive by the caller,
+        or None where nothing was to be done: torchvision is not installed, is
+        imported already, or comes with working operators.
+    """
+    if "torchvision" in sys.modules or find_spec("torchvision") is None:
+        return None
+    if hasattr(torch.ops.torchvision, "nms") or _torchvision_ops_load():
+        return None
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for schema in TORCHVISION_SCHEMAS:
+        library.define(schema)
+    return library
+
+
+def _installed_distributions(module: str) -> list[str]:
+    """Return the installed distributions, with versions, that provide a module."""
+    found = []
+    for name in DISTRIBUTIONS.get(module, ()):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def warn_unsupported() -> None:
+    """Warn about versions the package was never run with.
+
+    Older releases than those in ``MINIMUM_VERSIONS`` are named, and so is an
+    environment that holds the classic and the maintained distribution of one module:
+    both write the same files, and which of them won depends on the order of
+    installation.
+
+    Raises:
+        ModuleNotFoundError: If mmengine, mmcv or mmpretrain is not installed.
+    """
+    for module in MINIMUM_VERSIONS:
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(
+                f"mim_plugins needs {module}, which is not installed. Install one of "
+                "the two stacks: pip install 'mim_plugins[onedl]' (maintained "
+                "packages) or pip install 'mim_plugins[openmmlab]' (classic packages, "
+                "for torch 2.1).",
+                name=module,
+            )
+    from mmengine.utils import digit_version
+
+    for module, minimum in MINIMUM_VERSIONS.items():
+        found = importlib.import_module(module).__version__
+        if digit_version(str(found)) < digit_version(minimum):
+            warnings.warn(
+                f"mim_plugins was never run with {module} {found}; the oldest tried "
+                f"release is {minimum}.",
+                stacklevel=2,
+            )
+    for module in DISTRIBUTIONS:
+        found_distributions = _installed_distributions(module)
+        if len(found_distributions) > 1:
+            warnings.warn(
+                f"{' and '.join(found_distributions)} are both installed and write the "
+                f"same files of {module}. Uninstall both, then install one again.",
+                stacklevel=2,
+            )
+
+
+def supports_fused_optimizer(device_type: str) -> bool:
+    """Tell whether torch's fused AdamW and SGD run on a kind of device.
+
+    Args:
+        device_type: Kind of device, such as ``"cpu"`` or ``"cuda"``.
+
+    Returns:
+        True on CUDA, and on the CPU from torch 2.4 on.
+    """
+    if device_type == "cpu":
+        return tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 4)
+    return device_type == "cuda"
+
+
+# Library fragments forget their schemas when they are collected: this one stays.
+_TORCHVISION_LIBRARY = define_torchvision_schemas()
