@@ -1,0 +1,5 @@
+"""Optimiser construction."""
+
+from .layer_decay import LayerDecayOptimWrapperConstructor
+
+__all__ = ["LayerDecayOptimWrapperConstructor"]

@@ -1,0 +1,249 @@
+"""Vision Transformer that embeds and encodes visible patches only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.logging import MMLogger
+from mmpretrain.models import VisionTransformer
+from mmpretrain.models.utils import resize_pos_embed
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..attention import use_attention_dispatch
+from ..masking import PatchMask
+from ..patches import patchify
+from ..position import sincos_position_embedding
+
+
+@MODELS.register_module()
+class MIMVisionTransformer(VisionTransformer):
+    """mmpretrain's Vision Transformer with a masked forward pass and taps.
+
+    Without a mask it is mmpretrain's ``VisionTransformer``: same parameters, same
+    keys, same output. With a mask it returns the latents of the visible tokens after
+    the tapped blocks and after the last block.
+
+    References:
+        - Masked Autoencoders Are Scalable Vision Learners, 2021,
+          https://arxiv.org/abs/2111.06377, section 3
+        - Masked Image Modeling with deep supervision (DeepMIM), 2023,
+          https://arxiv.org/abs/2303.08817
+
+    Args:
+        arch: Name in mmpretrain's ``arch_zoo`` or a dict with ``embed_dims``,
+            ``num_layers``, ``num_heads``, ``feedforward_channels``.
+        img_size: Input height and width in pixels, multiples of ``patch_size``.
+        patch_size: Patch height and width in pixels.
+        taps: Zero-based indices, increasing, of the blocks whose un-normed residual
+            stream is returned before the final latent. The final latent, after the
+            last block and its norm, always comes last. (The official DeepMIM counts
+            blocks from one: its 6, 8, 10 are ``(5, 7, 9)``.)
+        fixed_pos_embed: Initialise the position embedding as the fixed sine-cosine
+            table and leave it out of training, as the papers' pre-training does.
+        out_type: As mmpretrain's; what the unmasked forward returns.
+        **kwargs: Further arguments of mmpretrain's ``VisionTransformer``.
+
+    Raises:
+        ValueError: If a tap is out of range, repeated or out of order, or the image
+            size is not a multiple of the patch size.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = "base",
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        taps: Sequence[int] = (),
+        fixed_pos_embed: bool = True,
+        out_type: str = "raw",
+        **kwargs: Any,
+    ) -> None:
+        self.patch_size = _pair(patch_size)
+        _check_divisible(_pair(img_size), self.patch_size)
+        super().__init__(
+            arch=arch,
+            img_size=img_size,
+            patch_size=patch_size,
+            out_type=out_type,
+            **kwargs,
+        )
+        self.taps = check_taps(taps, self.num_layers)
+        self.fixed_pos_embed = fixed_pos_embed
+        if fixed_pos_embed:
+            self.pos_embed.requires_grad = False
+        use_attention_dispatch(self)
+
+    @property
+    def num_levels(self) -> int:
+        """Number of latents of a masked forward pass."""
+        return len(self.taps) + 1
+
+    @property
+    def level_dims(self) -> list[int]:
+        """Width of each latent, shallow to deep."""
+        return [self.embed_dims] * self.num_levels
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patch grid at ``img_size``."""
+        rows, cols = self.patch_resolution
+        return rows, cols
+
+    @property
+    def in_channels(self) -> int:
+        """Number of image channels."""
+        return self.patch_embed.projection.in_channels
+
+    def init_weights(self) -> None:
+        """Initialises as the official MAE does (DeepMIM, section 3 of its code).
+
+        Weights loaded through ``init_cfg=dict(type='Pretrained')`` stay untouched.
+        """
+        super().init_weights()
+        if is_pretrained(self.init_cfg):
+            return
+        init_transformer(self)
+        # The patch embedding as the linear layer it is; its bias keeps conv's default.
+        weight = self.patch_embed.projection.weight.data
+        nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
+        if self.cls_token is not None:
+            nn.init.normal_(self.cls_token, std=0.02)
+        if self.fixed_pos_embed:
+            table = sincos_position_embedding(
+                self.grid, self.embed_dims, cls_token=self.cls_token is not None
+            )
+            self.pos_embed.data.copy_(table)
+
+    def forward(
+        self, x: Tensor, mask: PatchMask | Tensor | None = None
+    ) -> tuple[Tensor, ...] | list[Tensor]:
+        """Encodes images, all of them or their visible patches only.
+
+        Args:
+            x: Images, (N, C, H, W).
+            mask: ``None`` for plain features; a ``PatchMask`` or a tensor (N, L) with
+                1 = removed for the masked pass.
+
+        Returns:
+            Without a mask, mmpretrain's tuple of features. With one, a list of
+            latents (N, 1 + L_vis, D), shallow to deep: class token first, visible
+            patches in shuffled order; only the last one is normed.
+
+        Raises:
+            TypeError: If ``mask`` is a bool: encoders never draw masks.
+            ValueError: If the image or the mask does not fit the patch grid.
+        """
+        if mask is None:
+            return super().forward(x)
+        grid = self.image_grid(x)
+        if not isinstance(mask, PatchMask):
+            mask = PatchMask.from_mask(mask, grid)
+        if mask.grid != grid:
+            raise ValueError(
+                f"the mask covers a {mask.grid} patch grid, but images of "
+                f"{tuple(x.shape[-2:])} pixels have {grid}"
+            )
+        tokens = self.embed_visible(x, mask)
+        latents = []
+        for index, layer in enumerate(self.layers):
+            tokens = layer(tokens)
+            if index in self.taps:
+                latents.append(tokens)
+        latents.append(self.ln1(tokens) if self.final_norm else tokens)
+        return latents
+
+    def image_grid(self, x: Tensor) -> tuple[int, int]:
+        """Rows and columns of the patch grid of images (N, C, H, W).
+
+        Raises:
+            ValueError: If the images do not divide into patches.
+        """
+        height, width = x.shape[-2:]
+        _check_divisible((height, width), self.patch_size)
+        return height // self.patch_size[0], width // self.patch_size[1]
+
+    def embed_visible(self, x: Tensor, mask: PatchMask) -> Tensor:
+        """Embeds visible patches and adds positions: (N, 1 + L_vis, D)."""
+        pos_embed = resize_pos_embed(
+            self.pos_embed,
+            self.patch_resolution,
+            mask.grid,
+            mode=self.interpolate_mode,
+            num_extra_tokens=self.num_extra_tokens,
+        )
+        cls_pos, patch_pos = pos_embed.split(
+            [self.num_extra_tokens, mask.num_patches], dim=1
+        )
+        patches = mask.visible(patchify(x, mask.grid))  # (N, L_vis, p*q*C)
+        tokens = F.linear(patches, *self._projection())
+        tokens = tokens + F.embedding(mask.ids_keep, patch_pos[0])
+        if self.cls_token is not None:
+            cls = (self.cls_token + cls_pos).expand(len(x), -1, -1)
+            tokens = torch.cat([cls, tokens], dim=1)
+        return self.pre_norm(self.drop_after_pos(tokens))
+
+    def _projection(self) -> tuple[Tensor, Tensor | None]:
+        """The patch embedding as a linear layer over ``patchify``'s vectors."""
+        conv = self.patch_embed.projection
+        return conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias
+
+
+def check_taps(taps: Sequence[int], num_layers: int) -> tuple[int, ...]:
+    """Validates tap indices and returns them as a tuple.
+
+    Raises:
+        ValueError: If a tap is out of range, repeated, or out of order.
+    """
+    taps = tuple(taps)
+    for tap in taps:
+        if isinstance(tap, bool) or not isinstance(tap, int):
+            raise ValueError(f"taps are zero-based block indices, got {tap!r}")
+        if not 0 <= tap < num_layers:
+            raise ValueError(
+                f"tap {tap} is out of range: the encoder has {num_layers} blocks, "
+                f"0 to {num_layers - 1} (zero-based)"
+            )
+    if len(set(taps)) < len(taps):
+        raise ValueError(f"a level is supervised twice: taps={taps}")
+    if list(taps) != sorted(taps):
+        raise ValueError(f"taps must increase from shallow to deep, got {taps}")
+    if num_layers - 1 in taps:
+        MMLogger.get_current_instance().warning(
+            f"tap {num_layers - 1} is the last block: it is supervised un-normed by "
+            "the tap and again, normed, as the final level, which needs no tap"
+        )
+    return taps
+
+
+def is_pretrained(init_cfg: dict | list | None) -> bool:
+    """Tells whether mmengine has just loaded weights that must not be overwritten."""
+    cfgs = init_cfg if isinstance(init_cfg, list) else [init_cfg]
+    return any(cfg and cfg.get("type") == "Pretrained" for cfg in cfgs)
+
+
+def init_transformer(module: nn.Module) -> None:
+    """Initialises linear layers and norms as the official MAE does."""
+    for child in module.modules():
+        if isinstance(child, nn.Linear):
+            nn.init.xavier_uniform_(child.weight)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+        elif isinstance(child, nn.LayerNorm):
+            nn.init.ones_(child.weight)
+            nn.init.zeros_(child.bias)
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _check_divisible(img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
+    if any(side % patch for side, patch in zip(img_size, patch_size)):
+        raise ValueError(
+            f"image size {img_size} is not a multiple of the patch size {patch_size}: "
+            "change img_size (and the crop of the data pipeline) or patch_size"
+        )

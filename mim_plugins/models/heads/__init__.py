@@ -1,0 +1,5 @@
+"""Losses over levels."""
+
+from .reconstruction import ReconstructionHead
+
+__all__ = ["ReconstructionHead"]

@@ -1,0 +1,5 @@
+"""Decoders of pre-training."""
+
+from .decoder import MIMDecoder
+
+__all__ = ["MIMDecoder"]

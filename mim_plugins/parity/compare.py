@@ -1,0 +1,98 @@
+"""Compares what we compute with a golden case, array by array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mim_plugins.models.masking import PatchMask
+
+# Arrays of which we compute, and so compare, the removed patches only.
+MASKED_ONLY = {
+    "pred": "predictions of visible patches and the class row never reach the loss",
+    "target": "targets of visible patches never reach the loss",
+}
+
+
+@dataclass(frozen=True)
+class MaskedRows:
+    """Values at the removed patches of a golden array over all patches.
+
+    Args:
+        values: (N, L_mask, D), in the order of ``mask.ids_masked``.
+        mask: The mask.
+        reason: Why the other rows are not computed.
+    """
+
+    values: Tensor
+    mask: PatchMask
+    reason: str
+
+    def rows_of(self, golden: np.ndarray) -> np.ndarray:
+        """The rows of a golden array (N, [1 +] L, D) to compare with."""
+        patches = torch.from_numpy(golden)[:, -self.mask.num_patches :]
+        return self.mask.masked(patches).numpy()
+
+
+@dataclass
+class Report:
+    """The outcome of one case; :meth:`as_dict` is the JSON line of the tool."""
+
+    case: str
+    tol: float
+    compared: int = 0
+    skipped: list[str] = field(default_factory=list)
+    masked_only: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    worst: str | None = None
+    error: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything was compared and agrees."""
+        complete = self.error is None and not self.failed and not self.skipped
+        return complete and self.compared > 0
+
+    def add(self, name: str, ours: Tensor | MaskedRows, golden: np.ndarray) -> None:
+        """Compares one array: passes if max|a-b| <= tol * (1e-2 + max|b|)."""
+        if isinstance(ours, MaskedRows):
+            self.masked_only.append(f"{name}: {ours.reason}")
+            golden, ours = ours.rows_of(golden), ours.values
+        a = ours.detach().cpu().double().numpy()
+        b = golden.astype(np.float64)
+        if a.shape != b.shape:
+            self.failed.append(f"{name}: shape {a.shape}, golden {b.shape}")
+            return
+        self.compared += 1
+        max_abs = float(np.abs(a - b).max(initial=0.0))
+        max_rel = max_abs / (1e-2 + float(np.abs(b).max(initial=0.0)))
+        # A NaN must fail and be named, so compare the other way round.
+        if not max_rel <= self.tol:
+            self.failed.append(f"{name}: {max_rel:.3g}")
+        if self.worst is None or not max_rel <= self.max_rel:
+            self.worst, self.max_rel = name, max_rel
+        self.max_abs = max(self.max_abs, max_abs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain values, failures and errors only when there are any."""
+        result = {
+            "case": self.case,
+            "ok": self.ok,
+            "compared": self.compared,
+            "skipped": self.skipped,
+            "masked_only": self.masked_only,
+            "max_abs": self.max_abs,
+            "max_rel": self.max_rel,
+            "worst": self.worst,
+        }
+        if self.failed:
+            result["failed"] = self.failed
+        if self.error:
+            result["error"] = self.error
+        return result

@@ -1,0 +1,35 @@
+#!/usr/bin/env python
+"""Compares our models with what the official code computed, on golden cases."""
+
+import argparse
+import json
+import sys
+
+from mmengine.logging import MMLogger
+
+import mim_plugins  # noqa: F401
+from mim_plugins.parity import run_case
+
+
+def main() -> int:
+    """Prints one JSON line per case; returns 0 only if all are ok."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="+", metavar="CASE_DIR")
+    parser.add_argument(
+        "--tol",
+        type=float,
+        default=1e-5,
+        help="an array passes if max|a-b| <= TOL * (1e-2 + max|b|); default 1e-5",
+    )
+    args = parser.parse_args()
+    MMLogger.get_instance("parity", log_level="ERROR")
+    ok = True
+    for case in args.cases:
+        report = run_case(case, args.tol)
+        print(json.dumps(report.as_dict()), flush=True)
+        ok = ok and report.ok
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
