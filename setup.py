@@ -1,0 +1,99 @@
+"""Build the package, its extras, and the ``.mim`` folder OpenMMLab's tools look for."""
+
+import os
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+# Versions are those the code was run with. The two stacks write the same import names
+# (mmengine, mmcv, ...), so neither is required by itself: whoever has one keeps it.
+EXTRAS = {
+    # The maintained packages; [det] and [seg] add to them.
+    "onedl": [
+        "numpy>=2,<2.3",
+        "onedl-mmengine==0.10.12",
+        "onedl-mmcv==2.3.6",
+        "onedl-mmpretrain==1.3.6",
+    ],
+    "det": ["onedl-mmdetection==3.5.1"],
+    "seg": ["onedl-mmsegmentation==1.4.2"],
+    # The classic packages, for torch 2.1 and Python below 3.12, detection and
+    # segmentation included. mmengine 0.10.7 needs pkg_resources, which setuptools is
+    # about to lose; ftfy and regex are imported by mmsegmentation, which does not say so.
+    "openmmlab": [
+        "numpy>=1.26,<2",
+        "setuptools<70",
+        "mmengine==0.10.7",
+        "mmcv==2.1.0",
+        "mmpretrain==1.2.0",
+        "mmdet==3.3.0",
+        "mmsegmentation==1.2.2",
+        "ftfy",
+        "regex",
+    ],
+    # What tools/demo.py reads its data from and draws with.
+    "demo": ["matplotlib", "scikit-learn>=1.3"],
+    # ruff, mypy and codespell: the same versions as in .pre-commit-config.yaml.
+    "dev": [
+        "codespell==2.4.3",
+        "matplotlib",
+        "mypy==2.4.1",
+        "pytest>=8",
+        "pytest-xdist>=3.5",
+        "ruff==0.17.5",
+        "safetensors>=0.4",
+        "scikit-learn>=1.3",
+        "timm>=1.0",
+    ],
+}
+
+
+def read_version() -> str:
+    """Read the version from the package without importing it."""
+    text = (ROOT / "mim_plugins" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError("mim_plugins/__init__.py holds no __version__")
+    return match.group(1)
+
+
+def add_mim_extension() -> None:
+    """Put configs, tools and the model index where ``mim`` looks for them.
+
+    ``mim_plugins/.mim`` holds relative links, so that an editable installation follows
+    the repository; sdist and wheel get what the links point to. An unpacked sdist
+    already has files there, and keeps them.
+    """
+    folder = ROOT / "mim_plugins" / ".mim"
+    folder.mkdir(exist_ok=True)
+    for name in ("configs", "tools", "model-index.yml"):
+        link = folder / name
+        if (ROOT / name).exists() and not os.path.lexists(link):
+            link.symlink_to(Path("..", "..", name))
+
+
+add_mim_extension()
+readme = ROOT / "README.md"
+setup(
+    name="mim_plugins",
+    version=read_version(),
+    description="Masked-image-modelling pre-training as registered OpenMMLab modules",
+    long_description=readme.read_text(encoding="utf-8") if readme.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    keywords="self-supervised learning, masked image modelling, mmpretrain",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    packages=find_packages(include=["mim_plugins", "mim_plugins.*"]),
+    include_package_data=True,
+    python_requires=">=3.10",
+    install_requires=["torch>=2.1", "torchvision>=0.16"],
+    extras_require=EXTRAS,
+    zip_safe=False,
+)
