@@ -17,6 +17,7 @@ EXTRAS = {
         "onedl-mmengine==0.10.12",
         "onedl-mmcv==2.3.6",
         "onedl-mmpretrain==1.3.6",
+        "opencv-python<5",  # mmcv names no bound; the code was run with OpenCV 4
     ],
     "det": ["onedl-mmdetection==3.5.1"],
     "seg": ["onedl-mmsegmentation==1.4.2"],
@@ -31,6 +32,7 @@ EXTRAS = {
         "mmpretrain==1.2.0",
         "mmdet==3.3.0",
         "mmsegmentation==1.2.2",
+        "opencv-python<5",
         "ftfy",
         "regex",
     ],

@@ -109,7 +109,7 @@ export PIP_CONSTRAINT=$STATE/constraints.txt PIP_BUILD_CONSTRAINT=$STATE/constra
 # apart, is left out.
 VERSION=$(sed -n "s/.*\"$MMCV==\([^\"]*\)\".*/\1/p" setup.py)
 [ -n "$VERSION" ] || die "setup.py names no version of $MMCV"
-WHEELS=${XDG_CACHE_HOME:-$HOME/.cache}/mim_plugins/wheels
+WHEELS=${XDG_CACHE_HOME:-${HOME:-$PWD}/.cache}/mim_plugins/wheels
 TAG=$("$PY" -c 'import platform, sys; print("cp%d%d-%s" % (*sys.version_info[:2], platform.machine()))')
 find_wheel() { ls "$1"/*.whl 2>/dev/null | head -n 1; }
 
@@ -173,7 +173,7 @@ else
         mv "$PART" "$WHEELS/$KIND"
         MMCV_WHEEL=$(find_wheel "$WHEELS/$KIND") || die "no wheel of mmcv came out of its build; see $LOG"
     else
-        say "mmcv $VERSION from ${WHEELS/#$HOME/\~}/$KIND"
+        say "mmcv $VERSION from $WHEELS/$KIND"
     fi
     rm -f "$STATE/mmcv"
     pip_install --no-deps --force-reinstall "$MMCV_WHEEL"
