@@ -22,8 +22,8 @@ EXTRAS = {
     "det": ["onedl-mmdetection==3.5.1"],
     "seg": ["onedl-mmsegmentation==1.4.2"],
     # The classic packages, for torch 2.1 and Python below 3.12, detection and
-    # segmentation included. mmengine 0.10.7 needs pkg_resources, which setuptools is
-    # about to lose; ftfy and regex are imported by mmsegmentation, which does not say so.
+    # segmentation included. mmengine 0.10.7 needs pkg_resources, which newer setuptools
+    # lack; mmsegmentation imports ftfy and regex without requiring them.
     "openmmlab": [
         "numpy>=1.26,<2",
         "setuptools<70",

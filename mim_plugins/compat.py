@@ -9,7 +9,6 @@ Importing this module makes torchvision importable beside a torch whose build it
 not match, so it has to be imported before anything that imports torchvision.
 """
 
-import importlib
 import sys
 import warnings
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
@@ -88,13 +87,13 @@ def define_torchvision_schemas() -> "torch.library.Library | None":
     return library
 
 
-def _installed_distributions(module: str) -> list[str]:
-    """Return the installed distributions, with versions, that provide a module."""
-    found = []
-    for name in DISTRIBUTIONS.get(module, ()):
+def _installed_distributions(module: str) -> dict[str, str]:
+    """Return the version of every installed distribution that provides a module."""
+    found = {}
+    for name in DISTRIBUTIONS.get(module, (module,)):
         try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
+            found[name] = version(name)
+        except PackageNotFoundError:  # a source tree on the path has no metadata
             continue
     return found
 
@@ -105,7 +104,7 @@ def warn_unsupported() -> None:
     Older releases than those in ``MINIMUM_VERSIONS`` are named, and so is an
     environment that holds the classic and the maintained distribution of one module:
     both write the same files, and which of them won depends on the order of
-    installation.
+    installation. Nothing is imported to find out but mmengine.
 
     Raises:
         ModuleNotFoundError: If mmengine, mmcv or mmpretrain is not installed.
@@ -122,19 +121,19 @@ def warn_unsupported() -> None:
     from mmengine.utils import digit_version
 
     for module, minimum in MINIMUM_VERSIONS.items():
-        found = importlib.import_module(module).__version__
-        if digit_version(str(found)) < digit_version(minimum):
-            warnings.warn(
-                f"mim_plugins was never run with {module} {found}; the oldest tried "
-                f"release is {minimum}.",
-                stacklevel=2,
-            )
+        for name, found in _installed_distributions(module).items():
+            if digit_version(found) < digit_version(minimum):
+                warnings.warn(
+                    f"mim_plugins was never run with {name} {found}; the oldest tried "
+                    f"release is {minimum}.",
+                    stacklevel=2,
+                )
     for module in DISTRIBUTIONS:
-        found_distributions = _installed_distributions(module)
-        if len(found_distributions) > 1:
+        both = [" ".join(item) for item in _installed_distributions(module).items()]
+        if len(both) > 1:
             warnings.warn(
-                f"{' and '.join(found_distributions)} are both installed and write the "
-                f"same files of {module}. Uninstall both, then install one again.",
+                f"{' and '.join(both)} are both installed and write the same files of "
+                f"{module}. Uninstall both, then install one again.",
                 stacklevel=2,
             )
 
@@ -155,3 +154,4 @@ def supports_fused_optimizer(device_type: str) -> bool:
 
 # Library fragments forget their schemas when they are collected: this one stays.
 _TORCHVISION_LIBRARY = define_torchvision_schemas()
+warn_unsupported()
