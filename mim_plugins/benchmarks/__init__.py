@@ -1,0 +1,7 @@
+"""Contenders, FLOP formulas and measurements of ``tools/benchmark.py``."""
+
+from .data import run_data
+from .report import render
+from .step import run_step
+
+__all__ = ["render", "run_data", "run_step"]

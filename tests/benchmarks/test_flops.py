@@ -1,0 +1,61 @@
+"""The FLOP formulas give the published counts and those of torch's counter."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mim_plugins.benchmarks import flops
+from mim_plugins.benchmarks.dims import MIMDims
+from mim_plugins.benchmarks.reference import ReferenceMAE
+
+MAE_B = MIMDims()
+MAE_L = MIMDims(width=1024, depth=24, heads=16, hidden=4096)
+DEEPMIM_B = MIMDims(taps=(5, 7, 9), decoder_depth=4)
+
+
+@pytest.mark.parametrize(
+    ("dims", "gflop"), [(MAE_B, 58.456), (MAE_L, 124.226), (DEEPMIM_B, 91.857)]
+)
+def test_official_count_of_full_size_models(dims, gflop):
+    assert flops.total(flops.mim_terms(dims)) / 1e9 == pytest.approx(gflop, abs=6e-4)
+
+
+def test_frozen_parts_have_no_backward():
+    assert flops.total([flops.frozen("teacher", 5.0)]) == 5.0
+
+
+@pytest.mark.parametrize("taps", [(), (0, 1)])
+def test_formula_equals_counter_on_the_reference(taps):
+    dims = MIMDims(
+        img_size=(32, 48),
+        patch_size=8,
+        in_channels=2,
+        mask_ratio=0.6,
+        width=24,
+        depth=3,
+        heads=4,
+        hidden=60,
+        taps=taps,
+        decoder_width=16,
+        decoder_depth=2,
+        decoder_heads=2,
+        decoder_hidden=40,
+    )
+    model = ReferenceMAE(
+        img_size=(32, 48),
+        patch_size=8,
+        in_chans=2,
+        embed_dim=24,
+        depth=3,
+        num_heads=4,
+        decoder_embed_dim=16,
+        decoder_depth=2,
+        decoder_num_heads=2,
+        mlp_ratio=2.5,
+        mask_ratio=0.6,
+        taps=taps,
+    )
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model(torch.rand(3, 2, 32, 48)).loss.backward()
+    assert counter.get_total_flops() == 3 * flops.total(flops.mim_terms(dims))
