@@ -1,0 +1,32 @@
+"""Running: launching, hooks, precision and optimisation."""
+
+from .errors import InputError
+from .hooks import (
+    CheckInputHook,
+    CorruptImageHook,
+    DeferredRuntimeInfoHook,
+    KNNHook,
+    ProgressBarHook,
+    ReconstructionHook,
+    ThroughputHook,
+)
+from .launch import build_runner, load_config, test, train, training_config
+from .optimizers import AutocastOptimWrapper, LayerDecayOptimWrapperConstructor
+
+__all__ = [
+    "AutocastOptimWrapper",
+    "CheckInputHook",
+    "CorruptImageHook",
+    "DeferredRuntimeInfoHook",
+    "InputError",
+    "KNNHook",
+    "LayerDecayOptimWrapperConstructor",
+    "ProgressBarHook",
+    "ReconstructionHook",
+    "ThroughputHook",
+    "build_runner",
+    "load_config",
+    "test",
+    "train",
+    "training_config",
+]

@@ -1,0 +1,100 @@
+"""Processes, devices and where one stands among them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from torch import distributed
+
+LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
+
+# Where the launchers say how many processes there are, which one this is, and which
+# one on its machine.
+_VARIABLES = {
+    "pytorch": ("WORLD_SIZE", "RANK", "LOCAL_RANK"),
+    "slurm": ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
+    "mpi": (
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+    ),
+}
+
+
+def world_size(launcher: str) -> int:
+    """Return how many processes the launcher has started, before they are connected.
+
+    Args:
+        launcher: ``none``, ``pytorch`` (torchrun), ``slurm`` or ``mpi``.
+
+    Raises:
+        ValueError: If this process was not started by that launcher.
+    """
+    if launcher == "none":
+        return 1
+    if launcher not in LAUNCHERS:
+        raise ValueError(
+            f"launcher must be one of {', '.join(LAUNCHERS)}, but got {launcher!r}."
+        )
+    variable = _VARIABLES[launcher][0]
+    if variable not in os.environ:
+        raise ValueError(
+            f"--launcher {launcher} needs a process that was started by it, but the "
+            f"environment variable {variable} is not set; use tools/dist_train.sh "
+            "(pytorch) or tools/slurm_train.sh (slurm)."
+        )
+    return int(os.environ[variable])
+
+
+def prepare_processes(cfg: Config) -> None:
+    """Connect several processes over gloo where there is no GPU.
+
+    With GPUs nothing is done here: mmengine's runner connects them over NCCL. Without,
+    mmengine asks for a CUDA device while connecting and while wrapping the model, so
+    both are settled here.
+
+    Args:
+        cfg: The config about to be run, whose ``launcher`` is set; changed in place.
+    """
+    launcher = cfg.get("launcher", "none")
+    if launcher == "none" or get_device() != "cpu":
+        return
+    size, rank, local_rank = _VARIABLES[launcher]
+    os.environ.update(
+        WORLD_SIZE=os.environ[size],
+        RANK=os.environ[rank],
+        LOCAL_RANK=os.environ[local_rank],
+    )
+    if launcher == "slurm" and "MASTER_ADDR" not in os.environ:
+        os.environ["MASTER_ADDR"] = subprocess.getoutput(
+            f"scontrol show hostname {os.environ['SLURM_NODELIST']} | head -n1"
+        )
+    os.environ.setdefault("MASTER_PORT", "29500")
+    env_cfg = cfg.setdefault("env_cfg", {})
+    env_cfg["dist_cfg"] = dict(backend="gloo")
+    if not distributed.is_initialized():
+        distributed.init_process_group("gloo")
+    # A module on the CPU is wrapped without device ids.
+    wrapper = dict(cfg.get("model_wrapper_cfg") or {})
+    wrapper.setdefault("type", "MMDistributedDataParallel")
+    wrapper.setdefault("broadcast_buffers", False)
+    wrapper.setdefault(
+        "find_unused_parameters", cfg.get("find_unused_parameters", False)
+    )
+    wrapper["device_ids"] = None
+    cfg.model_wrapper_cfg = wrapper
+
+
+def leave_processes() -> None:
+    """Disconnect this process from the others, if it is connected."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def has_fast_bfloat16() -> bool:
+    """Return whether the GPU computes in bfloat16 by itself (Ampere and later)."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8

@@ -1,0 +1,157 @@
+"""One clear line for a mistake in a config, a path or an option."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import Registry, root
+
+_UNKNOWN_KEY = re.compile(r"got an unexpected keyword argument '(\w+)'")
+_UNKNOWN_TYPE = re.compile(r"^(\S+) is not in the \S+ registry")
+
+# What builders raise for input they cannot use. Anything else is an accident inside the
+# program and keeps its traceback.
+_INPUT_ERRORS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AssertionError,
+    OSError,
+    ImportError,
+    SyntaxError,
+)
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message says what, in one line."""
+
+
+@contextmanager
+def explained(cfg: Config | None = None) -> Iterator[None]:
+    """Turn errors about input that are raised inside into an :class:`InputError`.
+
+    Args:
+        cfg: The config that is being built, searched for unknown keys.
+
+    Raises:
+        InputError: From the original error, which stays attached as the cause.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except _INPUT_ERRORS as error:
+        raise InputError(explain(error, cfg)) from error
+
+
+def explain(error: BaseException, cfg: Config | None = None) -> str:
+    """Say in one line what is wrong, and where in the config if that can be told.
+
+    Args:
+        error: What was raised while building.
+        cfg: The config that was being built.
+    """
+    message = _message(error)
+    unknown_key = _UNKNOWN_KEY.search(message)
+    if unknown_key and cfg is not None:
+        found = _explain_key(unknown_key.group(1), message, cfg)
+        message = found or message
+    unknown_type = _UNKNOWN_TYPE.search(message)
+    if unknown_type:
+        message += _similar(unknown_type.group(1), _registered())
+    if isinstance(error, (ValueError, TypeError, FileNotFoundError)):
+        return message
+    return f"{type(error).__name__}: {message}"
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, KeyError) and error.args:
+        message = str(error.args[0])  # str() of a KeyError puts it in quotes
+    else:
+        message = str(error)
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if any("Original Traceback" in line for line in lines):
+        lines = lines[-1:]  # an error that a loading worker passed on
+    return " ".join(lines)
+
+
+def _explain_key(key: str, message: str, cfg: Config) -> str | None:
+    """Find the part of the config with a key its class does not accept."""
+    classes = _registered()
+    for path, part in _parts(cfg._cfg_dict):
+        if key not in part:
+            continue
+        kind = part.get("type")
+        cls = classes.get(kind.split(".")[-1]) if isinstance(kind, str) else kind
+        if not inspect.isclass(cls):
+            continue
+        accepted = _accepted_keys(cls)
+        # Python names the class that refused the key: the one in the config or one of
+        # its parents, to which it passed the key on.
+        refused = any(parent.__name__ + "." in message for parent in cls.__mro__)
+        if key in accepted or not (refused or "__init__" not in message):
+            continue
+        where = path or "the config"
+        return (
+            f"{cls.__name__} has no key {key!r} ({where})."
+            f"{_similar(key, accepted)} Accepted keys: {', '.join(accepted)}."
+        )
+    return None
+
+
+def _parts(value: Any, path: str = "") -> Iterator[tuple[str, Mapping]]:
+    """Yield every dict in a config that names a type, with its path."""
+    if isinstance(value, (dict, ConfigDict)):
+        if "type" in value:
+            yield path, value
+        for key, child in value.items():
+            yield from _parts(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for index, child in enumerate(value):
+            yield from _parts(child, f"{path}[{index}]")
+
+
+def _accepted_keys(cls: type) -> list[str]:
+    """Return the keys a class takes, those it hands on to its parents included."""
+    accepted: list[str] = []
+    for parent in cls.__mro__:
+        if "__init__" not in vars(parent) or parent is object:
+            continue
+        init = vars(parent)["__init__"]
+        parameters = list(inspect.signature(init).parameters.values())[1:]
+        for parameter in parameters:
+            named = parameter.kind in (
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                inspect.Parameter.KEYWORD_ONLY,
+            )
+            if named and parameter.name not in accepted:
+                accepted.append(parameter.name)
+        if all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in parameters):
+            break
+    return accepted
+
+
+def _registered() -> dict[str, Any]:
+    """Return everything any registry knows, by name."""
+    found: dict[str, Any] = {}
+
+    def collect(registry: Registry) -> None:
+        for child in registry.children.values():
+            collect(child)
+        found.update(registry.module_dict)
+
+    for registry in vars(root).values():
+        if isinstance(registry, Registry):
+            collect(registry)
+    return found
+
+
+def _similar(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,18 @@
+"""Hooks: what happens beside the training steps."""
+
+from .data_health import CheckInputHook, CorruptImageHook
+from .knn import KNNHook
+from .progress_bar import ProgressBarHook
+from .reconstruction import ReconstructionHook
+from .runtime_info import DeferredRuntimeInfoHook
+from .throughput import ThroughputHook
+
+__all__ = [
+    "CheckInputHook",
+    "CorruptImageHook",
+    "DeferredRuntimeInfoHook",
+    "KNNHook",
+    "ProgressBarHook",
+    "ReconstructionHook",
+    "ThroughputHook",
+]

@@ -1,0 +1,135 @@
+"""What the hooks that look at the model every few epochs have in common."""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+if TYPE_CHECKING:
+    from ...models.selfsup.base import MaskedImageModel
+
+
+@contextmanager
+def separate_randomness(seed: int | None = None) -> Iterator[None]:
+    """Keep what happens inside from changing the random numbers outside.
+
+    Args:
+        seed: Seed of all generators inside; None leaves them as they are.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        if seed is not None:
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Run the model in evaluation mode and without autograd, then restore its mode.
+
+    Args:
+        model: The model to look at.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+class PeriodicHook(Hook):
+    """Calls :meth:`look` every few epochs or iterations, and at the end of training.
+
+    Args:
+        interval: Epochs (or iterations) between two looks.
+        by_epoch: Whether ``interval`` counts epochs.
+
+    Raises:
+        ValueError: If ``interval`` is not a positive integer.
+    """
+
+    # Before CheckpointHook (VERY_LOW), so that a checkpoint knows the newest figures.
+    priority = "LOW"
+
+    def __init__(self, interval: int, by_epoch: bool = True) -> None:
+        if not isinstance(interval, int) or interval < 1:
+            raise ValueError(
+                f"{type(self).__name__}: interval must be a positive number of "
+                f"{'epochs' if by_epoch else 'iterations'}, but got {interval!r}."
+            )
+        self.interval = interval
+        self.by_epoch = by_epoch
+
+    @abstractmethod
+    def look(self, runner: Runner, model: MaskedImageModel, step: int) -> None:
+        """Look at the model, in evaluation mode and without autograd.
+
+        Args:
+            runner: The runner of the training process.
+            model: The model without its distributed wrapper.
+            step: The number of epochs (or iterations) that are finished.
+        """
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Look if an epoch that counts is over.
+
+        Args:
+            runner: The runner of the training process.
+        """
+        due = self.every_n_epochs(runner, self.interval)
+        if self.by_epoch and (due or self.is_last_train_epoch(runner)):
+            self._look(runner, runner.epoch + 1)
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Look if an iteration that counts is over.
+
+        Args:
+            runner: The runner of the training process.
+            batch_idx: The index of the batch in the loop.
+            data_batch: Not used.
+            outputs: Not used.
+        """
+        if self.by_epoch:
+            return
+        due = self.every_n_train_iters(runner, self.interval)
+        if due or self.is_last_train_iter(runner):
+            self._look(runner, runner.iter + 1)
+
+    def _look(self, runner: Runner, step: int) -> None:
+        model = unwrapped(runner.model)
+        with evaluation_mode(model), separate_randomness():
+            self.look(runner, model, step)
+
+
+def unwrapped(model: Any) -> Any:
+    """Return the model inside a distributed wrapper, or the model itself.
+
+    Args:
+        model: A model, wrapped or not.
+    """
+    return model.module if is_model_wrapper(model) else model

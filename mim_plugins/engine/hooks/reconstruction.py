@@ -1,0 +1,154 @@
+"""Pictures of reconstructions while pre-training is under way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.dataset import default_collate
+from mmengine.registry import DATASETS, HOOKS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from ...visualization import reconstruction_grid
+from .periodic import PeriodicHook, separate_randomness, unwrapped
+
+if TYPE_CHECKING:
+    from ...models.selfsup.base import MaskedImageModel
+
+
+@HOOKS.register_module()
+class ReconstructionHook(PeriodicHook):
+    """Draws what the model reconstructs of a few images, always the same ones.
+
+    Every ``interval`` epochs and at the end a table (original, masked image,
+    prediction per level, last prediction with the visible patches pasted in) is
+    written to ``work_dir/reconstructions/epoch_005.png`` and to the visualizer
+    backends. Images and masks stay the same throughout a run and after a restart, so
+    the pictures can be compared.
+
+    Args:
+        interval: Epochs between two pictures.
+        num_images: How many images, the first ones of the data set.
+        dataset: Config of a data set whose items look like those of training; None
+            takes the training data set.
+        seed: Seed of the masks, and of crops the data set does not seed itself.
+        by_epoch: Whether ``interval`` counts epochs or iterations.
+
+    Raises:
+        ValueError: If ``interval`` or ``num_images`` is not positive.
+    """
+
+    def __init__(
+        self,
+        interval: int = 10,
+        num_images: int = 8,
+        dataset: dict | None = None,
+        seed: int = 0,
+        by_epoch: bool = True,
+    ) -> None:
+        super().__init__(interval, by_epoch)
+        if num_images < 1:
+            raise ValueError(
+                f"ReconstructionHook: num_images must be at least 1, but got "
+                f"{num_images}."
+            )
+        self.num_images = num_images
+        self.dataset = dataset
+        self.seed = seed
+        self._batch: Any = None
+        self._mask: Any = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Load the images.
+
+        Args:
+            runner: The runner of the training process.
+
+        Raises:
+            TypeError: If the model cannot reconstruct.
+        """
+        if runner.rank != 0:
+            return
+        model = unwrapped(runner.model)
+        if not hasattr(model, "reconstruct"):
+            raise TypeError(
+                f"ReconstructionHook needs a masked image model with reconstruct(), "
+                f"but {type(model).__name__} has none; remove the hook from "
+                "custom_hooks."
+            )
+        if self.dataset is None:
+            dataset = runner.train_dataloader.dataset
+        else:
+            dataset = DATASETS.build(self.dataset)
+            if hasattr(dataset, "full_init"):
+                dataset.full_init()
+        with separate_randomness(self.seed):
+            items = [dataset[i] for i in range(min(self.num_images, len(dataset)))]
+        self._batch = default_collate(items)
+
+    def look(self, runner: Runner, model: MaskedImageModel, step: int) -> None:
+        """Draw the table and store it.
+
+        Args:
+            runner: The runner of the training process.
+            model: The model without its distributed wrapper.
+            step: The number of epochs (or iterations) that are finished.
+        """
+        if runner.rank != 0:
+            return
+        inputs = model.data_preprocessor(self._batch, False)["inputs"]
+        # The masks are drawn once, whatever the model's way of drawing them, and given
+        # from then on.
+        with separate_randomness(self.seed), runner.optim_wrapper.optim_context(model):
+            result = model.reconstruct(inputs, mask=self._mask)
+        self._mask = mask = result["mask"]
+        levels = result["levels"]
+        mean, std = _normalisation(model.data_preprocessor, inputs)
+        picture = reconstruction_grid(
+            inputs,
+            mask.mask,
+            dict(zip(_level_names(model, len(levels)), levels, strict=True)),
+            mean,
+            std,
+            mask.grid,
+        )
+        unit = "epoch" if self.by_epoch else "iter"
+        path = Path(runner.work_dir) / "reconstructions" / f"{unit}_{step:03d}.png"
+        _write_png(path, picture)
+        runner.visualizer.add_image("reconstruction", picture, step=step)
+        runner.logger.info(f"Reconstructions after {unit} {step}: {path}")
+
+
+def _normalisation(preprocessor: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and std of the preprocessor, or 0 and 1 if it has none."""
+    channels = inputs.shape[1]
+    values = []
+    for name, default in (("mean", 0.0), ("std", 1.0)):
+        value = getattr(preprocessor, name, None)
+        if value is None:
+            value = torch.full((channels,), default)
+        values.append(torch.as_tensor(value, device=inputs.device).float())
+    return values[0], values[1]
+
+
+def _level_names(model: MaskedImageModel, count: int) -> list[str]:
+    """Name the levels after the encoder blocks they are tapped from, from 1 on."""
+    if count == 1:
+        return ["prediction"]
+    backbone = getattr(model, "backbone", None)
+    taps = list(getattr(backbone, "taps", ()))
+    layers = getattr(backbone, "layers", None)
+    if layers is not None and len(taps) == count - 1:
+        return [f"block {block + 1}" for block in [*taps, len(layers) - 1]]
+    return [f"level {level}" for level in range(count)]
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    """Write an RGB picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"The picture {path} could not be written.")

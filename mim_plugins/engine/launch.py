@@ -1,0 +1,234 @@
+"""From a config file to a finished training or test run."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from .environment import leave_processes, prepare_processes, world_size
+from .errors import explained
+from .hooks.progress_bar import ProgressBarHook
+from .resume import apply_resume
+from .settings import (
+    apply_options,
+    apply_precision,
+    complete_dataloaders,
+    scale_learning_rate,
+)
+
+
+def train(
+    config: str | Path,
+    *,
+    work_dir: str | None = None,
+    resume: str | None = None,
+    precision: str | None = None,
+    auto_scale_lr: bool = True,
+    cfg_options: dict[str, Any] | None = None,
+    launcher: str = "none",
+) -> Runner:
+    """Train what a config describes, in this process or as one of several.
+
+    The config's ``default_scope`` decides whether it is a pre-training or
+    classification (mmpretrain), detection (mmdet) or segmentation (mmseg) config.
+
+    Args:
+        config: Path of the config file.
+        work_dir: Where checkpoints and logs go; by default the config's ``work_dir``,
+            or ``work_dirs/<name of the config>``.
+        resume: ``auto``, the path of a checkpoint, or None.
+        precision: ``fp32``, ``bf16``, ``fp16``; None is bf16 on CUDA, fp32 on the CPU.
+        auto_scale_lr: Whether to scale the learning rate to the real batch size.
+        cfg_options: Values that replace those of the config, by dotted key.
+        launcher: Who started this process: ``none``, ``pytorch``, ``slurm``, ``mpi``.
+
+    Returns:
+        The runner after training.
+
+    Raises:
+        InputError: If something in the config, the data or the options cannot be used;
+            raised before the first training step.
+    """
+    with explained():
+        cfg, notes = training_config(
+            config,
+            work_dir=work_dir,
+            resume=resume,
+            precision=precision,
+            auto_scale_lr=auto_scale_lr,
+            cfg_options=cfg_options,
+            launcher=launcher,
+        )
+    with _run(cfg) as runner:
+        for note in notes:
+            runner.logger.info(note)
+        started = _StartedHook()
+        runner.register_hook(started, priority="LOWEST")
+        try:
+            runner.train()
+        except Exception:
+            if started.iterations:
+                raise  # in the middle of training a traceback says more
+            with explained(cfg):
+                raise
+    return runner
+
+
+def test(
+    config: str | Path,
+    checkpoint: str,
+    *,
+    work_dir: str | None = None,
+    amp: bool = False,
+    cfg_options: dict[str, Any] | None = None,
+    launcher: str = "none",
+) -> dict[str, float]:
+    """Evaluate a checkpoint on the test set of a config.
+
+    Args:
+        config: Path of the config file.
+        checkpoint: Path of the checkpoint.
+        work_dir: Where the log goes; see :func:`train`.
+        amp: Whether to compute in half precision.
+        cfg_options: Values that replace those of the config, by dotted key.
+        launcher: Who started this process.
+
+    Returns:
+        The metrics by name.
+
+    Raises:
+        InputError: If something in the config, the data or the options cannot be used.
+    """
+    with explained():
+        cfg = load_config(config, cfg_options)
+        world_size(launcher)
+        cfg.launcher = launcher
+        cfg.work_dir = work_dir or _work_dir(cfg, config)
+        if "://" not in checkpoint and not Path(checkpoint).is_file():
+            raise FileNotFoundError(f"The checkpoint {checkpoint} does not exist.")
+        if cfg.get("test_dataloader") is None or cfg.get("test_cfg") is None:
+            raise ValueError(
+                f"{config} describes no test: it has no test_dataloader, test_cfg and "
+                "test_evaluator. A pre-training is judged by fine-tuning or linear "
+                "probing; test with one of those configs."
+            )
+        cfg.load_from, cfg.resume = checkpoint, False
+        if amp:
+            cfg.test_cfg.fp16 = True
+        complete_dataloaders(cfg)
+    with _run(cfg) as runner, explained(cfg):
+        return runner.test()
+
+
+def load_config(config: str | Path, options: dict[str, Any] | None = None) -> Config:
+    """Read a config file and merge the options of the command line.
+
+    Args:
+        config: Path of the config file.
+        options: Values that replace those of the config, by dotted key.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+    """
+    path = Path(config)
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.glob("*.py")] if path.parent else []
+        close = difflib.get_close_matches(path.name, siblings, n=1)
+        hint = f" Did you mean {path.parent / close[0]}?" if close else ""
+        raise FileNotFoundError(f"The config file {path} does not exist.{hint}")
+    cfg = Config.fromfile(path)
+    apply_options(cfg, options)
+    return cfg
+
+
+def training_config(
+    config: str | Path,
+    *,
+    work_dir: str | None = None,
+    resume: str | None = None,
+    precision: str | None = None,
+    auto_scale_lr: bool = True,
+    cfg_options: dict[str, Any] | None = None,
+    launcher: str = "none",
+) -> tuple[Config, list[str]]:
+    """Prepare a training config without building anything; see :func:`train`.
+
+    Returns:
+        The config to build a runner from, and lines for the log that say what was
+        decided.
+
+    Raises:
+        FileNotFoundError: If the config or the checkpoint does not exist.
+        ValueError: If an option or the config cannot be used.
+    """
+    cfg = load_config(config, cfg_options)
+    for name in ("model", "train_dataloader", "train_cfg", "optim_wrapper"):
+        if cfg.get(name) is None:
+            raise ValueError(f"{config} describes no training: it has no {name}.")
+    processes = world_size(launcher)
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or _work_dir(cfg, config)
+    notes = [apply_precision(cfg, precision)]
+    if auto_scale_lr:
+        notes.append(scale_learning_rate(cfg, processes))
+    else:
+        notes.append("learning rate: as in the config (--no-auto-scale-lr)")
+        if cfg.get("auto_scale_lr"):
+            cfg.auto_scale_lr.enable = False
+    if resumed := apply_resume(cfg, resume):
+        notes.append(resumed)
+    complete_dataloaders(cfg)
+    return cfg, notes
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner a config asks for by ``runner_type``.
+
+    Args:
+        cfg: The config.
+
+    Raises:
+        InputError: If something in the config cannot be used.
+    """
+    with explained(cfg):
+        prepare_processes(cfg)
+        if "runner_type" in cfg:
+            return RUNNERS.build(cfg)
+        return Runner.from_cfg(cfg)
+
+
+class _StartedHook(Hook):
+    """Notes that training is under way."""
+
+    def __init__(self) -> None:
+        self.iterations = 0
+
+    def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
+        self.iterations += 1
+
+
+def _work_dir(cfg: Config, config: str | Path) -> str:
+    return cfg.get("work_dir") or str(Path("work_dirs") / Path(config).stem)
+
+
+@contextmanager
+def _run(cfg: Config) -> Iterator[Runner]:
+    """Build a runner and clean up behind it, whatever happens."""
+    try:
+        runner = build_runner(cfg)
+        try:
+            yield runner
+        finally:
+            for hook in runner.hooks:
+                if isinstance(hook, ProgressBarHook):
+                    hook.close()
+    finally:
+        leave_processes()

@@ -1,0 +1,170 @@
+"""What the command line changes in a config before it is built."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, MutableSequence
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from .environment import has_fast_bfloat16
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+_WRAPPERS = {
+    "fp32": dict(type="OptimWrapper"),
+    "bf16": dict(type="AutocastOptimWrapper", dtype="bfloat16"),
+    "fp16": dict(type="AmpOptimWrapper", dtype="float16", loss_scale="dynamic"),
+}
+
+
+def apply_precision(cfg: Config, precision: str | None = None) -> str:
+    """Choose the optimiser wrapper that computes in the wanted precision.
+
+    Without a wish, a wrapper other than mmengine's plain ``OptimWrapper`` in the config
+    is kept; otherwise it is bfloat16 on a GPU that has it and float32 elsewhere.
+
+    Args:
+        cfg: The config; ``optim_wrapper`` is changed in place.
+        precision: ``fp32``, ``bf16``, ``fp16`` or None.
+
+    Returns:
+        A line for the log.
+
+    Raises:
+        ValueError: If the precision is unknown or the device cannot compute in it.
+    """
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(
+            f"precision must be one of {', '.join(PRECISIONS)}, but got {precision!r}."
+        )
+    device = get_device()
+    wrapper = cfg.optim_wrapper
+    if "optimizer" not in wrapper:
+        return "precision: as the config's optimizer wrappers have it"
+    kind = wrapper.get("type", "OptimWrapper")
+    kind = kind if isinstance(kind, str) else kind.__name__
+    if precision is None:
+        if kind == "AmpOptimWrapper" and device == "cpu":
+            raise ValueError(
+                "The config sets AmpOptimWrapper, which needs a GPU, and there is "
+                "none; give --precision fp32 or --precision bf16."
+            )
+        if kind != "OptimWrapper":
+            return f"precision: set by {kind} of the config"
+        precision = "bf16" if has_fast_bfloat16() else "fp32"
+    if precision == "fp16" and device == "cpu":
+        raise ValueError(
+            "--precision fp16 needs a GPU, and there is none; on a CPU use bf16 or "
+            "fp32."
+        )
+    for key in ("type", "dtype", "loss_scale", "use_fsdp"):
+        wrapper.pop(key, None)
+    wrapper.update(_WRAPPERS[precision])
+    return f"precision: {precision} on {device}"
+
+
+def scale_learning_rate(cfg: Config, world_size: int) -> str:
+    """Scale the learning rate linearly to the real global batch size.
+
+    mmengine's own scaling leaves gradient accumulation out, so it is done here and
+    switched off there. The rule is that of "Accurate, Large Minibatch SGD" (2017,
+    https://arxiv.org/abs/1706.02677). Absolute final rates of schedules stay as they
+    are. The config that is stored with the run names the real batch size as the base,
+    so that running it again does not scale twice.
+
+    Args:
+        cfg: The config; ``optim_wrapper`` and ``auto_scale_lr`` are changed in place.
+        world_size: Number of processes.
+
+    Returns:
+        A line for the log.
+    """
+    base = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
+    optimizer: dict[str, Any] = cfg.optim_wrapper.get("optimizer") or {}
+    if base is None or optimizer.get("lr") is None:
+        missing = "auto_scale_lr.base_batch_size" if base is None else "optimizer.lr"
+        return f"learning rate: not scaled, the config has no {missing}"
+    loader = cfg.train_dataloader
+    per_device = loader.get("batch_size")
+    if per_device is None:
+        per_device = (loader.get("batch_sampler") or {}).get("batch_size")
+    if per_device is None:
+        return "learning rate: not scaled, train_dataloader has no batch_size"
+    accumulated = cfg.optim_wrapper.get("accumulative_counts", 1)
+    real = per_device * world_size * accumulated
+    configured = optimizer["lr"]
+    optimizer["lr"] = configured * real / base
+    cfg.auto_scale_lr = dict(base_batch_size=real, enable=False)
+    return (
+        f"learning rate: {configured:g} for a batch of {base} x factor "
+        f"{real / base:g} = {optimizer['lr']:g} for the real batch of {real} "
+        f"({per_device} per process x {world_size} processes x {accumulated} "
+        "accumulated)"
+    )
+
+
+def apply_options(cfg: Config, options: dict[str, Any] | None) -> None:
+    """Merge ``--cfg-options``; a new ``data_root`` reaches every data set.
+
+    Args:
+        cfg: The config, changed in place.
+        options: Values by dotted key. A top-level ``data_root`` also replaces the old
+            one in every dict of the config that has it.
+
+    Raises:
+        ValueError: If ``data_root`` is given and the config has none at the top level.
+    """
+    options = dict(options or {})
+    if "data_root" in options:
+        old, new = cfg.get("data_root"), options["data_root"]
+        if old is None:
+            raise ValueError(
+                "--cfg-options data_root=… replaces the config's top-level data_root, "
+                "but this config has none; name the data set, as in "
+                "train_dataloader.dataset.data_root=…"
+            )
+        _replace(cfg._cfg_dict, "data_root", old, new)
+    cfg.merge_from_dict(options)
+
+
+def _replace(node: Any, key: str, old: Any, new: Any) -> None:
+    """Replace a value under a key wherever it stands in nested dicts and lists."""
+    if isinstance(node, MutableMapping):
+        if key in node and node[key] == old:
+            node[key] = new
+        children: Any = node.values()
+    elif isinstance(node, (MutableSequence, tuple)):
+        children = node
+    else:
+        return
+    for child in children:
+        _replace(child, key, old, new)
+
+
+def complete_dataloaders(cfg: Config) -> None:
+    """Set what depends on the machine, and mmpretrain's defaults for its configs.
+
+    mmpretrain's configs leave collating, pinned memory and persistent workers to its
+    training tool; those of mmdet and mmseg say everything themselves.
+
+    Args:
+        cfg: The config; its data loaders are changed in place.
+    """
+    cuda = get_device() == "cuda"
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        loader = cfg.get(name)
+        if not isinstance(loader, MutableMapping):
+            continue
+        workers = loader.get("num_workers", 0)
+        if cfg.get("default_scope") == "mmpretrain":
+            loader.setdefault("collate_fn", dict(type="default_collate"))
+            loader.setdefault("pin_memory", True)
+            loader.setdefault("persistent_workers", True)
+        if not cuda and "pin_memory" in loader:
+            loader["pin_memory"] = False
+        if not workers:
+            # torch refuses these two without workers.
+            loader.pop("persistent_workers", None)
+            loader.pop("prefetch_factor", None)

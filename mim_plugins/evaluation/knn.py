@@ -1,0 +1,74 @@
+"""Weighted nearest-neighbour classification of frozen features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Most similarities held at once: 2**27 float32 values are 512 MiB.
+_MAX_SIMILARITIES = 2**27
+
+
+def knn_predict(
+    features: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    k: int = 20,
+    temperature: float = 0.07,
+    chunk_size: int | None = None,
+) -> Tensor:
+    """Predict classes by a weighted vote of the most similar known features.
+
+    The protocol is that of "Unsupervised Feature Learning via Non-Parametric Instance
+    Discrimination" (2018, https://arxiv.org/abs/1805.01978, section 3.4), used by DINO
+    as well: cosine similarity, the ``k`` nearest neighbours, each voting for its class
+    with weight exp(similarity / temperature).
+
+    Args:
+        features: Features to classify, (N, C).
+        bank: Features with known classes, (M, C), on the same device.
+        bank_labels: Their classes, (M,), int64.
+        k: Number of neighbours that vote; no more than M of them do.
+        temperature: The lower, the more the nearest ones count.
+        chunk_size: Rows of ``features`` compared at once; None chooses it so that the
+            similarities take at most 512 MiB.
+
+    Returns:
+        The predicted classes, (N,), int64.
+
+    Raises:
+        ValueError: If the bank is empty, the shapes do not fit, or ``k`` or
+            ``temperature`` is not positive.
+    """
+    if k < 1 or temperature <= 0:
+        raise ValueError(
+            "knn_predict: k must be at least 1 and temperature above 0, but got "
+            f"k={k} and temperature={temperature}."
+        )
+    if bank.dim() != 2 or not len(bank) or features.shape[1:] != bank.shape[1:]:
+        raise ValueError(
+            "knn_predict: features (N, C) are compared with a bank (M, C), M > 0, but "
+            f"got {tuple(features.shape)} and {tuple(bank.shape)}."
+        )
+    if bank_labels.shape != bank.shape[:1]:
+        raise ValueError(
+            f"knn_predict: {len(bank)} known features need as many labels, but got "
+            f"labels of shape {tuple(bank_labels.shape)}."
+        )
+    k = min(k, len(bank))
+    num_classes = int(bank_labels.max()) + 1
+    bank = F.normalize(bank.float(), dim=1).T.contiguous()  # (C, M)
+    if chunk_size is None:
+        chunk_size = max(1, _MAX_SIMILARITIES // bank.shape[1])
+    predictions = [torch.empty(0, dtype=torch.int64, device=features.device)]
+    for rows in features.split(chunk_size):
+        similarities = F.normalize(rows.float(), dim=1) @ bank  # (n, M)
+        nearest, indices = similarities.topk(k, dim=1)  # (n, k)
+        votes = torch.zeros(len(rows), num_classes, device=rows.device)
+        # Similarities are at most 1: subtracting it leaves the vote as it is and keeps
+        # a small temperature from overflowing.
+        weights = ((nearest - 1) / temperature).exp()
+        votes.scatter_add_(1, bank_labels[indices], weights)
+        predictions.append(votes.argmax(dim=1))
+    return torch.cat(predictions)

@@ -1,0 +1,5 @@
+"""Drawing what models see and predict."""
+
+from .reconstruction import pixel_mask, reconstruction_grid, to_pixels
+
+__all__ = ["pixel_mask", "reconstruction_grid", "to_pixels"]

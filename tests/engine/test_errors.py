@@ -1,0 +1,69 @@
+"""Tests of the one-line explanations."""
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmpretrain.registry import MODELS
+from toy_run import TINY_MODEL
+
+from mim_plugins.engine import InputError
+from mim_plugins.engine.errors import explain, explained
+
+
+def build_error(cfg: Config) -> str:
+    with pytest.raises(InputError) as caught, explained(cfg):
+        MODELS.build(cfg.model)
+    assert caught.value.__cause__ is not None
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_unknown_key__names_class_key_place_and_what_is_accepted() -> None:
+    cfg = Config(dict(model=TINY_MODEL))
+    cfg.model.mask_sampler.mask_ration = 0.6
+    message = build_error(cfg)
+    assert "RandomPatchMask has no key 'mask_ration' (model.mask_sampler)" in message
+    assert "Did you mean 'mask_ratio'?" in message
+    assert "Accepted keys: mask_ratio" in message
+
+
+def test_unknown_key__that_a_parent_class_refuses() -> None:
+    cfg = Config(dict(model=TINY_MODEL))
+    cfg.model.backbone.drop_rat = 0.1
+    message = build_error(cfg)
+    assert "MIMVisionTransformer has no key 'drop_rat' (model.backbone)" in message
+    assert "'drop_rate'" in message and "taps" in message and "patch_size" in message
+
+
+def test_unknown_type__suggests_the_nearest_name() -> None:
+    cfg = Config(dict(model=dict(TINY_MODEL, type="DeepMIMM")))
+    message = build_error(cfg)
+    assert "DeepMIMM" in message and "Did you mean 'DeepMIM'?" in message
+
+
+def test_explain__keeps_the_message_of_a_loading_worker_only() -> None:
+    error = ValueError(
+        "Caught ValueError in DataLoader worker process 0.\n"
+        'Original Traceback (most recent call last):\n  File "x.py", line 1\n'
+        "ValueError: image a.png is broken\n"
+    )
+    assert explain(error) == "ValueError: image a.png is broken"
+
+
+def test_explain__other_errors_say_their_kind() -> None:
+    assert explain(AssertionError("no bottle")) == "AssertionError: no bottle"
+    assert explain(KeyError("no bottle")) == "KeyError: no bottle"
+    assert explain(FileNotFoundError("no bottle")) == "no bottle"
+
+
+def test_explained__leaves_accidents_alone() -> None:
+    with pytest.raises(ZeroDivisionError), explained():
+        1 / 0  # noqa: B018
+
+
+def test_registries__the_root_ones_are_searched_too() -> None:
+    cfg = Config(dict(hook=dict(type="KNNHook", interva=1)))
+    error = TypeError("KNNHook.__init__() got an unexpected keyword argument 'interva'")
+    assert "Did you mean 'interval'?" in explain(error, cfg)
+    assert ROOT_MODELS.get("KNNHook") is None

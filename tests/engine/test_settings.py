@@ -1,0 +1,133 @@
+"""Tests of what the command line changes in a config."""
+
+import pytest
+from mmengine.config import Config
+
+from mim_plugins.engine import settings
+
+
+def config(**changes) -> Config:
+    cfg = dict(
+        optim_wrapper=dict(
+            type="OptimWrapper", optimizer=dict(type="AdamW", lr=2.4e-3)
+        ),
+        train_dataloader=dict(batch_size=32, num_workers=2, pin_memory=True),
+        auto_scale_lr=dict(base_batch_size=4096),
+    )
+    return Config({**cfg, **changes})
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(settings, "get_device", lambda: request.param)
+    monkeypatch.setattr(settings, "has_fast_bfloat16", lambda: request.param == "cuda")
+    return request.param
+
+
+def test_precision__default_depends_on_the_device(device: str) -> None:
+    cfg = config()
+    note = settings.apply_precision(cfg)
+    expected = {"cpu": "OptimWrapper", "cuda": "AutocastOptimWrapper"}[device]
+    assert cfg.optim_wrapper.type == expected
+    assert note == f"precision: {'fp32' if device == 'cpu' else 'bf16'} on {device}"
+
+
+def test_precision__flag_wins_over_the_config(device: str) -> None:
+    amp = dict(type="AmpOptimWrapper", loss_scale=1.0, optimizer=dict(lr=1.0))
+    cfg = config(optim_wrapper=dict(amp, accumulative_counts=2))
+    settings.apply_precision(cfg, "bf16")
+    assert cfg.optim_wrapper == dict(
+        type="AutocastOptimWrapper",
+        dtype="bfloat16",
+        optimizer=dict(lr=1.0),
+        accumulative_counts=2,
+    )
+    settings.apply_precision(cfg, "fp32")
+    assert cfg.optim_wrapper == dict(
+        type="OptimWrapper", optimizer=dict(lr=1.0), accumulative_counts=2
+    )
+
+
+def test_precision__config_is_kept_without_a_flag(device: str) -> None:
+    cfg = config(optim_wrapper=dict(type="AutocastOptimWrapper", optimizer=dict(lr=1)))
+    settings.apply_precision(cfg)
+    assert cfg.optim_wrapper.type == "AutocastOptimWrapper"
+    amp = config(optim_wrapper=dict(type="AmpOptimWrapper", optimizer=dict(lr=1)))
+    if device == "cuda":
+        settings.apply_precision(amp)
+        assert amp.optim_wrapper.type == "AmpOptimWrapper"
+    else:
+        with pytest.raises(ValueError, match="AmpOptimWrapper, which needs a GPU"):
+            settings.apply_precision(amp)
+
+
+def test_precision__fp16_needs_a_gpu(device: str) -> None:
+    cfg = config()
+    if device == "cuda":
+        settings.apply_precision(cfg, "fp16")
+        assert cfg.optim_wrapper.type == "AmpOptimWrapper"
+    else:
+        with pytest.raises(ValueError, match="fp16 needs a GPU"):
+            settings.apply_precision(cfg, "fp16")
+
+
+def test_scale_learning_rate__counts_processes_and_accumulation() -> None:
+    cfg = config()
+    cfg.optim_wrapper.accumulative_counts = 4
+    note = settings.scale_learning_rate(cfg, world_size=2)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(2.4e-3 * 256 / 4096)
+    for part in ("4096", "0.0625", "0.00015", "256"):
+        assert part in note
+    # Neither mmengine nor a second start from the stored config scales again.
+    assert cfg.auto_scale_lr == dict(base_batch_size=256, enable=False)
+    settings.scale_learning_rate(cfg, world_size=2)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(2.4e-3 * 256 / 4096)
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        (dict(auto_scale_lr=None), "auto_scale_lr.base_batch_size"),
+        (dict(train_dataloader=dict(batch_sampler=dict(type="X"))), "no batch_size"),
+    ],
+)
+def test_scale_learning_rate__says_why_it_does_not(changes: dict, reason: str) -> None:
+    cfg = config(**changes)
+    assert reason in settings.scale_learning_rate(cfg, 2)
+    assert cfg.optim_wrapper.optimizer.lr == 2.4e-3
+
+
+def test_apply_options__data_root_reaches_every_data_set_that_had_the_old_one() -> None:
+    def dataset(root: str) -> dict:
+        return dict(dataset=dict(type="A", data_root=root))
+
+    cfg = config(
+        data_root="data/old",
+        train_dataloader=dict(dataset=dict(type="Wrap", **dataset("data/old"))),
+        val_dataloader=dataset("data/other"),
+        custom_hooks=[dict(train_dataloader=dataset("data/old"), folder="data/old")],
+    )
+    settings.apply_options(cfg, {"data_root": "/new", "optim_wrapper.optimizer.lr": 1})
+    assert cfg.data_root == "/new"
+    assert cfg.train_dataloader.dataset.dataset.data_root == "/new"
+    assert cfg.val_dataloader.dataset.data_root == "data/other"
+    assert cfg.custom_hooks[0].train_dataloader.dataset.data_root == "/new"
+    assert cfg.custom_hooks[0].folder == "data/old"
+    assert cfg.optim_wrapper.optimizer.lr == 1
+
+
+def test_apply_options__data_root_of_a_config_without_one_is_an_error() -> None:
+    with pytest.raises(ValueError, match="has none"):
+        settings.apply_options(config(), {"data_root": "/new"})
+
+
+def test_complete_dataloaders__fits_the_machine(device: str) -> None:
+    cfg = config(default_scope="mmpretrain", val_dataloader=dict(num_workers=0))
+    settings.complete_dataloaders(cfg)
+    assert cfg.train_dataloader.pin_memory == (device == "cuda")
+    assert cfg.train_dataloader.persistent_workers is True
+    assert cfg.train_dataloader.collate_fn.type == "default_collate"
+    assert "persistent_workers" not in cfg.val_dataloader
+    detection = config(default_scope="mmdet")
+    settings.complete_dataloaders(detection)
+    assert "collate_fn" not in detection.train_dataloader

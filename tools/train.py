@@ -1,0 +1,94 @@
+"""Train what a config describes: pre-training, classification, detection, segmentation.
+
+    python tools/train.py CONFIG [--work-dir DIR] [--resume [auto|PATH]] …
+
+Several processes are started by tools/dist_train.sh and tools/slurm_train.sh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from mmengine.config import DictAction
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("config", help="path of the config file")
+    parser.add_argument(
+        "--work-dir",
+        help="where checkpoints and logs go (default: work_dirs/<config name>)",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="auto|PATH",
+        help="go on from a checkpoint; without a path from the newest in the work dir",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        help="what to compute in (default: bf16 on CUDA, fp32 on the CPU)",
+    )
+    parser.add_argument(
+        "--amp", action="store_true", help="the same as --precision bf16"
+    )
+    parser.add_argument(
+        "--no-auto-scale-lr",
+        action="store_true",
+        help="keep the learning rate of the config, whatever the batch size",
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="replace values of the config, as in train_dataloader.batch_size=64; "
+        "data_root=PATH reaches every data set of the config",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=("none", "pytorch", "slurm", "mpi"),
+        default="none",
+        help="who starts the processes",
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of input errors"
+    )
+    # torch.distributed.launch passes this one.
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
+    args = parser.parse_args(argv)
+    if args.amp and args.precision not in (None, "bf16"):
+        parser.error(f"--amp means --precision bf16, not {args.precision}")
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Run the command line."""
+    args = parse_args()
+    # Imported after the arguments, so that --help answers at once.
+    from mim_plugins.engine import InputError, train
+
+    try:
+        train(
+            args.config,
+            work_dir=args.work_dir,
+            resume=args.resume,
+            precision="bf16" if args.amp else args.precision,
+            auto_scale_lr=not args.no_auto_scale_lr,
+            cfg_options=args.cfg_options,
+            launcher=args.launcher,
+        )
+    except InputError as error:
+        if args.debug:
+            raise
+        sys.exit(f"error: {error} (--debug shows where it was raised)")
+
+
+if __name__ == "__main__":
+    main()
