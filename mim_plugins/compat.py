@@ -155,3 +155,7 @@ def supports_fused_optimizer(device_type: str) -> bool:
 # Library fragments forget their schemas when they are collected: this one stays.
 _TORCHVISION_LIBRARY = define_torchvision_schemas()
 warn_unsupported()
+# onedl-mmpretrain prints a line about an optional package when it is imported, which
+# would stand in the JSON that the command lines print.
+with contextlib.redirect_stdout(io.StringIO()):
+    importlib.import_module("mmpretrain")

@@ -82,8 +82,8 @@ class PatchMask:
         removed = mask.flatten(1).bool() if mask.ndim > 1 else mask.bool()
         if removed.ndim != 2 or removed.shape[1] != length:
             raise ValueError(
-                f"mask has shape {tuple(mask.shape)}, but the {grid[0]}x{grid[1]} patch "
-                f"grid needs (N, {length})"
+                f"mask has shape {tuple(mask.shape)}, but the {grid[0]}x{grid[1]} "
+                f"patch grid needs (N, {length})"
             )
         counts = (~removed).sum(dim=1)
         num_keep = int(counts[0])
@@ -234,8 +234,7 @@ class RandomPatchMask(nn.Module):
         super().__init__()
         if not 0 < mask_ratio < 1:
             raise ValueError(
-                "mask_ratio must lie between 0 and 1 (both excluded), "
-                f"got {mask_ratio}"
+                f"mask_ratio must lie between 0 and 1 (both excluded), got {mask_ratio}"
             )
         self.mask_ratio = mask_ratio
 

@@ -1,4 +1,4 @@
-"""Fixed two-dimensional sine-cosine position embeddings, as the official MAE has them."""
+"""Fixed two-dimensional sine-cosine position embeddings, as in the official MAE."""
 
 import torch
 from torch import Tensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
@@ -35,7 +34,7 @@ def run(case: GoldenCase) -> Produced:
 
 
 def run_pretraining(case: GoldenCase) -> Produced:
-    """Pre-training on pixels: masks, latents, predictions, target, losses, gradients."""
+    """Pre-training on pixels: masks, latents, predictions, losses, gradients."""
     args = case.config["model"]
     model = MODELS.build(
         dict(
@@ -160,9 +159,9 @@ def load_official(model: nn.Module, case: GoldenCase) -> dict[str, str]:
 
 def gradients(model: nn.Module, ours: dict[str, str]) -> dict[str, Tensor]:
     """Gradients under the names of the golden cases, ``grad:<official key>``."""
-    parameters = dict(model.named_parameters())
+    gradient = {name: p.grad for name, p in model.named_parameters()}
     return {
-        f"grad:{official}": parameters[key].grad
+        f"grad:{official}": value
         for official, key in ours.items()
-        if parameters[key].grad is not None
+        if (value := gradient[key]) is not None
     }

@@ -1,4 +1,4 @@
-"""One optimiser constructor for pre-training, classification, detection, segmentation."""
+"""One optimiser constructor for pre-training and all that follows it."""
 
 from __future__ import annotations
 
@@ -59,19 +59,20 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             )
         if self.paramwise_cfg and self.base_wd is None:
             raise ValueError(
-                "set weight_decay in the optimizer (0 for none): paramwise_cfg scales it"
+                "set weight_decay in the optimizer, 0 for none: paramwise_cfg scales it"
             )
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Builds the optimiser over a model, wrapped or not."""
         device_type = next(model.parameters()).device.type
-        choosable = not {"fused", "foreach"} & set(self.optimizer_cfg)
+        cfg = dict(self.optimizer_cfg)  # type: ignore[has-type]
+        choosable = not {"fused", "foreach"} & set(cfg)
         if (
             choosable
-            and self.optimizer_cfg["type"] in FUSED_OPTIMIZERS
+            and cfg["type"] in FUSED_OPTIMIZERS
             and supports_fused_optimizer(device_type)
         ):
-            self.optimizer_cfg = {**self.optimizer_cfg, "fused": True}
+            self.optimizer_cfg = dict(cfg, fused=True)
         return super().__call__(model)
 
     def add_params(
@@ -126,7 +127,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         backbone = getattr(model, "backbone", None)
         if rate == 1.0:
             return lambda name: 1.0
-        if not hasattr(backbone, "get_layer_depth"):
+        if backbone is None or not hasattr(backbone, "get_layer_depth"):
             raise ValueError(
                 f"layer_decay_rate={rate} needs an encoder that knows its depth "
                 f"(get_layer_depth); {type(model).__name__}.backbone is "

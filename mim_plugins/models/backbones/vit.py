@@ -242,7 +242,7 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def _check_divisible(img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
-    if any(side % patch for side, patch in zip(img_size, patch_size)):
+    if any(side % patch for side, patch in zip(img_size, patch_size, strict=True)):
         raise ValueError(
             f"image size {img_size} is not a multiple of the patch size {patch_size}: "
             "change img_size (and the crop of the data pipeline) or patch_size"

@@ -59,7 +59,9 @@ class ReconstructionHead(BaseModule):
         compare = CRITERIA[self.criterion]
         losses = [
             weight * compare(prediction.float(), target.float())
-            for weight, prediction, target in zip(weights, predictions, targets)
+            for weight, prediction, target in zip(
+                weights, predictions, targets, strict=True
+            )
         ]
         if len(losses) == 1:
             return {"loss": losses[0]}

@@ -43,7 +43,12 @@ class DecoderBlock(TransformerEncoderLayer):
         q_weight, kv_weight = attn.qkv.weight.split([dims, 2 * dims])
         query = F.linear(normed[:, -num_tail:], q_weight, q_bias)
         key, value = F.linear(normed, kv_weight, kv_bias).chunk(2, dim=-1)
-        out = attention(*(split_heads(t, attn.num_heads) for t in (query, key, value)))
+        heads = attn.num_heads
+        out = attention(
+            split_heads(query, heads),
+            split_heads(key, heads),
+            split_heads(value, heads),
+        )
         out = attn.proj(out.transpose(1, 2).flatten(2))
         # The layer's layer scale and drop path, identities in the papers' decoders.
         out = x[:, -num_tail:] + attn.out_drop(attn.gamma1(attn.proj_drop(out)))
@@ -76,7 +81,7 @@ class LevelDecoder(BaseModule):
         super().__init__()
         self.decoder_embed = nn.Linear(in_dims, embed_dims)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
-        self.decoder_blocks = nn.ModuleList(
+        self.decoder_blocks: Any = nn.ModuleList(
             DecoderBlock(
                 embed_dims, num_heads, int(mlp_ratio * embed_dims), norm_cfg=norm_cfg
             )
@@ -101,10 +106,10 @@ class LevelDecoder(BaseModule):
         num_removed = positions.shape[1] - tokens.shape[1]
         mask_tokens = self.mask_token.expand(len(tokens), num_removed, -1)
         tokens = torch.cat([tokens, mask_tokens], dim=1) + positions
-        *blocks, last = self.decoder_blocks
-        for block in blocks:
+        for block in self.decoder_blocks[:-1]:
             tokens = block(tokens)
-        return self.decoder_pred(self.ln1(last.tail(tokens, num_out)))
+        tokens = self.decoder_blocks[-1].tail(tokens, num_out)
+        return self.decoder_pred(self.ln1(tokens))
 
 
 @MODELS.register_module()
@@ -166,9 +171,9 @@ class MIMDecoder(BaseModule):
             raise ValueError(
                 f"embed_dims={embed_dims} does not divide by num_heads={num_heads}"
             )
-        self.decoders = nn.ModuleList(
+        self.decoders: Any = nn.ModuleList(
             LevelDecoder(width, embed_dims, depth, num_heads, mlp_ratio, out, norm_cfg)
-            for width, out in zip(self.in_dims, self.out_dims)
+            for width, out in zip(self.in_dims, self.out_dims, strict=True)
         )
         # Fixed and shared by all levels; in the checkpoint, as the official code.
         self.decoder_pos_embed = nn.Parameter(
@@ -207,7 +212,7 @@ class MIMDecoder(BaseModule):
         num_out = mask.num_masked if masked_only else mask.num_patches
         predictions = [
             decoder(latent, positions, num_out)
-            for decoder, latent in zip(self.decoders, latents)
+            for decoder, latent in zip(self.decoders, latents, strict=True)
         ]
         return predictions if masked_only else [mask.restore(p) for p in predictions]
 

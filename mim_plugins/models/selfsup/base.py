@@ -67,7 +67,7 @@ class MaskedImageModel(BaseSelfSupervisor):
         self._check_parts()
 
     @staticmethod
-    def neck_defaults(backbone: nn.Module, target_generator: nn.Module) -> dict:
+    def neck_defaults(backbone: Any, target_generator: Any) -> dict:
         """Arguments of the neck that follow from the encoder and the targets."""
         return {
             "grid": backbone.grid,

@@ -1,0 +1,9 @@
+# DeepMIM on pixels, ViT-L/16, 1600 epochs on ImageNet-1K.
+# Paper: DeepMIM, https://arxiv.org/abs/2303.08817; it has no ViT-L model, so
+# the arch and its levels are ours. Expected result: unknown, not reproduced here.
+# Global batch size: 4096; the lr scales to the real one.
+# Command: tools/dist_train.sh configs/deepmim/mae_vitl_1600e.py 8
+_base_ = "./mae_vitb_1600e.py"
+
+# Ours: the supervised blocks at the same relative depths, 12, 16, 20 and 24 of 24.
+model = dict(backbone=dict(arch="large", taps=(11, 15, 19)))

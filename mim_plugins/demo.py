@@ -1,0 +1,279 @@
+"""`make demo`: pre-train on real images within minutes and show what was learnt."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+
+from mim_plugins.engine import load_config, train
+from mim_plugins.evaluation import extract_features, knn_predict
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "demo"
+LABELS_PER_CLASS = 10
+SEEDS = (0, 1, 2)
+# Pre-training on a folder of one's own sees about this many images in all.
+IMAGES_SEEN = 60_000
+
+
+@dataclass
+class Accuracy:
+    """Test accuracies of one initialisation, in percent, one per seed."""
+
+    name: str
+    knn: list[float] = field(default_factory=list)
+    few_label: list[float] = field(default_factory=list)
+
+
+def run_digits(work_dir: Path) -> list[Accuracy]:
+    """Pre-trains MAE and DeepMIM on handwritten digits and compares what they learnt.
+
+    Every number is measured on a test part that neither pre-training nor
+    fine-tuning sees.
+
+    Args:
+        work_dir: Where data, checkpoints, curves and pictures go.
+
+    Returns:
+        Accuracies of random initialisation, MAE and DeepMIM.
+    """
+    data = work_dir / "data"
+    write_digits(data)
+    runners = {
+        "MAE": pretrain("mae_digits.py", data, work_dir / "mae"),
+        "DeepMIM": pretrain("deepmim_digits.py", data, work_dir / "deepmim"),
+    }
+    draw_losses(runners, work_dir / "loss_curves.png")
+    results = []
+    for name in ("random", *runners):
+        runner = runners.get(name)
+        checkpoint = None
+        if runner is not None:
+            checkpoint = Path(runner.work_dir) / "encoder.pth"
+            torch.save({"state_dict": runner.model.state_dict()}, checkpoint)
+        result = Accuracy(name)
+        # One pre-training has one k-NN accuracy; random ones are drawn per seed.
+        for seed in SEEDS if runner is None else SEEDS[:1]:
+            result.knn.append(knn_accuracy(data, checkpoint, seed))
+        for seed in SEEDS:
+            folder = work_dir / "finetune" / f"{name.lower()}_{seed}"
+            result.few_label.append(few_label_accuracy(data, checkpoint, seed, folder))
+        results.append(result)
+    return results
+
+
+def run_images(data: Path, work_dir: Path) -> list[tuple[str, float, float]]:
+    """Pre-trains DeepMIM on a folder of one's own images.
+
+    Args:
+        data: Any folder with images below it.
+        work_dir: Where checkpoint, curves and pictures go.
+
+    Returns:
+        For each loss its name, its mean over the first and over the last epoch.
+    """
+    cfg = load_config(CONFIGS / "deepmim_images.py", {"data_root": str(data)})
+    # Built once to count the images: few images get more epochs.
+    loader = Runner.build_dataloader(
+        {**cfg.train_dataloader, "drop_last": False, "num_workers": 0}
+        | {"persistent_workers": False}
+    )
+    num_images = len(loader.dataset)
+    epochs = min(max(IMAGES_SEEN // num_images, 11), 1000)
+    batch_size = min(cfg.train_dataloader.batch_size, num_images)
+    runner = pretrain(
+        "deepmim_images.py",
+        data,
+        work_dir / "images",
+        {
+            "train_cfg.max_epochs": epochs,
+            "param_scheduler.1.end": epochs,
+            "param_scheduler.1.T_max": epochs - 10,
+            "train_dataloader.batch_size": batch_size,
+            "default_hooks.checkpoint.interval": max(epochs // 3, 1),
+        },
+    )
+    draw_losses({"DeepMIM": runner}, work_dir / "loss_curves.png")
+    per_epoch = num_images // batch_size
+    return [
+        (name, float(values[:per_epoch].mean()), float(values[-per_epoch:].mean()))
+        for name, values in losses_of(runner)
+    ]
+
+
+def pretrain(
+    config: str, data: Path, work_dir: Path, options: dict[str, Any] | None = None
+) -> Runner:
+    """Pre-trains with a config of ``configs/demo`` and draws reconstructions."""
+    cfg = load_config(CONFIGS / config)
+    hooks = [
+        *cfg.custom_hooks,
+        dict(type="ReconstructionHook", interval=10**6, num_images=8),
+    ]
+    return train(
+        CONFIGS / config,
+        work_dir=str(work_dir),
+        precision="fp32",
+        cfg_options={
+            "data_root": str(data),
+            "custom_hooks": hooks,
+            "log_level": _log_level(),
+            **(options or {}),
+        },
+    )
+
+
+def write_digits(folder: Path) -> None:
+    """Writes scikit-learn's digits as ``{train,test}/<digit>/<number>.png``, 16x16.
+
+    Real data: 1,797 handwritten digits of the UCI test set (Alpaydin and Kaynak,
+    1998), 360 of which are the test part.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    parts = train_test_split(
+        np.arange(len(digits.target)),
+        test_size=360,
+        stratify=digits.target,
+        random_state=0,
+    )
+    for part, indices in zip(("train", "test"), parts, strict=True):
+        for index in indices:
+            target = folder / part / str(digits.target[index])
+            target.mkdir(parents=True, exist_ok=True)
+            image = np.round(digits.images[index] * 255 / 16).astype(np.uint8)
+            image = cv2.resize(image, (16, 16), interpolation=cv2.INTER_LINEAR)
+            cv2.imwrite(str(target / f"{index:04d}.png"), image)
+
+
+def knn_accuracy(data: Path, checkpoint: Path | None, seed: int) -> float:
+    """Accuracy in percent of the 20 nearest training digits' vote on the test part."""
+    cfg = load_config(CONFIGS / "mae_digits.py", {"data_root": str(data)})
+    test_cfg = load_config(CONFIGS / "finetune_digits.py", {"data_root": str(data)})
+    torch.manual_seed(seed)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    if checkpoint is not None:
+        state = torch.load(checkpoint, weights_only=True)["state_dict"]
+        encoder = {
+            key.removeprefix("backbone."): value
+            for key, value in state.items()
+            if key.startswith("backbone.")
+        }
+        model.backbone.load_state_dict(encoder)
+    model.eval()
+    loader_cfg = test_cfg.test_dataloader
+    loaders = {}
+    for part in ("train", "test"):
+        loader_cfg.dataset.data_prefix = part
+        loaders[part] = Runner.build_dataloader(loader_cfg)
+    with torch.no_grad():
+        bank, bank_labels = extract_features(model, loaders["train"])
+        features, labels = extract_features(model, loaders["test"])
+    predictions = knn_predict(features, bank, bank_labels)
+    return 100 * (predictions == labels).double().mean().item()
+
+
+def few_label_accuracy(
+    data: Path, checkpoint: Path | None, seed: int, work_dir: Path
+) -> float:
+    """Test accuracy in percent after fine-tuning on a few labels per class.
+
+    Args:
+        data: Folder written by :func:`write_digits`.
+        checkpoint: The pre-trained encoder; None starts from random weights.
+        seed: Decides the labelled digits, the initialisation and the draws.
+        work_dir: Where the run goes.
+    """
+    options: dict[str, Any] = {
+        "data_root": str(data),
+        "randomness.seed": seed,
+        "train_dataloader.dataset.dataset.indices": _few_labels(data, seed),
+        "log_level": "WARNING",
+    }
+    if checkpoint is not None:
+        options["model.backbone.init_cfg"] = dict(
+            type="Pretrained", checkpoint=str(checkpoint), prefix="backbone."
+        )
+    runner = train(
+        CONFIGS / "finetune_digits.py",
+        work_dir=str(work_dir),
+        precision="fp32",
+        cfg_options=options,
+    )
+    return float(runner.test()["accuracy/top1"])
+
+
+def _few_labels(data: Path, seed: int) -> list[int]:
+    """Indices of ``LABELS_PER_CLASS`` random training digits of each class."""
+    cfg = load_config(CONFIGS / "finetune_digits.py", {"data_root": str(data)})
+    loader = {**cfg.test_dataloader}
+    loader["dataset"] = {**loader["dataset"], "data_prefix": "train"}
+    labels = np.array(Runner.build_dataloader(loader).dataset.get_gt_labels())
+    draw = np.random.default_rng(seed)
+    chosen = [
+        draw.choice(np.flatnonzero(labels == c), LABELS_PER_CLASS, replace=False)
+        for c in np.unique(labels)
+    ]
+    return [int(index) for index in np.concatenate(chosen)]
+
+
+def losses_of(runner: Runner) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and per-iteration values of the losses of a finished run."""
+    for name, buffer in runner.message_hub.log_scalars.items():
+        if name.startswith("train/") and "loss" in name:
+            yield name.removeprefix("train/"), buffer.data[0]
+
+
+def draw_losses(runners: dict[str, Runner], path: Path) -> None:
+    """Draws the losses of runs side by side, one line per level."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(runners), figsize=(5 * len(runners), 3.5), squeeze=False, sharey=True
+    )
+    for axis, (title, runner) in zip(axes[0], runners.items(), strict=True):
+        curves = dict(losses_of(runner))
+        if len(curves) > 1:
+            # The sum of the levels would dwarf them.
+            curves.pop("loss")
+        for name, values in curves.items():
+            window = np.ones(min(20, len(values))) / min(20, len(values))
+            axis.plot(np.convolve(values, window, mode="valid"), label=name)
+        axis.set(title=title, xlabel="iteration", ylabel="loss (mean of 20)")
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def format_table(results: list[Accuracy]) -> str:
+    """The accuracies as a table, mean and standard deviation over the seeds."""
+
+    def cell(values: list[float]) -> str:
+        if len(values) == 1:
+            return f"{values[0]:.1f}"
+        return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+    lines = [f"{'start from':<12}{'k-NN top-1 %':>16}{'10 labels/class %':>20}"]
+    lines += [f"{r.name:<12}{cell(r.knn):>16}{cell(r.few_label):>20}" for r in results]
+    return "\n".join(lines)
+
+
+def _log_level() -> str:
+    """Warnings only beside a progress bar, everything where there is none."""
+    return "WARNING" if sys.stdout.isatty() else "INFO"

@@ -1,0 +1,158 @@
+"""The algorithm: what it returns, what it refuses, what its checkpoints hold."""
+
+import pytest
+import torch
+from conftest import TINY_ARCH, tiny_model
+from mmengine.runner import load_checkpoint
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+
+from mim_plugins.models import PatchMask
+
+
+def test_loss__one_level_is_mae_many_are_numbered(build):
+    images = torch.randn(2, 3, 32, 32)
+    assert list(build(taps=()).loss(images)) == ["loss"]
+    losses = build(taps=(1, 2)).loss(images)
+    assert list(losses) == ["loss_0", "loss_1", "loss_2"]
+    total, logged = build().parse_losses(losses)
+    torch.testing.assert_close(total, sum(losses.values()))
+    assert torch.equal(logged["loss"], total)
+
+
+def test_loss__equals_the_masked_mean_of_the_paper(build):
+    model = build(taps=(), target_generator=dict(norm_pix=False))
+    images = torch.randn(2, 3, 32, 32)
+    given = (torch.arange(16) % 4 != 0).float().expand(2, 16)
+    mask = PatchMask.from_mask(given, (4, 4))
+    full = model.neck(model.backbone(images, mask), mask, masked_only=False)[0]
+    patches = images.view(2, 3, 4, 8, 4, 8).permute(0, 2, 4, 3, 5, 1).reshape(2, 16, -1)
+    per_patch = (full - patches).square().mean(-1)
+    wanted = (per_patch * given).sum() / given.sum()
+    loss = model.loss(images, dict(mask=given))["loss"]
+    torch.testing.assert_close(loss, wanted)
+
+
+def test_loss__every_trainable_parameter_gets_a_gradient(build):
+    model = build()
+    sum(model.loss(torch.randn(2, 3, 32, 32)).values()).backward()
+    frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+    without = {n for n, p in model.named_parameters() if p.grad is None}
+    assert without == frozen == {"backbone.pos_embed", "neck.decoder_pos_embed"}
+
+
+def test_loss__seeds_decide_masks_wherever_the_sample_sits(build):
+    model = build()
+    images, seeds = torch.randn(4, 3, 32, 32), torch.arange(4)
+    whole = model.loss(images, dict(seed=seeds))["loss_0"]
+    halves = [
+        model.loss(images[i : i + 2], dict(seed=seeds[i : i + 2]))["loss_0"]
+        for i in (0, 2)
+    ]
+    torch.testing.assert_close(whole, sum(halves) / 2)
+
+
+def test_draw_mask__takes_masks_of_mmpretrain_samples(build):
+    model = build()
+    given = (torch.arange(16) < 12).view(4, 4).int()
+    samples = [DataSample().set_mask(given.numpy()) for _ in range(2)]
+    mask = model.draw_mask(torch.randn(2, 3, 32, 32), samples)
+    assert torch.equal(mask.mask, given.flatten().float().expand(2, 16))
+
+
+def test_head__weights_scale_levels(build):
+    images, seeds = torch.randn(2, 3, 32, 32), dict(seed=torch.arange(2))
+    model = build()
+    plain = model.loss(images, seeds)
+    model.head.weights = [0.0, 2.0, 1.0]
+    scaled = model.loss(images, seeds)
+    assert scaled["loss_0"] == 0
+    torch.testing.assert_close(scaled["loss_1"], 2 * plain["loss_1"])
+
+
+def test_loss__float32_under_autocast_and_close(build):
+    model, images = build(), torch.randn(2, 3, 32, 32)
+    seeds = dict(seed=torch.arange(2))
+    exact = model.loss(images, seeds)["loss_2"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = model.loss(images, seeds)["loss_2"]
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=2e-2, atol=0)
+
+
+def test_reconstruct__non_square_images_in_input_space(build):
+    model = build(backbone=dict(img_size=(32, 48)), taps=(1,))
+    images = torch.randn(2, 3, 32, 48) + 5
+    result = model.reconstruct(images)
+    assert [x.shape for x in result["levels"]] == [images.shape] * 2
+    # norm_pix undone with the true patches: same mean per patch as the image, roughly.
+    assert all(4 < x.mean() < 6 for x in result["levels"])
+
+
+def test_patch_mean__unmasked_normed_patch_tokens(build):
+    model, images = build(), torch.randn(2, 3, 32, 32)
+    wanted = model.backbone(images)[-1][:, 1:].mean(1)
+    assert torch.equal(model.patch_mean(images), wanted)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(backbone=dict(in_channels=1)), "mean and std for 3 channels"),
+        (dict(head=dict(weights=[1.0])), "1 loss weights for 3 levels"),
+        (dict(neck=dict(in_dims=[24, 24])), "has 3 levels, the neck decodes 2"),
+        (dict(mask_sampler=dict(mask_ratio=0.99)), "keeps none of 16"),
+        (dict(head=dict(criterion="L3")), "unknown criterion"),
+        (dict(backbone=dict(taps=(7,))), "out of range"),
+    ],
+)
+def test_build__parts_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(Exception, match=message) as info:
+        MODELS.build(tiny_model(**changes))
+    assert isinstance(info.value, ValueError)
+
+
+def test_init_weights__keeps_what_a_checkpoint_loaded(build, tmp_path):
+    source = build()
+    for parameter in source.parameters():
+        torch.nn.init.normal_(parameter)
+    path = str(tmp_path / "pretrained.pth")
+    torch.save({"state_dict": source.state_dict()}, path)
+    target = MODELS.build(
+        tiny_model() | dict(init_cfg=dict(type="Pretrained", checkpoint=path))
+    )
+    target.init_weights()
+    for key, value in source.state_dict().items():
+        assert torch.equal(target.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("out_type", "final_norm", "fresh"),
+    [("cls_token", True, set()), ("avg_featmap", False, {"ln2.weight", "ln2.bias"})],
+)
+def test_checkpoint__loads_into_mmpretrain_classifier(
+    build, tmp_path, out_type, final_norm, fresh
+):
+    source = build()
+    path = str(tmp_path / "pretrained.pth")
+    torch.save({"state_dict": source.state_dict()}, path)
+    classifier = MODELS.build(
+        dict(
+            type="ImageClassifier",
+            backbone=dict(
+                type="VisionTransformer",
+                arch=dict(TINY_ARCH),
+                img_size=32,
+                patch_size=8,
+                out_type=out_type,
+                final_norm=final_norm,
+            ),
+            head=dict(type="LinearClsHead", num_classes=3, in_channels=24),
+        )
+    )
+    needed = {k for k in classifier.state_dict() if k.startswith("backbone.")}
+    given = set(source.state_dict())
+    assert needed - given == {f"backbone.{k}" for k in fresh}
+    load_checkpoint(classifier, path)
+    for key in needed & given:
+        assert torch.equal(classifier.state_dict()[key], source.state_dict()[key])

@@ -1,0 +1,116 @@
+"""Masks: counts, order, scales, given masks, draws that depend on the seed alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from mim_plugins.models.masking import (
+    PatchMask,
+    RandomPatchMask,
+    count_visible,
+    hashed_uniform,
+)
+
+
+@pytest.mark.parametrize(
+    ("length", "ratio", "kept"), [(196, 0.75, 49), (25, 0.75, 6), (64, 0.6, 25)]
+)
+def test_count_visible__truncates_as_official(length, ratio, kept):
+    assert count_visible(length, ratio) == kept
+
+
+def test_from_noise__keeps_smallest_in_order_of_noise():
+    noise = torch.tensor([[0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.6]])
+    mask = PatchMask.from_noise(noise, 0.5, (2, 4))
+    assert mask.ids_keep.tolist() == [[1, 5, 3, 0]]
+    assert mask.ids_masked.tolist() == [[7, 4, 6, 2]]
+    assert mask.mask.tolist() == [[0, 0, 1, 0, 1, 0, 1, 1]]
+
+
+def test_visible_masked_restore__round_trip():
+    mask = PatchMask.from_noise(torch.rand(3, 12), 0.7, (3, 4))
+    tokens = torch.randn(3, 12, 5)
+    shuffled = torch.cat([mask.visible(tokens), mask.masked(tokens)], dim=1)
+    assert torch.equal(mask.restore(shuffled), tokens)
+    assert torch.equal(mask.mask.sum(1), torch.full((3,), float(mask.num_masked)))
+
+
+def test_from_mask__given_mask_is_honoured_in_raster_order():
+    given = torch.tensor([[1, 0, 1, 0], [0, 0, 1, 1]])
+    mask = PatchMask.from_mask(given, (2, 2))
+    assert mask.ids_keep.tolist() == [[1, 3], [0, 1]]
+    assert torch.equal(mask.mask, given.float())
+    assert torch.equal(PatchMask.from_mask(given.view(2, 2, 2), (2, 2)).mask, mask.mask)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_from_mask__bool_is_refused(given):
+    with pytest.raises(TypeError, match="None for no masking"):
+        PatchMask.from_mask(given, (2, 2))
+
+
+def test_from_mask__unequal_counts_are_refused():
+    with pytest.raises(ValueError, match="same number of patches"):
+        PatchMask.from_mask(torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0]]), (2, 2))
+
+
+def test_from_mask__nothing_visible_is_refused():
+    with pytest.raises(ValueError, match="keeps no patch"):
+        PatchMask.from_mask(torch.ones(2, 4), (2, 2))
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, 1.5])
+def test_mask_ratio__outside_open_interval_is_refused(ratio):
+    with pytest.raises(ValueError, match="mask_ratio"):
+        RandomPatchMask(ratio)
+
+
+def test_mask_ratio__that_keeps_nothing_is_refused():
+    with pytest.raises(ValueError, match="keeps none of 4 patches"):
+        PatchMask.from_noise(torch.rand(1, 4), 0.9, (2, 2))
+
+
+def test_at_scale__finer_repeats_and_coarser_averages():
+    mask = PatchMask.from_mask(torch.tensor([[1, 0, 1, 1, 0, 0, 0, 1]]), (2, 4))
+    assert mask.at_scale(1).tolist() == mask.mask.tolist()
+    fine = mask.at_scale(2).view(4, 8)
+    assert torch.equal(fine[::2, ::2].flatten(), mask.mask[0])
+    assert torch.equal(fine[1::2, 1::2].flatten(), mask.mask[0])
+    assert mask.at_scale(0.5).tolist() == [[0.25, 0.75]]
+
+
+@pytest.mark.parametrize("scale", [0, 1.5, 0.3, 0.25])
+def test_at_scale__impossible_scales_are_refused(scale):
+    mask = PatchMask.from_noise(torch.rand(1, 8), 0.5, (2, 4))
+    with pytest.raises(ValueError):
+        mask.at_scale(scale)
+
+
+def test_sampler__depends_on_the_seed_not_the_batch():
+    sampler = RandomPatchMask(0.75)
+    seeds = torch.tensor([3, 2**62 + 11, 5, 7])
+    whole = sampler(4, (4, 4), "cpu", seeds).mask
+    halves = [sampler(2, (4, 4), "cpu", s).mask for s in seeds.split(2)]
+    assert torch.equal(whole, torch.cat(halves))
+    assert not torch.equal(whole[0], whole[2])
+
+
+def test_hashed_uniform__matches_splitmix64_and_is_uniform():
+    def splitmix64(state: int) -> int:
+        bits = 2**64 - 1
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & bits
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & bits
+        return state ^ (state >> 31)
+
+    seeds = [0, 1, 2**62 + 5]
+    values = hashed_uniform(torch.tensor(seeds), 7)
+    for row, seed in zip(values.tolist(), seeds, strict=True):
+        states = [splitmix64(seed) + (i + 1) * 0x9E3779B97F4A7C15 for i in range(7)]
+        expected = [(splitmix64(s % 2**64) >> 40) / 2**24 for s in states]
+        assert row == expected
+
+    many = hashed_uniform(torch.arange(2000), 50).flatten().numpy()
+    assert many.min() >= 0 and many.max() < 1
+    counts = np.histogram(many, bins=20, range=(0, 1))[0]
+    # 20 bins of 5,000 on average; 5 standard deviations are about 350.
+    assert np.abs(counts - 5000).max() < 350

@@ -1,0 +1,61 @@
+"""Pixel targets against the formula, its edge case and its inverse."""
+
+import torch
+
+from mim_plugins.models import PatchMask, PixelTarget
+from mim_plugins.models.patches import patchify, unpatchify
+
+
+def test_patchify__order_is_row_column_channel_and_invertible():
+    images = torch.arange(2 * 3 * 4 * 6).float().view(2, 3, 4, 6)
+    patches = patchify(images, (2, 3))
+    assert patches.shape == (2, 6, 2 * 2 * 3)
+    # Patch 4 is row 1, column 1: pixels (2..3, 2..3), channels last.
+    assert torch.equal(patches[1, 4], images[1, :, 2:4, 2:4].permute(1, 2, 0).flatten())
+    assert torch.equal(unpatchify(patches, (2, 3), (2, 2)), images)
+
+
+def test_forward__raw_and_normalised_pixels_of_removed_patches():
+    images = torch.randn(2, 3, 8, 12)
+    mask = PatchMask.from_noise(torch.rand(2, 6), 0.5, (2, 3))
+    raw = PixelTarget(norm_pix=False)(images, mask)
+    assert torch.equal(raw, mask.masked(patchify(images, (2, 3))))
+    mean = raw.mean(-1, keepdim=True)
+    std = (raw.var(-1, unbiased=True, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(PixelTarget()(images, mask), (raw - mean) / std)
+
+
+def test_forward__constant_patch_gives_zero_not_nan():
+    mask = PatchMask.from_noise(torch.rand(1, 4), 0.5, (2, 2))
+    target = PixelTarget()(torch.full((1, 3, 8, 8), 0.7), mask)
+    assert target.abs().max() < 1e-3
+
+
+def test_forward__epsilon_is_inside_the_root():
+    # Variance 1e-6: with eps inside the root the values shrink by sqrt(2).
+    noise = torch.randn(1, 1, 4, 4)
+    noise = (noise - noise.mean()) / noise.std() * 1e-3
+    mask = PatchMask.from_mask(torch.tensor([[1, 0]]), (1, 2))
+    images = torch.cat([noise, noise], dim=3).double().float()
+    target = PixelTarget()(images, mask)
+    torch.testing.assert_close(
+        target.std(), torch.tensor(0.5).sqrt(), rtol=1e-3, atol=0
+    )
+
+
+def test_denormalise__undoes_the_normalisation():
+    images = torch.randn(2, 3, 8, 12)
+    mask = PatchMask.from_noise(torch.rand(2, 6), 0.5, (2, 3))
+    target = PixelTarget()
+    patches = mask.masked(patchify(images, (2, 3)))
+    torch.testing.assert_close(
+        target.denormalise(target(images, mask), patches), patches
+    )
+
+
+def test_forward__no_gradient_and_float32_under_autocast():
+    images = torch.randn(1, 3, 8, 8, requires_grad=True)
+    mask = PatchMask.from_noise(torch.rand(1, 4), 0.5, (2, 2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        target = PixelTarget()(images, mask)
+    assert target.dtype == torch.float32 and not target.requires_grad

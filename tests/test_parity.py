@@ -1,0 +1,71 @@
+"""Parity with the official code: values, gradients, and a tool that can fail."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, golden_folder
+
+from mim_plugins.parity import run_case
+
+CASES = [
+    "deepmim/mae_pixel",
+    "deepmim/mae_pixel_no_norm",
+    "deepmim/finetune_global_pool",
+    "deepmim/finetune_cls_token",
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_case__every_array_agrees(case):
+    report = run_case(golden_folder(case))
+    assert report.ok, report.as_dict()
+    assert report.max_rel < 5e-6
+    grads = [k for k in np.load(golden_folder(case) / "outputs.npz") if "grad:" in k]
+    assert report.compared >= len(grads) + 3 and not report.skipped
+
+
+def copy_case(tmp_path, case="deepmim/mae_pixel", **changes):
+    folder = tmp_path / "case"
+    shutil.copytree(golden_folder(case), folder)
+    outputs = dict(np.load(folder / "outputs.npz"))
+    np.savez(folder / "outputs.npz", **(outputs | changes))
+    return folder
+
+
+def test_case__a_wrong_value_a_nan_and_an_unknown_array_fail(tmp_path):
+    good = dict(np.load(golden_folder("deepmim/mae_pixel") / "outputs.npz"))
+    wrong = good["pred2"].copy()
+    wrong[0, 1:] += 1e-3
+    bad = good["grad:cls_token"].copy()
+    bad[...] = np.nan
+    folder = copy_case(
+        tmp_path, pred2=wrong, surprise=np.zeros(3), **{"grad:cls_token": bad}
+    )
+    report = run_case(folder)
+    assert not report.ok
+    assert [line.split(":")[0] for line in report.failed] == ["pred2", "grad"]
+    assert report.skipped == ["surprise: not computed"]
+
+
+def test_tool__json_line_and_exit_code(tmp_path):
+    good = str(golden_folder("deepmim/mae_pixel"))
+    missing = str(tmp_path / "nowhere")
+    for folders, code in (([good], 0), ([good, missing], 1)):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "tools" / "parity.py"), *folders],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert done.returncode == code, done.stderr
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [line["case"] for line in lines] == folders
+        assert {"ok", "compared", "skipped", "max_abs", "max_rel", "worst"} <= set(
+            lines[0]
+        )
+        if code:
+            assert "case.json" in lines[1]["error"]

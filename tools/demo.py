@@ -1,0 +1,35 @@
+#!/usr/bin/env python
+"""Pre-trains MAE and DeepMIM on real images and shows what they learnt."""
+
+import argparse
+import time
+from pathlib import Path
+
+from mim_plugins.demo import format_table, run_digits, run_images
+
+
+def main() -> None:
+    """Runs the demo and prints its results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--data", type=Path, help="pre-train on the images below this folder instead"
+    )
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/demo"))
+    args = parser.parse_args()
+    start = time.perf_counter()
+    if args.data is None:
+        print("Pre-training MAE, then DeepMIM, on 1,437 handwritten digits", flush=True)
+        results = run_digits(args.work_dir)
+        print(f"\nAccuracy on 360 held-out digits\n{format_table(results)}\n")
+    else:
+        print(f"Pre-training DeepMIM on the images below {args.data}", flush=True)
+        for name, first, last in run_images(args.data, args.work_dir):
+            print(f"{name}: {first:.4f} in the first epoch, {last:.4f} in the last")
+    print(f"Done in {time.perf_counter() - start:.0f} s. Look at")
+    for pattern in ("loss_curves.png", "*/reconstructions/*.png", "*/epoch_*.pth"):
+        for path in sorted(args.work_dir.glob(pattern)):
+            print(f"  {path}")
+
+
+if __name__ == "__main__":
+    main()
