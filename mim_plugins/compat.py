@@ -9,6 +9,9 @@ Importing this module makes torchvision importable beside a torch whose build it
 not match, so it has to be imported before anything that imports torchvision.
 """
 
+import contextlib
+import importlib
+import io
 import sys
 import warnings
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
