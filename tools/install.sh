@@ -11,7 +11,8 @@
 #   STACK   onedl (maintained packages, default) or openmmlab (classic packages)
 #   VENV    where to install: .venv, or .venv-openmmlab for STACK=openmmlab
 #   TORCH   release of torch: 2.13.0, or 2.1.2 for STACK=openmmlab
-#   PYTHON  interpreter to make the environment with (3.10 or newer)
+#   PYTHON  interpreter to make the environment with (3.10 or newer); by default the
+#           first one on the path the packages have wheels for
 #   MAX_JOBS  compiler processes; all cores by default
 #
 # Running it again does nothing when nothing has changed. Compiled mmcv wheels are kept
@@ -26,12 +27,12 @@ case $STACK in
         VENV=${VENV:-.venv} TORCH=${TORCH:-2.13.0} MMCV=onedl-mmcv
         SETUPTOOLS='setuptools<81' MIM='onedl-mim==0.5.1' EXTRAS=onedl
         TEST_EXTRAS=onedl,det,seg PYTHONS='python3 python3.13 python3.12 python3.11 python3.10'
-        OLDEST=10 NEWEST=99 ;;
+        NEWEST=13 ;;  # numpy 2.2 has no wheels for newer ones
     openmmlab)
         VENV=${VENV:-.venv-openmmlab} TORCH=${TORCH:-2.1.2} MMCV=mmcv
         SETUPTOOLS='setuptools<70' MIM='openmim==0.3.9' EXTRAS=openmmlab
         TEST_EXTRAS=openmmlab PYTHONS='python3.11 python3.10 python3'
-        OLDEST=10 NEWEST=11 ;;
+        NEWEST=11 ;;  # as for torch 2.1
     *) echo "STACK=$STACK: use onedl or openmmlab" >&2; exit 2 ;;
 esac
 case $PROFILE in
@@ -65,25 +66,23 @@ done
 echo "Installing into $VENV ($PROFILE, $STACK, torch $TORCH)"
 
 # --- the environment -------------------------------------------------------------------
-suits() {
-    "$1" -c "import sys; sys.exit(not (3, $OLDEST) <= sys.version_info[:2] <= (3, $NEWEST))" \
-        2>/dev/null
+suits() {  # $1: interpreter, $2: newest minor version
+    "$1" -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $2))" 2>/dev/null
 }
 if ! "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
     for python in ${PYTHON:-$PYTHONS}; do
-        if suits "$python"; then FOUND=$python; break; fi
+        # A version asked for by name may be newer than what was tried.
+        if suits "$python" "${PYTHON:+9}$NEWEST"; then FOUND=$python; break; fi
     done
-    if [ -z "${FOUND:-}" ]; then
-        limit=$([ "$NEWEST" = 99 ] && echo "or newer" || echo "to 3.$NEWEST")
-        die "no Python 3.$OLDEST $limit among: ${PYTHON:-$PYTHONS}. Install one, or name it with PYTHON=..."
-    fi
+    [ -n "${FOUND:-}" ] || die \
+        "no Python 3.10 to 3.$NEWEST among: ${PYTHON:-$PYTHONS}. Install one, or name it with PYTHON=..."
     "$FOUND" -c 'import ensurepip, venv' 2>/dev/null ||
         die "$FOUND has no venv module (on Debian and Ubuntu: apt install python3-venv)"
     say "making the environment with $("$FOUND" --version)"
     "$FOUND" -m venv "$VENV" || die "cannot make $VENV; if it is there, remove it and try again"
 fi
-suits "$VENV/bin/python" ||
-    die "$VENV holds $("$VENV/bin/python" --version), which $STACK does not support; remove it or set VENV=..."
+suits "$VENV/bin/python" 999 ||
+    die "$VENV holds $("$VENV/bin/python" --version), and 3.10 is needed; remove it or set VENV=..."
 mkdir -p "$STATE"
 : >"$LOG"
 VENV=$(cd "$VENV" && pwd) STATE=$VENV/.mim_plugins LOG=$STATE/install.log
