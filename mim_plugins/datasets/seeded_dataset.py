@@ -1,0 +1,236 @@
+"""Samples that are the same wherever they are loaded, and survive bad files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.logging import MMLogger
+from mmengine.registry import DATASETS
+from mmengine.structures import BaseDataElement
+from torch.utils.data import get_worker_info
+
+from .seeding import preserved_draws, sample_key, seed_draws
+
+
+@DATASETS.register_module()
+class SeededDataset:
+    """A wrapper that seeds each sample's draws and replaces unreadable images.
+
+    Every random draw of the wrapped data set's pipeline follows from the run's seed,
+    the epoch and the sample's index alone, hence not from rank, worker or restart.
+    Use it with ``EpochSampler``, which sets :attr:`seed` and puts the epoch into the
+    index: index ``i`` is sample ``i % len(self)`` of epoch ``i // len(self)``.
+
+    Pipelines find the sample's key as ``results['seed']``, its index as
+    ``results['sample_idx']``, and in ``results['replaced']`` whether (1) or not (0)
+    it stands in for an unreadable image. Items that hold an mmengine data element
+    instead of a dict get ``replaced`` as meta information, where it is 1.
+
+    An image is unreadable if an exception ends the pipeline before there is an
+    ``img``: missing or empty file, no permission, not an image, truncated. It is
+    logged once, and another sample, drawn from the key, takes its place;
+    ``CorruptImageHook`` counts them and stops the run when there are too many. A
+    later exception is a fault of the pipeline, and is raised. Data sets in test mode
+    replace nothing, since that would change what is measured.
+
+    Args:
+        dataset: Data set to wrap, built or as a config: an mmengine ``BaseDataset``,
+            or such wrappers as ``ConcatDataset`` or ``RepeatDataset`` around some.
+        seed: Seed of the run, unless ``EpochSampler`` sets it.
+        max_corrupt_ratio: Largest share of unreadable images in an epoch, in [0, 1],
+            with which ``CorruptImageHook`` lets a run continue.
+        max_tries: Samples to try in place of an unreadable one before giving up.
+
+    Raises:
+        TypeError: If ``dataset`` is neither a config nor a data set.
+        ValueError: If ``max_corrupt_ratio`` is outside [0, 1], or the data set is
+            empty.
+    """
+
+    def __init__(
+        self,
+        dataset: BaseDataset | dict,
+        seed: int = 0,
+        max_corrupt_ratio: float = 0.01,
+        max_tries: int = 20,
+    ) -> None:
+        if not 0 <= max_corrupt_ratio <= 1:
+            raise ValueError(
+                "max_corrupt_ratio is the share of unreadable images to put up with, "
+                f"in [0, 1]; got {max_corrupt_ratio}"
+            )
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        if not all(
+            hasattr(self.dataset, name) for name in ("get_data_info", "full_init")
+        ):
+            raise TypeError(
+                "SeededDataset wraps mmengine data sets, or their configs; got "
+                f"{type(dataset).__name__}"
+            )
+        self.seed = seed
+        self.max_corrupt_ratio = max_corrupt_ratio
+        self.max_tries = max_tries
+        self._fully_initialized = False
+        self.full_init()
+
+    @property
+    def metainfo(self) -> dict:
+        """Meta information of the wrapped data set, such as its classes."""
+        return self.dataset.metainfo
+
+    def full_init(self) -> None:
+        """Loads the wrapped data set's annotations."""
+        if self._fully_initialized:
+            return
+        self.dataset.full_init()
+        self._length = len(self.dataset)
+        if self._length == 0:
+            raise ValueError(
+                f"the wrapped {type(self.dataset).__name__} has no samples: check its "
+                "data folder, annotation file and filters"
+            )
+        # In shared memory, so that workers know what others have logged already and
+        # the main process what all of them found.
+        self._unreadable = torch.zeros(self._length, dtype=torch.bool).share_memory_()
+        self._fully_initialized = True
+
+    def get_data_info(self, idx: int) -> dict:
+        """Annotation of one sample.
+
+        Args:
+            idx: Index, with or without the epoch in it.
+        """
+        return self.dataset.get_data_info(idx % self._length)
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Categories of one sample.
+
+        Args:
+            idx: Index, with or without the epoch in it.
+        """
+        return self.dataset.get_cat_ids(idx % self._length)
+
+    def unreadable_paths(self) -> list[str]:
+        """Files that could not be read so far, by this process and its workers."""
+        found = self._unreadable.nonzero().flatten().tolist()
+        return [_path(self.get_data_info(index)) for index in found]
+
+    def __len__(self) -> int:
+        """Number of samples of one epoch."""
+        return self._length
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterates over the first epoch; indices alone would never end."""
+        return (self[index] for index in range(self._length))
+
+    def __getitem__(self, idx: int) -> Any:
+        """Loads one sample.
+
+        Args:
+            idx: ``epoch * len(self) + index``.
+        """
+        return self.__getitems__([idx])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """Loads a batch, as torch's loader asks for it.
+
+        Args:
+            indices: Indices as ``__getitem__`` takes them.
+        """
+        # Keeping the process's random state takes 0.1 ms: once a batch, not a sample.
+        in_worker = get_worker_info() is not None
+        with nullcontext() if in_worker else preserved_draws():
+            return [self._load(int(idx)) for idx in indices]
+
+    def _load(self, idx: int) -> Any:
+        """Loads one sample, or one in its place.
+
+        Raises:
+            RuntimeError: If none of ``max_tries`` replacements can be read either, or
+                one file cannot be read in test mode.
+        """
+        epoch, index = divmod(idx, self._length)
+        key = sample_key(self.seed, epoch, index)
+        replaced, path = 0, ""
+        error: Exception | None = None
+        for attempt in range(self.max_tries + 1):
+            error = None
+            dataset, inner = self._locate(index)
+            results = dataset.get_data_info(inner)
+            results.update(sample_idx=index, seed=key, replaced=replaced)
+            seed_draws(key)
+            try:
+                item = dataset.pipeline(results)
+            except Exception as caught:
+                if "img" in results:
+                    _logger().error(f"The data pipeline fails on {_path(results)}")
+                    raise
+                item, error = None, caught
+            if item is not None:
+                return _flag(item) if replaced else item
+            path = _path(results)
+            if dataset.test_mode:
+                raise RuntimeError(
+                    f"{path} cannot be read, and nothing can stand in for it when "
+                    f"testing: {_reason(error, path)}"
+                ) from error
+            # With an image, the pipeline has turned the sample down: that is no fault
+            # of the file.
+            if "img" not in results:
+                replaced = 1
+                self._report(index, path, error)
+            index = sample_key(key, attempt, index) % self._length
+        raise RuntimeError(
+            f"No usable sample among {self.max_tries + 1} of the data set; the last "
+            f"was {path}: {_reason(error, path)}. Check that the data folder is still "
+            "there and that the pipeline's first step can read its files."
+        ) from error
+
+    def _locate(self, index: int) -> tuple[BaseDataset, int]:
+        """Finds the data set behind wrappers, and the index there."""
+        dataset = self.dataset
+        while not isinstance(dataset, BaseDataset):
+            inner = dataset._get_ori_dataset_idx(index)
+            if isinstance(inner, tuple):
+                which, index = inner
+                dataset = dataset.datasets[which]
+            else:
+                index, dataset = inner, dataset.dataset
+        return dataset, index
+
+    def _report(self, index: int, path: str, error: Exception | None) -> None:
+        """Logs an unreadable file the first time it is met."""
+        if not self._unreadable[index]:
+            self._unreadable[index] = True
+            _logger().warning(
+                f"Unreadable image, replaced by another one: {path} "
+                f"({_reason(error, path)})"
+            )
+
+
+def _flag(item: Any) -> Any:
+    """Marks an item that stands in for another in its meta information."""
+    samples = item.get("data_samples") if isinstance(item, dict) else None
+    if isinstance(samples, BaseDataElement):
+        samples.set_metainfo({"replaced": 1})
+    return item
+
+
+def _logger() -> MMLogger:
+    return MMLogger.get_current_instance()
+
+
+def _path(results: dict) -> str:
+    return str(results.get("img_path", f"sample {results.get('sample_idx')}"))
+
+
+def _reason(error: Exception | None, path: str) -> str:
+    """The error in one line, without the path that is told already."""
+    if error is None:
+        return "the pipeline returned nothing"
+    text = " ".join(str(error).replace(path, "").split()).rstrip(": ")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

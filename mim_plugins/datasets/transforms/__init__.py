@@ -1,0 +1,7 @@
+"""Transforms of the fast data path: little work per image, uint8 to the device."""
+
+from .flip import DrawFlip
+from .pack import PackPretrainInputs
+from .random_resized_crop import TensorRandomResizedCrop
+
+__all__ = ["DrawFlip", "PackPretrainInputs", "TensorRandomResizedCrop"]

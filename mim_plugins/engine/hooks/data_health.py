@@ -1,0 +1,240 @@
+"""Checks that the data fit the model, before training and while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sized
+from typing import Any, cast
+
+import torch
+from mmengine.dist import all_gather_object, all_reduce, get_world_size
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from mmpretrain.models import BaseClassifier, BaseSelfSupervisor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ...datasets.epoch_sampler import EpochSampler, find_seeded_dataset
+from ...datasets.seeded_dataset import SeededDataset
+from ...datasets.seeding import preserved_draws
+from .periodic import unwrapped
+from .throughput import batch_size_of
+
+
+@HOOKS.register_module()
+class CheckInputHook(Hook):
+    """Compares one image of the training data with the model before the first step.
+
+    It looks for what would otherwise end in a shape error in the middle of the model,
+    or in no error at all: a loader without a single full batch, a number of channels
+    that the model or its preprocessor does not have, an image size that is no multiple
+    of the patch size, and a ``SeededDataset`` that never learns the epoch. Models
+    without a patch embedding are not compared.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Checks loader, one sample and model.
+
+        Args:
+            runner: The runner of the training process.
+
+        Raises:
+            ValueError: Naming what does not fit and what to change.
+        """
+        loader = runner.train_dataloader
+        check_loader(loader)
+        with preserved_draws():
+            item = loader.dataset[0]
+        image = item.get("inputs") if isinstance(item, dict) else None
+        if isinstance(image, Tensor) and image.ndim == 3:
+            check_image(image, unwrapped(runner.model))
+
+
+def check_loader(loader: DataLoader) -> None:
+    """Checks that a training loader yields batches, and that epochs differ.
+
+    Args:
+        loader: A loader of training data.
+
+    Raises:
+        ValueError: Naming what does not fit and what to change.
+    """
+    if len(loader) == 0:
+        batch_size = getattr(loader.batch_sampler, "batch_size", loader.batch_size)
+        raise ValueError(
+            f"{len(cast(Sized, loader.sampler))} training images per process, on {get_world_size()} "
+            f"process(es), do not fill a batch of {batch_size}, and incomplete batches "
+            "are dropped: reduce the batch with --cfg-options "
+            "train_dataloader.batch_size=..., or keep incomplete batches with "
+            "train_dataloader.drop_last=False"
+        )
+    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    seeded = find_seeded_dataset(loader.dataset) is not None
+    if seeded and not isinstance(sampler, EpochSampler):
+        raise ValueError(
+            f"with the sampler {type(sampler).__name__} a SeededDataset would draw the "
+            "same crops in every epoch: set train_dataloader.sampler to "
+            "dict(type='EpochSampler')"
+        )
+
+
+def check_image(image: Tensor, model: nn.Module) -> None:
+    """Checks channels and size of an image against a model.
+
+    Args:
+        image: A sample as the loader gives it, (C, H, W).
+        model: The model, without distributed wrapper.
+
+    Raises:
+        ValueError: Naming what does not fit and what to change.
+    """
+    channels, height, width = image.shape
+    embedding = getattr(getattr(model, "backbone", None), "patch_embed", None)
+    projection = getattr(embedding, "projection", None)
+    if not isinstance(projection, nn.Conv2d):
+        return
+    expected = {"backbone.in_channels": projection.in_channels}
+    mean = getattr(getattr(model, "data_preprocessor", None), "mean", None)
+    if isinstance(mean, Tensor) and mean.numel() > 1:
+        expected["data_preprocessor.mean (and std)"] = mean.numel()
+    for name, count in expected.items():
+        if count != channels:
+            raise ValueError(
+                f"the images have {channels} channels, but the model's {name} is made "
+                f"for {count}: either set model.{name} to {channels} channels, or load "
+                f"images with {count} (color_type of LoadImageFromFile)"
+            )
+    # Detectors and segmentors pad their images later on, and so do patch embeddings
+    # that pad; a mask needs whole patches.
+    pads = getattr(embedding, "adaptive_padding", None) is not None
+    whole = isinstance(model, BaseSelfSupervisor) or (
+        isinstance(model, BaseClassifier) and not pads
+    )
+    rows, cols = projection.stride
+    if whole and (height % rows or width % cols):
+        raise ValueError(
+            f"images of {height}x{width} pixels cannot be cut into patches of "
+            f"{rows}x{cols}: set the size of the last crop or resize of the training "
+            f"pipeline to a multiple of the patch size, such as "
+            f"{max(1, height // rows) * rows}x{max(1, width // cols) * cols}, and "
+            "model.backbone.img_size likewise"
+        )
+
+
+@HOOKS.register_module()
+class CorruptImageHook(Hook):
+    """Counts replaced images, logs the count, and stops the run if there are too many.
+
+    A ``SeededDataset`` flags each sample that stands in for an unreadable image; the
+    hook adds the flags up, over all processes, and logs the count every epoch. The run
+    stops as soon as the count exceeds the data set's ``max_corrupt_ratio`` of the
+    samples of an epoch, hence without waiting for the end of the epoch. One unreadable
+    image in an epoch never stops a run, however few images there are.
+
+    Args:
+        interval: Iterations between two sums over the processes; an epoch's end is
+            always one.
+
+    Raises:
+        ValueError: If ``interval`` is not positive.
+    """
+
+    # Two, for a folder of 50 images of which one is broken.
+    MIN_COUNT = 2
+
+    def __init__(self, interval: int = 50) -> None:
+        if interval < 1:
+            raise ValueError(
+                "interval of CorruptImageHook counts iterations and must be at least "
+                f"1, got {interval}"
+            )
+        self.interval = interval
+        self._dataset: SeededDataset | None = None
+        # Of this epoch and process: iterations, samples, replaced samples.
+        self._iterations = self._seen = self._replaced = 0
+        # Files the log knows of.
+        self._named: set[str] = set()
+
+    def before_train(self, runner: Runner) -> None:
+        """Finds the data set to ask.
+
+        Args:
+            runner: The runner of the training process.
+        """
+        self._iterations = self._seen = self._replaced = 0
+        self._dataset = find_seeded_dataset(runner.train_dataloader.dataset)
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Counts the batch's flags; sums up when it is time.
+
+        Args:
+            runner: The runner of the training process.
+            batch_idx: Not used; loops over iterations count it differently.
+            data_batch: The batch as the loader gave it, on the CPU.
+            outputs: Not used.
+
+        Raises:
+            RuntimeError: If too many images are unreadable.
+        """
+        if self._dataset is None:
+            return
+        self._iterations += 1
+        self._seen += batch_size_of(data_batch)
+        self._replaced += count_replaced(data_batch)
+        epoch_ends = self.every_n_train_iters(runner, len(runner.train_dataloader))
+        if epoch_ends or self.every_n_train_iters(runner, self.interval):
+            self._sum_up(runner, self._dataset, epoch_ends)
+        if epoch_ends:
+            self._iterations = self._seen = self._replaced = 0
+
+    def _sum_up(self, runner: Runner, dataset: SeededDataset, epoch_ends: bool) -> None:
+        """Adds the counts of all processes, logs them and judges them."""
+        total = torch.tensor([self._seen, self._replaced])
+        all_reduce(total)
+        seen, replaced = total.tolist()
+        if replaced == 0:
+            return
+        own, *others = all_gather_object(dataset.unreadable_paths())
+        self._named.update(own)
+        for path in sorted(set().union(*others) - self._named):
+            # Only the first process writes the log file, so it never saw these.
+            runner.logger.warning(f"Unreadable image, replaced by another one: {path}")
+            self._named.add(path)
+        ratio = dataset.max_corrupt_ratio
+        epoch = seen * len(runner.train_dataloader) / self._iterations
+        share = f"{replaced} of {seen} samples ({replaced / seen:.2%})"
+        if replaced >= self.MIN_COUNT and replaced > ratio * epoch:
+            raise RuntimeError(
+                f"{share} of this epoch were unreadable images, more than "
+                f"max_corrupt_ratio = {ratio:.2%} of an epoch. The log names them, "
+                f"one is {min(self._named, default='not known')}. Repair or remove "
+                "them, or accept more with train_dataloader.dataset.max_corrupt_ratio"
+            )
+        if epoch_ends:
+            # The number also tells one epoch's line from the next: mmengine drops
+            # warnings that it has given before.
+            number = (runner.iter + 1) // len(runner.train_dataloader)
+            runner.logger.warning(
+                f"Unreadable images in epoch {number}: {share} were replaced"
+            )
+
+
+def count_replaced(data_batch: Any) -> int:
+    """Counts the samples of a batch that stand in for unreadable images.
+
+    Args:
+        data_batch: A batch as the loader gave it, on the CPU.
+    """
+    samples = data_batch.get("data_samples") if isinstance(data_batch, dict) else None
+    if isinstance(samples, Mapping):
+        flags = samples.get("replaced")
+        return 0 if flags is None else int(torch.as_tensor(flags).sum())
+    if not isinstance(samples, list | tuple):
+        return 0
+    return sum(sample.get("replaced", 0) for sample in samples)

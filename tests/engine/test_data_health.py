@@ -1,0 +1,205 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from mim_plugins.engine.hooks.data_health import check_image, count_replaced
+
+
+@MODELS.register_module(force=True)
+class OneNumber(BaseModel):
+    """The smallest thing that trains."""
+
+    def __init__(self, data_preprocessor=None):
+        super().__init__(data_preprocessor)
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, inputs, data_samples=None, mode="loss"):
+        return dict(loss=self.weight * inputs.float().mean())
+
+
+@pytest.fixture
+def images(tmp_path: Path):
+    """Makes a folder of images, the first few of them broken."""
+
+    def make(count: int, broken: int) -> Path:
+        folder = tmp_path / "images"
+        folder.mkdir()
+        for index in range(count):
+            path = folder / f"{index:03}.png"
+            cv2.imwrite(str(path), np.full((20, 24, 3), index, np.uint8))
+            if index < broken:
+                path.write_bytes(b"broken")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """Trains a little, and returns what the log file says."""
+
+    def _run(folder: Path, epochs: int = 1, by_epoch: bool = True, **overrides) -> str:
+        cfg = Config(
+            dict(
+                model=dict(type="OneNumber"),
+                train_dataloader=dict(
+                    batch_size=4,
+                    num_workers=0,
+                    drop_last=True,
+                    collate_fn=dict(type="default_collate"),
+                    sampler=dict(type="EpochSampler"),
+                    dataset=dict(
+                        type="SeededDataset",
+                        dataset=dict(
+                            type="UnlabelledImages",
+                            data_root=str(folder),
+                            pipeline=[
+                                dict(type="LoadImageFromFile"),
+                                dict(type="TensorRandomResizedCrop", scale=16),
+                                dict(type="PackPretrainInputs"),
+                            ],
+                        ),
+                    ),
+                ),
+                optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1)),
+                train_cfg=dict(by_epoch=True, max_epochs=epochs)
+                if by_epoch
+                else dict(by_epoch=False, max_iters=epochs),
+                custom_hooks=[
+                    dict(type="CheckInputHook"),
+                    dict(type="CorruptImageHook", interval=5),
+                ],
+                work_dir=str(tmp_path / "work"),
+                default_scope="mmpretrain",
+                experiment_name=f"health_{tmp_path.name}",
+                randomness=dict(seed=0),
+                default_hooks=dict(checkpoint=None),
+            )
+        )
+        cfg.merge_from_dict(overrides)
+        runner = Runner.from_cfg(cfg)
+        try:
+            runner.train()
+        finally:
+            for handler in runner.logger.handlers:
+                handler.flush()
+        (log,) = (tmp_path / "work").glob("*/*.log")
+        return log.read_text()
+
+    return _run
+
+
+def test_few_bad_images_are_counted_every_epoch_and_named_once(images, run):
+    log = run(images(200, broken=2), epochs=2)
+    for epoch in (1, 2):
+        assert f"epoch {epoch}: 2 of 200 samples (1.00%) were replaced" in log
+    assert log.count("000.png") == log.count("001.png") == 1
+
+
+def test_more_than_one_percent_stop_the_run_before_the_epoch_ends(images, run):
+    # At iteration 5 of 50, the first at which processes add up their counts.
+    with pytest.raises(RuntimeError, match="of 20 samples.*max_corrupt_ratio = 1.00%"):
+        run(images(200, broken=40))
+
+
+def test_the_share_is_a_choice(images, run):
+    run(images(40, broken=8), **{"train_dataloader.dataset.max_corrupt_ratio": 0.25})
+
+
+def test_one_bad_image_among_few_stops_nothing(images, run):
+    log = run(images(20, broken=1), epochs=3)
+    assert log.count("1 of 20 samples") == 3
+
+
+def test_two_bad_images_among_few_stop_the_run(images, run):
+    with pytest.raises(RuntimeError, match="2 of 20 samples"):
+        run(images(20, broken=2), epochs=3)
+
+
+def test_loops_over_iterations_count_epochs_too(images, run):
+    log = run(images(20, broken=1), epochs=10, by_epoch=False)
+    assert log.count("1 of 20 samples") == 2
+
+
+def test_healthy_data_are_not_spoken_of(images, run):
+    assert "nreadable" not in run(images(20, broken=0))
+
+
+def test_flags_are_read_from_any_batch():
+    assert (
+        count_replaced(dict(data_samples=dict(replaced=torch.tensor([0, 1, 1])))) == 2
+    )
+    samples = [DataSample(), DataSample(metainfo=dict(replaced=1))]
+    assert count_replaced(dict(data_samples=samples)) == 1
+    assert count_replaced(dict(inputs=torch.zeros(2))) == 0
+    assert count_replaced(dict(data_samples=dict(seed=torch.zeros(2)))) == 0
+    assert count_replaced([torch.zeros(2)]) == 0
+
+
+def test_empty_loader_is_refused(images, run):
+    with pytest.raises(ValueError, match="3 training images.*batch of 4.*batch_size"):
+        run(images(3, broken=0))
+
+
+def test_sampler_without_epochs_is_refused(images, run):
+    with pytest.raises(ValueError, match="EpochSampler"):
+        run(images(8, broken=0), **{"train_dataloader.sampler.type": "DefaultSampler"})
+
+
+def image(channels=3, height=32, width=32):
+    return torch.zeros(channels, height, width, dtype=torch.uint8)
+
+
+def masked_model(**backbone):
+    return MODELS.build(
+        dict(
+            type="mmpretrain.DeepMIM",
+            data_preprocessor=dict(mean=[0.0] * 3, std=[1.0] * 3),
+            mask_sampler=dict(type="RandomPatchMask", mask_ratio=0.75),
+            backbone=dict(
+                type="MIMVisionTransformer",
+                arch=dict(
+                    embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=16
+                ),
+                img_size=32,
+                patch_size=8,
+                **backbone,
+            ),
+            neck=dict(type="MIMDecoder", embed_dims=16, depth=1, num_heads=2),
+            target_generator=dict(type="PixelTarget", norm_pix=True),
+            head=dict(type="ReconstructionHead", criterion="L2"),
+            _scope_="mmpretrain",
+        )
+    )
+
+
+def test_image_that_fits_passes():
+    check_image(image(height=48), masked_model())
+
+
+def test_image_with_other_channels_is_refused():
+    with pytest.raises(ValueError, match="4 channels.*in_channels is made for 3"):
+        check_image(image(channels=4), masked_model())
+    model = masked_model()
+    model.data_preprocessor.mean = torch.zeros(4, 1, 1)
+    with pytest.raises(ValueError, match="3 channels.*mean.*made for 4"):
+        check_image(image(), model)
+
+
+def test_image_size_that_is_no_multiple_of_the_patch_is_refused():
+    with pytest.raises(ValueError, match="30x32 pixels.*8x8.*such as 24x32"):
+        check_image(image(height=30), masked_model())
+
+
+def test_models_without_patches_are_left_alone():
+    check_image(image(channels=7, height=31), OneNumber())
+    check_image(image(), nn.Linear(1, 1))
