@@ -112,13 +112,16 @@ WHEELS=${XDG_CACHE_HOME:-${HOME:-$PWD}/.cache}/mim_plugins/wheels
 TAG=$("$PY" -c 'import platform, sys; print("cp%d%d-%s" % (*sys.version_info[:2], platform.machine()))')
 find_wheel() { ls "$1"/*.whl 2>/dev/null | head -n 1; }
 
+PART= BUILD_PID=
+trap '[ -z "$BUILD_PID" ] || kill -- "-$BUILD_PID" 2>/dev/null; [ -z "$PART" ] || rm -rf "$PART"' EXIT
+
 build_plain_wheel() {  # $1: folder. In an isolated build torch is absent, and so are operators.
     say "mmcv $VERSION without compiled operators"
     run "$PY" -m pip wheel --no-deps --no-cache-dir "$MMCV==$VERSION" -w "$1"
 }
 
 build_compiled_wheel() {  # $1: folder
-    local jobs=${MAX_JOBS:-$(nproc)} pid
+    local jobs=${MAX_JOBS:-$(nproc)}
     "${CXX:-c++}" --version >/dev/null 2>&1 || die \
         "mmcv's operators need a C++ compiler (on Debian and Ubuntu: apt install build-essential)"
     "$PY" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' ||
@@ -127,24 +130,25 @@ build_compiled_wheel() {  # $1: folder
     pip_install ninja packaging
     local hidden=()
     [ "$DEVICE" = cuda ] || hidden=(CUDA_VISIBLE_DEVICES= FORCE_CUDA=0)
+    set -m  # a process group of its own, so that an interruption ends the compilers too
     env "${hidden[@]}" PATH="$VENV/bin:$PATH" MMCV_WITH_OPS=1 MAX_JOBS="$jobs" \
         "$PY" -m pip wheel -v --no-build-isolation --no-deps --no-cache-dir \
         "$MMCV==$VERSION" -w "$1" >>"$LOG" 2>&1 &
-    pid=$!
-    trap 'kill $pid 2>/dev/null || true' EXIT
+    BUILD_PID=$!
+    set +m
     local next=$((SECONDS + 60))
-    while kill -0 $pid 2>/dev/null; do
+    while kill -0 "$BUILD_PID" 2>/dev/null; do
         sleep 1
         if [ $SECONDS -ge $next ]; then
             say "  ... $(grep -o '^ *\[[0-9]*/[0-9]*\]' "$LOG" | tail -n 1 | tr -d ' ') files"
             next=$((SECONDS + 60))
         fi
     done
-    trap - EXIT
-    wait $pid || {
+    wait "$BUILD_PID" || {
         tail -n 40 "$LOG" >&2
         die "mmcv's operators did not compile (the whole output is in $LOG)"
     }
+    BUILD_PID=
 }
 
 DEVICE=cpu
@@ -170,6 +174,7 @@ else
         $BUILD "$PART"
         rm -rf "${WHEELS:?}/$KIND"
         mv "$PART" "$WHEELS/$KIND"
+        PART=
         MMCV_WHEEL=$(find_wheel "$WHEELS/$KIND") || die "no wheel of mmcv came out of its build; see $LOG"
     else
         say "mmcv $VERSION from $WHEELS/$KIND"
