@@ -1,17 +1,26 @@
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import default_collate
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from torch import nn
+from torch.utils.data import DataLoader
 
-from mim_plugins.engine.hooks.data_health import check_image, count_replaced
+from mim_plugins.datasets import SeededDataset
+from mim_plugins.engine.hooks.data_health import (
+    CorruptImageHook,
+    check_image,
+    count_replaced,
+)
 
 
 @MODELS.register_module(force=True)
@@ -128,6 +137,53 @@ def test_two_bad_images_among_few_stop_the_run(images, run):
 def test_loops_over_iterations_count_epochs_too(images, run):
     log = run(images(20, broken=1), epochs=10, by_epoch=False)
     assert log.count("1 of 20 samples") == 2
+
+
+def _one_of_two_processes(rank: int, folder: Path, results: Any) -> None:
+    """Reads the folder's only bad file in process 1, and collects what is logged."""
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder.parent}/store", rank=rank, world_size=2
+    )
+    dataset = SeededDataset(
+        dict(
+            type="UnlabelledImages",
+            data_root=str(folder),
+            pipeline=[dict(type="LoadImageFromFile"), dict(type="PackPretrainInputs")],
+            _scope_="mmpretrain",
+        )
+    )
+    logged: list[str] = []
+    runner = SimpleNamespace(
+        train_dataloader=DataLoader(dataset, batch_size=10),
+        logger=SimpleNamespace(warning=logged.append),
+        iter=0,
+    )
+    hook = CorruptImageHook()
+    hook.before_train(runner)
+    indices = range(10) if rank else range(10, 20)
+    hook.after_train_iter(runner, 0, default_collate([dataset[i] for i in indices]))
+    runner.iter = 1
+    hook.after_train_iter(runner, 1, default_collate([dataset[15]] * 10))
+    results.put((rank, logged))
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_add_up_and_the_first_one_names_the_files(images):
+    folder = images(20, broken=1)
+    context = torch.multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    processes = [
+        context.Process(target=_one_of_two_processes, args=(rank, folder, results))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    logged = dict(results.get() for _ in processes)
+    for process in processes:
+        process.join()
+    assert "000.png" in logged[0][0]
+    for rank in range(2):
+        assert "epoch 1: 1 of 40 samples (2.50%)" in logged[rank][-1]
 
 
 def test_healthy_data_are_not_spoken_of(images, run):

@@ -61,9 +61,10 @@ def check_loader(loader: DataLoader) -> None:
     """
     if len(loader) == 0:
         batch_size = getattr(loader.batch_sampler, "batch_size", loader.batch_size)
+        images = len(cast(Sized, loader.sampler))
         raise ValueError(
-            f"{len(cast(Sized, loader.sampler))} training images per process, on {get_world_size()} "
-            f"process(es), do not fill a batch of {batch_size}, and incomplete batches "
+            f"{images} training images per process, on {get_world_size()} process(es), "
+            f"do not fill a batch of {batch_size}, and incomplete batches "
             "are dropped: reduce the batch with --cfg-options "
             "train_dataloader.batch_size=..., or keep incomplete batches with "
             "train_dataloader.drop_last=False"
