@@ -51,8 +51,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("config", help="path of a training config")
     data.add_argument(
         "--data-root",
-        help="image folder in place of the config's; where neither exists, synthetic "
-        "images are used",
+        help="image folder in place of the config's; without one, and where the "
+        "config's does not exist, synthetic images are used",
     )
     data.add_argument(
         "--vs",
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> dict:
     import mim_plugins  # noqa: F401
     from mim_plugins.benchmarks import render, run_data, run_step
 
-    MMLogger.get_instance("benchmark", log_level="WARNING")
+    MMLogger.get_current_instance().setLevel("WARNING")
     common = {"rounds": args.rounds, "cfg_options": args.cfg_options}
     if args.command == "step":
         report = run_step(

@@ -70,7 +70,8 @@ class Contender:
         lean: bool = False,
     ) -> None:
         self.name = name
-        self.model = model
+        # Any: attributes of modules have no types.
+        self.model: Any = model
         self.wrapper = wrapper
         self.loss = loss
         self.setting = setting
@@ -83,10 +84,14 @@ class Contender:
             self.computed_flop = total(mim_terms(dims, lean))
         self.dims = dims
 
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the model runs."""
+        lower = self.setting.dtype != torch.float32
+        return torch.autocast(self.setting.device.type, torch.bfloat16, enabled=lower)
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Compute the loss of a uint8 batch (N, C, H, W)."""
-        lower = self.setting.dtype != torch.float32
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=lower):
+        with self.autocast():
             return self.loss(images)
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -104,7 +109,7 @@ class Contender:
         Raises:
             ValueError: If the model has no module list of blocks.
         """
-        blocks = [
+        blocks: list[Any] = [
             block
             for module in self.model.modules()
             if isinstance(module, nn.ModuleList)

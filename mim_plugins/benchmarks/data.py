@@ -1,8 +1,9 @@
 """The race of data pipelines: ``tools/benchmark.py data``."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,9 @@ def run_data(
 
     Args:
         config: Path of a training config; its pipeline is called ``ours``.
-        data_root: Folder of images in place of the config's. Where neither exists,
-            synthetic JPEG images are written to a temporary folder.
+        data_root: Folder of images in place of the config's. Without one, and where
+            the config's does not exist, synthetic JPEG images are written to a
+            temporary folder.
         rivals: ``mmpretrain-mae``, or paths of other configs, whose pipelines get
             the same files.
         workers: Loading processes; 0 measures the CPU time of this process.
@@ -88,7 +90,8 @@ def run_data(
 
     Raises:
         ValueError: If the config has no training data, a count is out of range, or
-            the folder that is given holds too few images for one batch.
+            two contenders have one name.
+        FileNotFoundError: If the folder or the config of a rival does not exist.
     """
     if min(images, batch_size) < 1 or workers < 0:
         raise ValueError(
@@ -102,26 +105,36 @@ def run_data(
         raise ValueError(f"{config} has no train_dataloader: give a training config")
     init_default_scope(cfg.get("default_scope", "mmpretrain"))
     source = _source(cfg)
-    with image_folder(data_root or source.get("data_root")) as (folder, synthetic):
+    if data_root is not None and not Path(data_root).is_dir():
+        raise FileNotFoundError(f"--data-root {data_root} is not a folder")
+    pipelines = {_name(rival): _pipeline(rival) for rival in rivals}
+    if "ours" in pipelines or len(pipelines) < len(rivals):
+        raise ValueError(f"two contenders have one name: ours, {', '.join(pipelines)}")
+    folders = image_folder(data_root or source.get("data_root"), images)
+    with folders as (folder, synthetic):
         source["data_root"] = folder
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
         paths = [dataset.get_data_info(i)["img_path"] for i in range(len(dataset))]
         order = [i % len(dataset) for i in range(images)]
-        collate = _collate(cfg)
-        loaders = {
-            "ours": _loader(Subset(dataset, order), collate, batch_size, workers)
+        files = [paths[i] for i in order]
+        sets: dict[str, tuple[Dataset, Callable]] = {
+            "ours": (Subset(dataset, order), _collate(cfg))
         }
-        for rival in rivals:
-            other = FilePipeline([paths[i] for i in order], _pipeline(rival))
-            name = rival if rival == "mmpretrain-mae" else Path(rival).stem
-            if name in loaders:
-                raise ValueError(f"two contenders are called {name}")
-            loaders[name] = _loader(other, default_collate, batch_size, workers)
+        for name, pipeline in pipelines.items():
+            sets[name] = (FilePipeline(files, pipeline), default_collate)
+        loaders = {
+            name: DataLoader(
+                samples,
+                batch_size=batch_size,
+                num_workers=workers,
+                collate_fn=collate,
+                persistent_workers=workers > 0,
+            )
+            for name, (samples, collate) in sets.items()
+        }
+        mean_kib = float(np.mean([Path(file).stat().st_size for file in files])) / 1024
         laps = interleave(
-            {
-                name: lambda loader=loader: time_epoch(loader)
-                for name, loader in loaders.items()
-            },
+            {name: partial(time_epoch, loader) for name, loader in loaders.items()},
             rounds,
         )
     seconds = {
@@ -146,8 +159,8 @@ def run_data(
         "benchmark": "data",
         "config": str(config),
         "data": "synthetic 500x375 JPEG, quality 90" if synthetic else folder,
-        "files": len(set(order)),
-        "mean_file_kib": None if synthetic else _mean_kib(paths, order),
+        "files": len(set(files)),
+        "mean_file_kib": mean_kib,
         "images": images,
         "batch_size": batch_size,
         "workers": workers,
@@ -182,11 +195,12 @@ def time_epoch(loader: DataLoader) -> dict[str, float]:
 
 
 @contextmanager
-def image_folder(root: str | None) -> Iterator[tuple[str, bool]]:
+def image_folder(root: str | None, images: int) -> Iterator[tuple[str, bool]]:
     """Provide a folder of images, synthetic ones where there are none.
 
     Args:
         root: The wanted folder.
+        images: Images in a round, of which synthetic ones are a few, read repeatedly.
 
     Yields:
         The folder, and whether its images are synthetic.
@@ -196,7 +210,8 @@ def image_folder(root: str | None) -> Iterator[tuple[str, bool]]:
         return
     with tempfile.TemporaryDirectory() as folder:
         # In ImageNet's layout, so that any data set of a config finds them.
-        write_synthetic(Path(folder) / "train" / "n00000000", SYNTHETIC_IMAGES)
+        count = min(images, SYNTHETIC_IMAGES)
+        write_synthetic(Path(folder) / "train" / "n00000000", count)
         yield folder, True
 
 
@@ -230,20 +245,7 @@ def write_synthetic(folder: Path, count: int) -> None:
         )
 
 
-def _loader(
-    dataset: Dataset, collate: Callable, batch_size: int, workers: int
-) -> DataLoader:
-    """Make a loader over all samples in order."""
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=collate,
-        persistent_workers=workers > 0,
-    )
-
-
-def _source(cfg: Config) -> MutableMapping:
+def _source(cfg: Config) -> Any:
     """Find the innermost data set of a config, below any wrappers."""
     dataset = cfg.train_dataloader.dataset
     while isinstance(dataset.get("dataset"), Mapping):
@@ -253,8 +255,13 @@ def _source(cfg: Config) -> MutableMapping:
 
 def _collate(cfg: Config) -> Callable:
     """Get the function with which a config's loader makes batches."""
-    collate = cfg.train_dataloader.get("collate_fn") or dict(type="pseudo_collate")
+    collate = cfg.train_dataloader.get("collate_fn") or dict(type="default_collate")
     return FUNCTIONS.get(collate["type"])
+
+
+def _name(rival: str) -> str:
+    """How the report calls the contender that ``--vs NAME`` asks for."""
+    return rival if rival == "mmpretrain-mae" else Path(rival).stem
 
 
 def _pipeline(rival: str) -> Sequence[dict]:
@@ -266,8 +273,3 @@ def _pipeline(rival: str) -> Sequence[dict]:
             f"--vs {rival}: neither a config file nor mmpretrain-mae"
         )
     return _source(load_config(rival)).pipeline
-
-
-def _mean_kib(paths: Sequence[str], order: Sequence[int]) -> float:
-    """Average the size of the files that are read, in KiB."""
-    return float(np.mean([Path(paths[i]).stat().st_size for i in order])) / 1024

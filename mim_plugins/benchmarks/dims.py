@@ -1,8 +1,8 @@
 """The sizes of a model that a contender must share with it."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from mim_plugins.models import MaskedImageModel
 from mim_plugins.models.masking import count_visible
 
 
@@ -43,12 +43,12 @@ class MIMDims:
     norm_pix: bool = True
 
     @classmethod
-    def from_model(cls, model: MaskedImageModel) -> "MIMDims":
+    def from_model(cls, model: Any) -> "MIMDims":
         """Read the sizes off a built model.
 
         Args:
-            model: A model with a vision transformer, self-attention decoders and
-                pixel targets.
+            model: A :class:`~mim_plugins.models.MaskedImageModel` with a vision
+                transformer, self-attention decoders and pixel targets.
 
         Raises:
             ValueError: If a part of it is another.

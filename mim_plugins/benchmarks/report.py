@@ -48,7 +48,15 @@ def _head(report: dict[str, Any]) -> list[str]:
 
 def _foot(report: dict[str, Any]) -> list[str]:
     versions = ", ".join(f"{k} {v}" for k, v in report["versions"].items())
+    difference = report.get("difference_from_reference")
+    lines = []
+    if difference is not None:
+        lines.append(
+            f"ours differs from the reference by {difference['loss']:.1e} in the loss "
+            f"and at most {difference['gradient']:.1e} in a gradient (relative)"
+        )
     return [
+        *lines,
         f"ratio: how many times as fast ours is, median of {report['rounds']} pairs "
         "(min-max)",
         f"{versions}, commit {report['commit']}",

@@ -4,6 +4,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from torch.nn import functional as F
 
 from mim_plugins.engine import load_config
 
+from .agreement import compare_with_reference
 from .contenders import Contender, Setting, build_config, build_rival
+from .dims import MIMDims
 from .timing import (
     MIB,
     Stopwatch,
@@ -89,16 +92,25 @@ def run_step(
     contenders += [build_rival(rival, ours.dims, cfg, setting) for rival in rivals]
     images = random_images(cfg, ours, batch_size, where)
 
+    names = [contender.name for contender in contenders]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two contenders have one name: {', '.join(names)}")
+    for contender in contenders:
+        if contender.dims is not None and ours.dims is not None:
+            check_images(contender.dims, ours.dims)
+    agreement = None
+    if "reference" in names and ours.dims is not None:
+        reference = contenders[names.index("reference")]
+        agreement = compare_with_reference(ours, reference, images, ours.dims)
+
     entries = {}
     for contender in contenders:
-        if contender.name in entries:
-            raise ValueError(f"two contenders are called {contender.name}")
         entries[contender.name] = {
             **describe(contender),
             **warm_up(contender, images),
         }
     laps = interleave(
-        {c.name: lambda c=c: time_steps(c, images, steps) for c in contenders}, rounds
+        {c.name: partial(time_steps, c, images, steps) for c in contenders}, rounds
     )
     for contender in contenders:
         entry = entries[contender.name]
@@ -123,8 +135,27 @@ def run_step(
         "matmul_tflops": peak / 1e12,
         "contenders": entries,
         "times_as_fast_as": ratios,
+        "difference_from_reference": agreement,
         **provenance(),
     }
+
+
+def check_images(theirs: MIMDims, ours: MIMDims) -> None:
+    """Make sure that two models can take the same images.
+
+    Args:
+        theirs: Sizes of a rival.
+        ours: Sizes of the model to compare with.
+
+    Raises:
+        ValueError: If image size or channels differ.
+    """
+    for field in ("img_size", "in_channels"):
+        if getattr(theirs, field) != getattr(ours, field):
+            raise ValueError(
+                f"contenders get the same images, but their {field} differ: "
+                f"{getattr(ours, field)} and {getattr(theirs, field)}"
+            )
 
 
 def time_steps(

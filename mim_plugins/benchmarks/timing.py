@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -51,7 +52,8 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.marks: list[float | torch.cuda.Event] = []
+        self.events: list[torch.cuda.Event] = []
+        self.times: list[float] = []
         self.wall: list[float] = []
 
     @staticmethod
@@ -64,15 +66,15 @@ class Stopwatch:
     def mark(self) -> None:
         """End a stretch and start the next."""
         if self.device.type == "cuda":
-            if not self.marks:
+            if not self.events:
                 torch.cuda.synchronize(self.device)
             event = torch.cuda.Event(enable_timing=True)
             event.record(torch.cuda.current_stream(self.device))
-            self.marks.append(event)
+            self.events.append(event)
         elif torch.get_num_threads() == 1:
-            self.marks.append(time.process_time())
+            self.times.append(time.process_time())
         else:
-            self.marks.append(time.perf_counter())
+            self.times.append(time.perf_counter())
         self.wall.append(time.perf_counter())
 
     def laps(self) -> list[float]:
@@ -81,10 +83,8 @@ class Stopwatch:
             torch.cuda.synchronize(self.device)
             self.wall[-1] = time.perf_counter()
             # Events report milliseconds.
-            pairs = zip(self.marks, self.marks[1:], strict=False)
-            return [start.elapsed_time(end) / 1e3 for start, end in pairs]
-        pairs = zip(self.marks, self.marks[1:], strict=False)
-        return [end - start for start, end in pairs]
+            return [a.elapsed_time(b) / 1e3 for a, b in pairwise(self.events)]
+        return [b - a for a, b in pairwise(self.times)]
 
     def wall_seconds(self) -> float:
         """Return the wall time between the first mark and the last."""
@@ -140,7 +140,7 @@ def matmul_rate(
     Returns:
         Operations per second, two for each multiply-add.
     """
-    size, products = (8192, 10) if device.type == "cuda" else (1024, 4)
+    size, products = (8192, 10) if device.type == "cuda" else (1024, 1)
     # Random operands: a GPU draws less power, and clocks higher, on zeros.
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     torch.mm(a, b)

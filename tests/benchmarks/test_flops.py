@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from mmpretrain.registry import MODELS
 from torch.utils.flop_counter import FlopCounterMode
 
 from mim_plugins.benchmarks import flops
 from mim_plugins.benchmarks.dims import MIMDims
 from mim_plugins.benchmarks.reference import ReferenceMAE
+from mim_plugins.models import attention
 
 MAE_B = MIMDims()
 MAE_L = MIMDims(width=1024, depth=24, heads=16, hidden=4096)
@@ -59,3 +61,41 @@ def test_formula_equals_counter_on_the_reference(taps):
     with counter:
         model(torch.rand(3, 2, 32, 48)).loss.backward()
     assert counter.get_total_flops() == 3 * flops.total(flops.mim_terms(dims))
+
+
+def test_lean_formula_equals_counter_on_our_model(monkeypatch):
+    # The counter does not see every fused attention kernel.
+    monkeypatch.setattr(attention, "attention_backend", lambda *args: "explicit")
+    model = MODELS.build(
+        dict(
+            type="DeepMIM",
+            mask_sampler=dict(type="RandomPatchMask", mask_ratio=0.6),
+            backbone=dict(
+                type="MIMVisionTransformer",
+                arch=dict(
+                    embed_dims=24, num_layers=3, num_heads=4, feedforward_channels=60
+                ),
+                img_size=(32, 48),
+                patch_size=8,
+                taps=(1,),
+            ),
+            neck=dict(type="MIMDecoder", embed_dims=16, depth=2, num_heads=2),
+            target_generator=dict(type="PixelTarget"),
+            head=dict(type="ReconstructionHead"),
+        )
+    )
+    dims = MIMDims.from_model(model)
+    assert (dims.img_size, dims.hidden, dims.decoder_hidden) == ((32, 48), 60, 64)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        sum(model.loss(torch.rand(3, 3, 32, 48)).values()).backward()
+    assert counter.get_total_flops() == 3 * flops.total(
+        flops.mim_terms(dims, lean=True)
+    )
+
+
+def test_unknown_parts_have_no_formula():
+    with pytest.raises(ValueError, match="whose backbone is Linear"):
+        model = torch.nn.Module()
+        model.backbone = torch.nn.Linear(1, 1)
+        MIMDims.from_model(model)
