@@ -1,0 +1,268 @@
+"""Tests of the command lines, as a user starts them."""
+
+import importlib.util
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mim_plugins.engine import InputError
+from mim_plugins.models import DeepMIM
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CONFIG = """
+_base_ = ["{root}/configs/_base_/default_runtime.py"]
+data_root = "data/nowhere"
+model = dict(
+    type="DeepMIM",
+    data_preprocessor=dict(
+        type="MIMDataPreprocessor", mean=[127.0] * 3, std=[60.0] * 3, bgr_to_rgb=True
+    ),
+    mask_sampler=dict(type="RandomPatchMask", mask_ratio=0.75),
+    backbone=dict(
+        type="MIMVisionTransformer",
+        arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+        img_size=16,
+        patch_size=4,
+        taps=(0,),
+    ),
+    neck=dict(type="MIMDecoder", embed_dims=16, depth=1, num_heads=2),
+    target_generator=dict(type="PixelTarget", norm_pix=True),
+    head=dict(type="ReconstructionHead", criterion="L2"),
+)
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=0,
+    sampler=dict(type="EpochSampler", shuffle=True),
+    dataset=dict(
+        type="SeededDataset",
+        dataset=dict(
+            type="UnlabelledImages",
+            data_root=data_root,
+            pipeline=[
+                dict(type="LoadImageFromFile", color_type="color_ignore_orientation"),
+                dict(
+                    type="TensorRandomResizedCrop",
+                    scale=16,
+                    crop_ratio_range=(0.2, 1.0),
+                ),
+                dict(type="DrawFlip", prob=0.5),
+                dict(type="PackPretrainInputs"),
+            ],
+        ),
+    ),
+)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=2)
+optim_wrapper = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=0.032, betas=(0.9, 0.95), weight_decay=0.05),
+)
+param_scheduler = [dict(type="CosineAnnealingLR", T_max=2, end=2, by_epoch=True)]
+auto_scale_lr = dict(base_batch_size=64)
+default_hooks = dict(logger=dict(type="LoggerHook", interval=1))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a config and eight images, in which the commands run."""
+    images = tmp_path / "images" / "nested"
+    images.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for index in range(8):
+        picture = rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)
+        cv2.imwrite(str(images / f"{index}.png"), picture)
+    (tmp_path / "tiny.py").write_text(CONFIG.format(root=ROOT))
+    return tmp_path
+
+
+def subprocess_run(folder: Path, *command: str, **variables: str) -> tuple[int, str]:
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHON": sys.executable,
+        "PYTHONPATH": str(ROOT),
+        **variables,
+    }
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def tool(name: str) -> ModuleType:
+    """Import a command line, which lies outside the package."""
+    spec = importlib.util.spec_from_file_location(
+        f"tool_{name}", ROOT / f"tools/{name}.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def train(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> Callable[..., str]:
+    """Call tools/train.py in this process: ``train(*arguments)`` -> its output."""
+    monkeypatch.chdir(folder)
+    runs = itertools.count()
+
+    def call(*arguments: str) -> str:
+        # Runs that start in the same second would share loggers by their name.
+        name = f"experiment_name={folder.name}_{next(runs)}"
+        arguments = [*arguments]
+        if "--cfg-options" in arguments:
+            arguments.append(name)
+        else:
+            arguments += ["--cfg-options", name]
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        tool("train").main()
+        return capfd.readouterr().out
+
+    return call
+
+
+def logged(work_dir: Path) -> list[dict]:
+    """The log lines of all runs in a working directory, in order."""
+    files = sorted(work_dir.glob("*/vis_data/scalars.json"))
+    return [
+        json.loads(line) for file in files for line in file.read_text().splitlines()
+    ]
+
+
+def test_train__then_resume_equals_training_in_one_go(
+    folder: Path, train: Callable[..., str]
+) -> None:
+    images = f"data_root={folder / 'images'}"
+    output = train("tiny.py", "--cfg-options", images)
+    # Batch 4 of base 64; said in the log.
+    assert "learning rate: 0.032 for a batch of 64" in output
+    assert "factor 0.0625 = 0.002 for the real batch of 4" in output
+    assert "precision: fp32 on cpu" in output
+    lines = logged(folder / "work_dirs" / "tiny")
+    assert [line["iter"] for line in lines] == [1, 2, 3, 4]
+    assert lines[0]["lr"] == pytest.approx(0.002)
+    assert {"loss", "loss_0", "loss_1", "images_per_s"} <= set(lines[0])
+
+    parts = ["tiny.py", "--work-dir", "parts", "--resume", "--cfg-options", images]
+    output = train(*parts, "train_cfg.max_epochs=1")
+    assert "no checkpoint in parts, training starts from scratch" in output
+    output = train(*parts)
+    assert re.search(r"resume: going on from \S*epoch_1.pth", output)
+    resumed = logged(folder / "parts")
+    assert [line["iter"] for line in resumed] == [1, 2, 3, 4]
+    # The log shows means over its window, which the checkpoint carries over.
+    for ours, theirs in zip(resumed, lines, strict=True):
+        for key in ("lr", "loss", "loss_0", "loss_1"):
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-6), key
+
+
+def test_train__amp_works_on_the_cpu(folder: Path, train: Callable[..., str]) -> None:
+    options = [f"data_root={folder / 'images'}", "train_cfg.max_epochs=1"]
+    output = train("tiny.py", "--amp", "--no-auto-scale-lr", "--cfg-options", *options)
+    assert "precision: bf16 on cpu" in output
+    assert logged(folder / "work_dirs" / "tiny")[0]["lr"] == pytest.approx(0.032)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["tinny.py"], "config file tinny.py does not exist. Did you mean tiny.py?"),
+        (["tiny.py"], "data/nowhere"),
+        (["tiny.py", "--resume", "gone.pth"], "checkpoint gone.pth does not exist"),
+        (["tiny.py", "--precision", "fp16"], "fp16 needs a GPU"),
+        (["tiny.py", "--launcher", "pytorch"], "WORLD_SIZE is not set"),
+        (
+            ["tiny.py", "--cfg-options", "model.mask_sampler.mask_ration=0.6"],
+            "RandomPatchMask has no key 'mask_ration' (model.mask_sampler)",
+        ),
+        (["tiny.py", "--cfg-options", "model.mask_sampler.mask_ratio=1.5"], "1.5"),
+        (["tiny.py", "--cfg-options", "model.type=Deepmim"], "Did you mean 'DeepMIM'?"),
+        (
+            ["tiny.py", "--cfg-options", "model.backbone.img_size=18"],
+            "18",
+        ),
+    ],
+)
+def test_train__a_mistake_is_one_line(
+    train: Callable[..., str], options: list[str], message: str
+) -> None:
+    if options[1:] and options[1] == "--precision" and torch.cuda.is_available():
+        pytest.skip("fp16 is no mistake where there is a GPU")
+    with pytest.raises(SystemExit) as exit_:
+        train(*options)
+    # A message as the code is printed to stderr, and the exit status is 1.
+    line = exit_.value.code
+    assert isinstance(line, str) and line.startswith("error: ") and "\n" not in line
+    assert message in line
+
+
+def test_train__debug_shows_where(train: Callable[..., str]) -> None:
+    with pytest.raises(InputError) as error:
+        train("tiny.py", "--resume", "gone.pth", "--debug")
+    assert isinstance(error.value.__cause__, FileNotFoundError)
+
+
+def test_train__a_mistake_is_an_exit_status_without_traceback(folder: Path) -> None:
+    status, output = subprocess_run(
+        folder, sys.executable, str(ROOT / "tools/train.py"), "tinny.py"
+    )
+    assert status == 1 and "error: The config file tinny.py" in output
+    assert "Traceback" not in output
+
+
+def test_train__an_accident_in_training_keeps_its_traceback(
+    folder: Path, train: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = DeepMIM.loss
+    steps = itertools.count()
+
+    def fail_later(self, *args, **kwargs):
+        if next(steps) == 2:
+            raise ValueError("an accident")
+        return losses(self, *args, **kwargs)
+
+    monkeypatch.setattr(DeepMIM, "loss", fail_later)
+    with pytest.raises(ValueError, match="an accident") as error:
+        train("tiny.py", "--cfg-options", f"data_root={folder / 'images'}")
+    assert not isinstance(error.value, InputError)
+
+
+def test_test__refuses_a_pre_training_config(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "some.pth").touch()
+    monkeypatch.setattr(sys, "argv", ["test.py", "tiny.py", "some.pth"])
+    with pytest.raises(SystemExit, match="describes no test"):
+        tool("test").main()
+
+
+@pytest.mark.slow
+def test_dist_train__runs_two_processes_without_a_gpu(folder: Path) -> None:
+    status, output = subprocess_run(
+        folder,
+        str(ROOT / "tools/dist_train.sh"),
+        "tiny.py",
+        "2",
+        "--cfg-options",
+        f"data_root={folder / 'images'}",
+        "train_dataloader.batch_size=2",
+        "train_cfg.max_epochs=1",
+        CUDA_VISIBLE_DEVICES="",
+        PORT="29617",
+    )
+    assert status == 0, output[-3000:]
+    assert "(2 per process x 2 processes x 1 accumulated)" in output
+    # Two processes share eight images: two steps of four each.
+    assert len(logged(folder / "work_dirs" / "tiny")) == 2
