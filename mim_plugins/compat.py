@@ -161,4 +161,4 @@ warn_unsupported()
 # onedl-mmpretrain prints a line about an optional package when it is imported, which
 # would stand in the JSON that the command lines print.
 with contextlib.redirect_stdout(io.StringIO()):
-    importlib.import_module("mmpretrain")
+    importlib.import_module("mmpretrain.datasets")
