@@ -125,6 +125,7 @@ def run_step(
         "benchmark": "step",
         "config": str(config),
         "device": device_name(where),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "dtype": dtype,
         "batch_size": batch_size,
         "image_shape": list(images.shape[1:]),
