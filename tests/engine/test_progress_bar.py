@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from mim_plugins.engine.hooks.progress_bar import _AboveTheBar
 
 def terminal() -> Console:
     return Console(force_terminal=True, file=io.StringIO(), width=160, height=20)
+
+
+def plain(console: Console) -> str:
+    """What was drawn, without colours and cursor movements."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
 
 
 def test_terminal__shows_progress_losses_and_speed(tmp_path: Path) -> None:
@@ -35,6 +41,17 @@ def test_terminal__shows_progress_losses_and_speed(tmp_path: Path) -> None:
     assert [
         getattr(h, "stream", None) for h in runner.logger.handlers
     ] == handler_streams
+
+
+def test_terminal__narrow_ones_still_show_progress_and_eta(tmp_path: Path) -> None:
+    console = Console(force_terminal=True, file=io.StringIO(), width=72, height=20)
+    runner = make_runner(tmp_path, custom_hooks=[dict(type="ThroughputHook")])
+    runner.register_hook(ProgressBarHook(refresh=0.0, console=console))
+    runner.train()
+    last = plain(console).rsplit("epoch 2/2", 1)[1]
+    assert "6/6" in last and "ETA 0:00:00" in last
+    for figure in ("loss ", "loss_0 ", "loss_1 ", "img/s"):
+        assert figure in last
 
 
 def test_terminal__log_lines_stay_whole_above_the_bar(tmp_path: Path) -> None:

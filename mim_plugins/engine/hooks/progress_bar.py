@@ -22,6 +22,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 
@@ -89,18 +90,18 @@ class ProgressBarHook(Hook):
         # The console keeps the stream of now: sys.stdout itself is replaced below.
         console = self._console or Console(file=sys.stdout)
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TextColumn("ETA", table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            # On a narrow terminal only the figures go on in the next line.
+            TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=False)),
             console=console,
             auto_refresh=False,
             redirect_stdout=False,
             redirect_stderr=False,
-            expand=True,
         )
         self._task = self._progress.add_task(
             self._description(runner),
