@@ -23,7 +23,7 @@ case "$*" in
         echo "pip $*" >>"$CALLS"
         case "$*" in *"${{PIP_FAILS:-nothing}}"*) echo "no such release"; exit 1 ;; esac
         if [ "$1" = wheel ]; then touch "${{@: -1}}/mmcv.whl"; fi ;;
-    *'version("torch")'*) echo 2.13.0+cpu ;;
+    *'version("torch")'* | *torch/version.py*) echo 2.13.0+cpu ;;
     *CUDA_HOME*) echo cpu ;;
     *Python.h* | *"import mmcv"* | *"import torch"* | *"import pip"*) ;;
     *) exec {sys.executable} "$@" ;;

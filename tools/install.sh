@@ -94,11 +94,14 @@ pip_install() { run "$PY" -m pip install "$@"; }
 # torch comes first and alone: a resolver that sees the rest may choose another release.
 say "torch $TORCH"
 pip_install "torch==$TORCH" "$SETUPTOOLS" wheel
-BUILT_FOR=$("$PY" -c 'from importlib.metadata import version; print(version("torch"))')
+INSTALLED_TORCH=$("$PY" -c 'from importlib.metadata import version; print(version("torch"))')
+# The build, such as 2.1.2+cu121, which the metadata may leave out; without importing torch.
+BUILT_FOR=$("$PY" -c 'import runpy, sysconfig
+print(runpy.run_path(sysconfig.get_paths()["platlib"] + "/torch/version.py")["__version__"])')
 # torchvision 0.(x + 15).y belongs to torch 2.x.y.
-IFS=. read -r _ minor patch <<<"${BUILT_FOR%%[+a-z]*}"
+IFS=. read -r _ minor patch <<<"${INSTALLED_TORCH%%[+a-z]*}"
 TORCHVISION=0.$((minor + 15)).$patch
-printf '%s\n' "torch==$BUILT_FOR" "torchvision==$TORCHVISION" "$SETUPTOOLS" >"$STATE/constraints.txt"
+printf '%s\n' "torch==$INSTALLED_TORCH" "torchvision==$TORCHVISION" "$SETUPTOOLS" >"$STATE/constraints.txt"
 # Also for the environments pip builds source packages in (newer pip: the second name).
 export PIP_CONSTRAINT=$STATE/constraints.txt PIP_BUILD_CONSTRAINT=$STATE/constraints.txt
 
