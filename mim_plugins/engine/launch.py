@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from .environment import leave_processes, prepare_processes, world_size
 from .errors import explained
+from .hooks.data_health import check_loader
 from .hooks.progress_bar import ProgressBarHook
 from .resume import apply_resume
 from .settings import (
@@ -73,6 +74,8 @@ def train(
         started = _StartedHook()
         runner.register_hook(started, priority="LOWEST")
         try:
+            # Before mmengine's schedulers meet an epoch without iterations.
+            check_loader(runner.train_loop.dataloader)
             runner.train()
         except Exception:
             if started.iterations:

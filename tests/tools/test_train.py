@@ -266,3 +266,19 @@ def test_dist_train__runs_two_processes_without_a_gpu(folder: Path) -> None:
     assert "(2 per process x 2 processes x 1 accumulated)" in output
     # Two processes share eight images: two steps of four each.
     assert len(logged(folder / "work_dirs" / "tiny")) == 2
+
+
+@pytest.mark.slow
+def test_mim_train__runs_our_configs_with_mmpretrain_own_script(folder: Path) -> None:
+    pytest.importorskip("mim", reason="openmim or onedl-mim is not installed")
+    config = (folder / "tiny.py").read_text()
+    # mmpretrain's script keeps workers alive, which needs at least one.
+    config = config.replace("num_workers=0", "num_workers=1")
+    config = config.replace("data/nowhere", str(folder / "images"))
+    (folder / "tiny.py").write_text(config)
+    mim = (sys.executable, "-c", "from mim.cli import cli; cli()")
+    status, output = subprocess_run(
+        folder, *mim, "train", "mmpretrain", "tiny.py", "--gpus", "0"
+    )
+    assert status == 0, output[-3000:]
+    assert (folder / "work_dirs" / "tiny" / "epoch_2.pth").is_file()

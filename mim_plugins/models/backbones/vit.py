@@ -44,8 +44,8 @@ class MIMVisionTransformer(VisionTransformer):
             blocks from one: its 6, 8, 10 are ``(5, 7, 9)``.)
         fixed_pos_embed: Initialise the position embedding as the fixed sine-cosine
             table and leave it out of training, as the papers' pre-training does.
-        out_type: As mmpretrain's; what the unmasked forward returns.
-        **kwargs: Further arguments of mmpretrain's ``VisionTransformer``.
+        **kwargs: Further arguments of mmpretrain's ``VisionTransformer``, such as
+            ``out_type``, which says what the unmasked forward returns.
 
     Raises:
         ValueError: If a tap is out of range, repeated or out of order, or the image
@@ -59,18 +59,11 @@ class MIMVisionTransformer(VisionTransformer):
         patch_size: int | tuple[int, int] = 16,
         taps: Sequence[int] = (),
         fixed_pos_embed: bool = True,
-        out_type: str = "raw",
         **kwargs: Any,
     ) -> None:
         self.patch_size = _pair(patch_size)
         _check_divisible(_pair(img_size), self.patch_size)
-        super().__init__(
-            arch=arch,
-            img_size=img_size,
-            patch_size=patch_size,
-            out_type=out_type,
-            **kwargs,
-        )
+        super().__init__(arch=arch, img_size=img_size, patch_size=patch_size, **kwargs)
         self.taps = check_taps(taps, self.num_layers)
         self.fixed_pos_embed = fixed_pos_embed
         if fixed_pos_embed:

@@ -150,7 +150,9 @@ class MaskedImageModel(BaseSelfSupervisor):
 
     def patch_mean(self, inputs: Tensor) -> Tensor:
         """Mean of the last block's normed patch tokens, unmasked: (N, C)."""
-        tokens = self.backbone(inputs)[-1]
+        rows, cols = self.backbone.image_grid(inputs)
+        nothing_removed = inputs.new_zeros(len(inputs), rows * cols)
+        tokens = self.backbone(inputs, nothing_removed)[-1]
         return tokens[:, self.backbone.num_extra_tokens :].mean(dim=1)
 
     def _check_parts(self) -> None:
