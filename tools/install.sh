@@ -189,12 +189,14 @@ fi
 
 # --- the rest, at the versions setup.py gives ------------------------------------------
 say "torchvision $TORCHVISION and mim_plugins[$EXTRAS]"
-pip_install --no-build-isolation "torchvision==$TORCHVISION" -e ".[$EXTRAS]"
+WANTED=("torchvision==$TORCHVISION" -e ".[$EXTRAS]")
+# All in one call: a second one could move what the first chose (numpy, for pandas).
+[ "$PROFILE" != test ] || WANTED+=(click colorama model-index pandas requests rich tabulate)
+pip_install --no-build-isolation "${WANTED[@]}"
 if [ "$PROFILE" = test ]; then
-    # Without its dependencies: the client of a data hub among them, which only
-    # `mim download --dataset` needs, asks for old releases of half the environment.
+    # Without its dependencies, which are above but for one: the client of a data hub
+    # that only `mim download --dataset` needs and that wants half of this downgraded.
     say "$MIM"
-    pip_install --no-build-isolation click colorama model-index pandas requests rich tabulate
     pip_install --no-build-isolation --no-deps "$MIM"
 fi
 
