@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
@@ -46,6 +47,7 @@ def run_digits(work_dir: Path) -> list[Accuracy]:
     Returns:
         Accuracies of random initialisation, MAE and DeepMIM.
     """
+    init_default_scope("mmpretrain")
     data = work_dir / "data"
     write_digits(data)
     runners = {
@@ -81,6 +83,7 @@ def run_images(data: Path, work_dir: Path) -> list[tuple[str, float, float]]:
     Returns:
         For each loss its name, its mean over the first and over the last epoch.
     """
+    init_default_scope("mmpretrain")
     cfg = load_config(CONFIGS / "deepmim_images.py", {"data_root": str(data)})
     # Built once to count the images: few images get more epochs.
     loader = Runner.build_dataloader(

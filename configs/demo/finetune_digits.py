@@ -16,7 +16,6 @@ model = dict(
         in_channels=1,
         out_type="avg_featmap",
         final_norm=False,
-        init_cfg=None,
     ),
     head=dict(
         type="LinearClsHead",
