@@ -78,7 +78,7 @@ def test_warn_unsupported__names_an_old_release(monkeypatch):
 
 
 def test_warn_unsupported__names_two_distributions_of_one_module(monkeypatch):
-    monkeypatch.setattr(compat, "DISTRIBUTIONS", {"mmcv": ("torch", "numpy")})
+    monkeypatch.setattr(compat, "DISTRIBUTIONS", {"mmdet": ("torch", "numpy")})
     with pytest.warns(UserWarning, match=r"torch \S+ and numpy \S+ are both installed"):
         compat.warn_unsupported()
 

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, golden_folder
+from samples import ROOT, golden_folder
 
 from mim_plugins.parity import run_case
 

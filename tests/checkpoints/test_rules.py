@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from conftest import ROOT, golden_folder
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
+from samples import ROOT, golden_folder
 
 from mim_plugins.checkpoints import KeyRules, convert_official
 from mim_plugins.checkpoints.deepmim import pretrain_rules, rules_for

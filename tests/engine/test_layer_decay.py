@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-from conftest import ROOT, golden_folder
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
+from samples import ROOT, golden_folder
 
 from mim_plugins.checkpoints.deepmim import rules_for
 

@@ -2,10 +2,12 @@
 
 import torch
 import torch.multiprocessing as mp
-from conftest import tiny_model
 from mmengine.model import MMDistributedDataParallel
 from mmpretrain.registry import MODELS
+from samples import tiny_model
 from torch import distributed as dist
+
+import mim_plugins  # noqa: F401  (for the processes this file starts)
 
 BATCH = 8
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, data_folder
 from mmengine.logging import MMLogger
+from samples import ROOT, data_folder
 
 from mim_plugins.engine import train
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from conftest import TINY_ARCH, tiny_model
 from mmengine.runner import load_checkpoint
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from samples import TINY_ARCH, tiny_model
 
 from mim_plugins.models import PatchMask
 

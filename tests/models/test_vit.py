@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import TINY_ARCH
 from mmpretrain.models import VisionTransformer
+from samples import TINY_ARCH
 from torch import nn
 
 from mim_plugins.models import MIMVisionTransformer, PatchMask
