@@ -12,11 +12,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmengine.registry import init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 from mim_plugins.engine import load_config, train
+from mim_plugins.engine.errors import explained
 from mim_plugins.evaluation import extract_features, knn_predict
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "demo"
@@ -86,11 +87,9 @@ def run_images(data: Path, work_dir: Path) -> list[tuple[str, float, float]]:
     init_default_scope("mmpretrain")
     cfg = load_config(CONFIGS / "deepmim_images.py", {"data_root": str(data)})
     # Built once to count the images: few images get more epochs.
-    loader = Runner.build_dataloader(
-        {**cfg.train_dataloader, "drop_last": False, "num_workers": 0}
-        | {"persistent_workers": False}
-    )
-    num_images = len(loader.dataset)
+    with explained(cfg):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset.dataset)
+    num_images = len(dataset)
     epochs = min(max(IMAGES_SEEN // num_images, 11), 1000)
     batch_size = min(cfg.train_dataloader.batch_size, num_images)
     runner = pretrain(

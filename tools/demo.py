@@ -2,10 +2,12 @@
 """Pre-trains MAE and DeepMIM on real images and shows what they learnt."""
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
 from mim_plugins.demo import format_table, run_digits, run_images
+from mim_plugins.engine import InputError
 
 
 def main() -> None:
@@ -32,4 +34,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -14,5 +14,5 @@ _base_ = [
     "../_base_/models/mim_vitb.py",
     "../_base_/datasets/imagenet_pretrain.py",
     "../_base_/schedules/pretrain_1600e.py",
-    "../_base_/default_runtime.py",
+    "../_base_/pretrain_runtime.py",
 ]

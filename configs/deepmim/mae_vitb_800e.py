@@ -13,5 +13,5 @@ _base_ = [
     "../_base_/models/mim_vitb.py",
     "../_base_/datasets/imagenet_pretrain.py",
     "../_base_/schedules/pretrain_800e.py",
-    "../_base_/default_runtime.py",
+    "../_base_/pretrain_runtime.py",
 ]

@@ -82,12 +82,12 @@ param_scheduler = [
     dict(
         type="CosineAnnealingLR",
         begin=5,
-        end=60,
-        T_max=55,
+        end=40,
+        T_max=35,
         by_epoch=True,
         convert_to_iter_based=True,
     ),
 ]
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=60)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=40)
 auto_scale_lr = dict(base_batch_size=50)
-default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=60))
+default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=40))

@@ -59,13 +59,13 @@ param_scheduler = [
     dict(
         type="CosineAnnealingLR",
         begin=10,
-        end=150,
-        T_max=140,
+        end=100,
+        T_max=90,
         by_epoch=True,
         convert_to_iter_based=True,
     ),
 ]
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=150)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=100)
 auto_scale_lr = dict(base_batch_size=128)
 default_hooks = dict(
     logger=dict(type="LoggerHook", interval=110),

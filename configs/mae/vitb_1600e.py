@@ -11,7 +11,7 @@ _base_ = [
     "../_base_/models/mim_vitb.py",
     "../_base_/datasets/imagenet_pretrain.py",
     "../_base_/schedules/pretrain_1600e.py",
-    "../_base_/default_runtime.py",
+    "../_base_/pretrain_runtime.py",
 ]
 
 model = dict(backbone=dict(taps=()), neck=dict(depth=8))

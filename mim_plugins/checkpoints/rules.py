@@ -20,17 +20,12 @@ class KeyRules:
             ``('blocks.{i}.norm1.{p}', 'layers.{i}.ln1.{p}')``. ``{i}`` and ``{j}``
             stand for numbers, ``{p}`` for ``weight`` or ``bias``; both templates of a
             pair hold the same ones.
-        dropped: Templates of official keys left out on purpose.
     """
 
-    def __init__(
-        self, rules: Iterable[tuple[str, str]], dropped: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, rules: Iterable[tuple[str, str]]) -> None:
         self.rules = list(rules)
-        self.dropped = list(dropped)
         self._to_ours = [(_pattern(a), b) for a, b in self.rules]
         self._to_official = [(_pattern(b), a) for a, b in self.rules]
-        self._dropped = [_pattern(template) for template in self.dropped]
 
     def to_ours(self, key: str) -> str | None:
         """Our key for an official one, or None if no rule knows it."""
@@ -56,7 +51,7 @@ class KeyRules:
             new = rename(key)
             if new is not None:
                 converted[new] = value
-            elif to != "ours" or not any(p.fullmatch(key) for p in self._dropped):
+            else:
                 unknown.append(key)
         if unknown:
             raise KeyError(

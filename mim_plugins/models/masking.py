@@ -56,7 +56,8 @@ class PatchMask:
                 f"patch grid needs (N, {length})"
             )
         num_keep = count_visible(length, mask_ratio)
-        ids_shuffle = noise.argsort(dim=1)
+        # Stable, so that equal numbers fall in the same order on every device.
+        ids_shuffle = noise.argsort(dim=1, stable=True)
         return cls._from_shuffle(ids_shuffle, num_keep, grid)
 
     @classmethod
@@ -209,8 +210,8 @@ def count_visible(num_patches: int, mask_ratio: float) -> int:
     num_keep = int(num_patches * (1 - mask_ratio))
     if num_keep < 1:
         raise ValueError(
-            f"mask_ratio={mask_ratio} keeps none of {num_patches} patches; lower it "
-            f"to at most {1 - 1 / num_patches:.3f} or use smaller patches"
+            f"mask_ratio={mask_ratio} keeps none of {num_patches} patches: a ratio "
+            f"below {1 - 1 / num_patches:.4g} keeps one; or use smaller patches"
         )
     return num_keep
 

@@ -105,6 +105,11 @@ def test_patch_mean__unmasked_normed_patch_tokens(build):
         (dict(mask_sampler=dict(mask_ratio=0.99)), "keeps none of 16"),
         (dict(head=dict(criterion="L3")), "unknown criterion"),
         (dict(backbone=dict(taps=(7,))), "out of range"),
+        (dict(backbone=dict(out_type="avg_featmap")), "never trains"),
+        (
+            dict(backbone=dict(out_type="raw", with_cls_token=False)),
+            "needs an encoder with a class token",
+        ),
     ],
 )
 def test_build__parts_that_do_not_fit_are_refused(changes, message):

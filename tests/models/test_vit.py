@@ -55,7 +55,7 @@ def test_masked__equals_dropping_tokens_of_the_plain_form():
 
 
 def test_masked__removed_pixels_do_not_matter():
-    model = encoder(taps=(1,)).eval() or encoder(taps=(1,))
+    model = encoder(taps=(1,))
     images = torch.randn(2, 3, 32, 32)
     mask = PatchMask.from_noise(torch.rand(2, 16), 0.5, (4, 4))
     removed = nn.functional.interpolate(mask.mask.view(2, 1, 4, 4), scale_factor=8)
@@ -146,9 +146,10 @@ def test_init_weights__keeps_loaded_weights(tmp_path):
         checkpoint=str(tmp_path / "pretrained.pth"),
         prefix="backbone.",
     )
-    loaded = encoder(init_cfg=init_cfg)
-    for key, value in loaded.state_dict().items():
-        assert torch.equal(value, source.state_dict()[key]), key
+    for given in (init_cfg, [init_cfg]):
+        loaded = encoder(init_cfg=given)
+        for key, value in loaded.state_dict().items():
+            assert torch.equal(value, source.state_dict()[key]), key
 
 
 def test_sincos__first_half_is_the_column_as_official():

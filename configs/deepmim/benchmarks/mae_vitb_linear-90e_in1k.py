@@ -46,6 +46,8 @@ model = dict(
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="LARS", lr=0.1 * 16384 / 256, momentum=0.9, weight_decay=0.0),
+    # As MAE's LARS, without a trust ratio for one-dimensional parameters.
+    paramwise_cfg=dict(custom_keys={".bias": dict(lars_exclude=True)}),
 )
 param_scheduler = [
     dict(

@@ -45,8 +45,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
       with the layer decay.
 
     Raises:
-        ValueError: If ``paramwise_cfg`` has another key, or the weight decay is
-            missing.
+        ValueError: If ``paramwise_cfg`` has another key, the weight decay is missing,
+            or a layer decay is asked of an encoder without ``get_layer_depth``.
     """
 
     def _validate_cfg(self) -> None:

@@ -30,7 +30,7 @@ class MIMVisionTransformer(VisionTransformer):
     References:
         - Masked Autoencoders Are Scalable Vision Learners, 2021,
           https://arxiv.org/abs/2111.06377, section 3
-        - Masked Image Modeling with deep supervision (DeepMIM), 2023,
+        - DeepMIM: Deep Supervision for Masked Image Modeling, 2023,
           https://arxiv.org/abs/2303.08817
 
     Args:
@@ -96,8 +96,12 @@ class MIMVisionTransformer(VisionTransformer):
 
         Weights loaded through ``init_cfg=dict(type='Pretrained')`` stay untouched.
         """
+        init_cfg: Any = self.init_cfg  # type: ignore[has-type]
+        if isinstance(init_cfg, list) and len(init_cfg) == 1:
+            # mmpretrain re-draws pos_embed unless a Pretrained init_cfg is a dict.
+            self.init_cfg = init_cfg = init_cfg[0]
         super().init_weights()
-        if is_pretrained(self.init_cfg):
+        if is_pretrained(init_cfg):
             return
         init_transformer(self)
         # The patch embedding as the linear layer it is; its bias keeps conv's default.
@@ -134,7 +138,7 @@ class MIMVisionTransformer(VisionTransformer):
             return super().forward(x)
         grid = self.image_grid(x)
         if not isinstance(mask, PatchMask):
-            mask = PatchMask.from_mask(mask, grid)
+            mask = PatchMask.from_mask(_to(mask, x.device), grid)
         if mask.grid != grid:
             raise ValueError(
                 f"the mask covers a {mask.grid} patch grid, but images of "
@@ -228,6 +232,10 @@ def init_transformer(module: nn.Module) -> None:
         elif isinstance(child, nn.LayerNorm):
             nn.init.ones_(child.weight)
             nn.init.zeros_(child.bias)
+
+
+def _to(mask: Any, device: torch.device) -> Any:
+    return mask.to(device) if isinstance(mask, Tensor) else mask
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -135,7 +135,8 @@ class MaskedImageModel(BaseSelfSupervisor):
         if mask is None:
             mask = self.draw_mask(inputs)
         elif not isinstance(mask, PatchMask):
-            mask = PatchMask.from_mask(mask, self.backbone.image_grid(inputs))
+            grid = self.backbone.image_grid(inputs)
+            mask = PatchMask.from_mask(torch.as_tensor(mask).to(inputs.device), grid)
         predictions = self.neck(self.backbone(inputs, mask), mask, masked_only=False)
         patches = patchify(inputs, mask.grid).float()
         levels = [
@@ -171,6 +172,16 @@ class MaskedImageModel(BaseSelfSupervisor):
                 f"the encoder has {levels} levels, the neck decodes "
                 f"{self.neck.num_levels}: leave the neck's in_dims out, or give one "
                 "width per level"
+            )
+        if not self.backbone.with_cls_token:
+            raise ValueError(
+                f"{type(self.neck).__name__} needs an encoder with a class token: "
+                "leave backbone.with_cls_token at True"
+            )
+        if self.backbone.out_type == "avg_featmap":
+            raise ValueError(
+                "backbone.out_type='avg_featmap' adds a norm that pre-training never "
+                "trains: leave out_type out here and set it for fine-tuning"
             )
         weights = getattr(self.head, "weights", None)
         if weights is not None and len(weights) != levels:
