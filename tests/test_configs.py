@@ -1,12 +1,13 @@
 """Every config builds, and says of itself what the launcher and a reader need."""
 
+import math
 import re
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmpretrain.registry import MODELS
 from samples import ROOT
 
@@ -58,3 +59,45 @@ def test_deepmim__supervises_four_levels_of_increasing_depth(path):
     relative = [depth / model.backbone.num_layers for depth in depths]
     assert relative == pytest.approx([6 / 12, 8 / 12, 10 / 12, 1])
     assert len(model.neck.decoders[0].decoder_blocks) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "min_lr"),
+    [
+        ("deepmim/mae_vitb_300e.py", 0.0),
+        ("deepmim/benchmarks/mae_vitb_finetune-100e_in1k.py", 1e-6),
+    ],
+)
+def test_schedule__follows_the_official_formula(path, min_lr):
+    """Per iteration: lr * e / warm-up, then half a cosine to min_lr, then the scale."""
+    cfg = Config.fromfile(ROOT / "configs" / path)
+    length, epochs = 7, cfg.train_cfg.max_epochs
+    peak, scale = cfg.optim_wrapper.optimizer.lr, 0.65**13
+    groups = [dict(params=[torch.nn.Parameter(torch.zeros(1))], lr=peak * scale)]
+    optimizer = torch.optim.SGD(groups, lr=peak)
+    schedulers = [
+        PARAM_SCHEDULERS.get(options.pop("type")).build_iter_from_epoch(
+            optimizer, epoch_length=length, **options
+        )
+        for options in map(_without_conversion, cfg.param_scheduler)
+    ]
+    warm = cfg.param_scheduler[0].end
+    for step in range(length * epochs):
+        epoch = step / length
+        if epoch < warm:
+            wanted = peak * epoch / warm
+        else:
+            cosine = math.cos(math.pi * (epoch - warm) / (epochs - warm))
+            wanted = min_lr + (peak - min_lr) * 0.5 * (1 + cosine)
+        # mmengine's warm-up ends one iteration early: 1 / (iterations of warm-up).
+        bound = peak * scale / (warm * length - 1)
+        assert abs(optimizer.param_groups[0]["lr"] - wanted * scale) <= bound, step
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+
+
+def _without_conversion(options):
+    options = dict(options)
+    options.pop("convert_to_iter_based")
+    return options
