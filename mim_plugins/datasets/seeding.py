@@ -56,20 +56,33 @@ def seed_draws(key: int) -> None:
 
 
 @contextmanager
-def preserved_draws() -> Iterator[None]:
+def preserved_draws(seed: int | None = None) -> Iterator[None]:
     """Restores the random state of the process on leaving.
 
     A loader without workers runs in the process that trains: seeding for a sample
-    must not reset the draws of the model, such as dropout.
+    must not reset the draws of the model, such as dropout. Nor must a look at the
+    model change its training. The generators are those of :func:`seed_draws` and, in
+    a process that uses CUDA, that of the current GPU.
+
+    Args:
+        seed: Seed of these generators inside; None leaves them as they are.
     """
     state = (
         random.getstate(),
         np.random.get_state(),
         torch.default_generator.get_state(),
     )
+    # Asking would start CUDA where nothing has used it yet.
+    on_gpu = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
     try:
+        if seed is not None:
+            seed_draws(seed)
+            if on_gpu is not None:
+                torch.cuda.manual_seed(seed)
         yield
     finally:
         random.setstate(state[0])
         np.random.set_state(state[1])
         torch.default_generator.set_state(state[2])
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu)

@@ -53,15 +53,22 @@ def world_size(launcher: str) -> int:
 def prepare_processes(cfg: Config) -> None:
     """Connect several processes over gloo where there is no GPU.
 
-    With GPUs nothing is done here: mmengine's runner connects them over NCCL. Without,
-    mmengine asks for a CUDA device while connecting and while wrapping the model, so
-    both are settled here.
+    With GPUs they are only counted here: mmengine's runner connects them over NCCL.
+    Without, mmengine asks for a CUDA device while connecting and while wrapping the
+    model, so both are settled here.
 
     Args:
         cfg: The config about to be run, whose ``launcher`` is set; changed in place.
+
+    Raises:
+        ValueError: If there is no GPU left for this process.
     """
     launcher = cfg.get("launcher", "none")
-    if launcher == "none" or get_device() != "cpu":
+    if launcher == "none":
+        return
+    if torch.cuda.is_available():
+        _check_gpus(int(os.environ.get(_VARIABLES[launcher][2], 0)))
+    if get_device() != "cpu":
         return
     size, rank, local_rank = _VARIABLES[launcher]
     os.environ.update(
@@ -87,6 +94,17 @@ def prepare_processes(cfg: Config) -> None:
     )
     wrapper["device_ids"] = None
     cfg.model_wrapper_cfg = wrapper
+
+
+def _check_gpus(local_rank: int) -> None:
+    """Refuse what CUDA would call an invalid device ordinal."""
+    gpus = torch.cuda.device_count()
+    if local_rank >= gpus:
+        raise ValueError(
+            f"Process {local_rank + 1} on this machine has no GPU of its own: "
+            f"{gpus} can be seen. Start at most {gpus} process(es) per machine, or "
+            "show more GPUs with CUDA_VISIBLE_DEVICES."
+        )
 
 
 def leave_processes() -> None:

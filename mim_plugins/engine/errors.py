@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import Registry, root
+from torch.utils.data import Dataset
+
+from ..datasets.seeded_dataset import SeededDataset
 
 _UNKNOWN_KEY = re.compile(r"got an unexpected keyword argument '(\w+)'")
 _UNKNOWN_TYPE = re.compile(r"^(\S+) is not in the \S+ registry")
@@ -27,6 +31,10 @@ _INPUT_ERRORS = (
     SyntaxError,
 )
 
+# RuntimeErrors that are no fault of the data, wherever they come up.
+_DEVICE_ERROR = re.compile(r"CUDA|out of memory|allocate memory")
+_FROM_WORKER = re.compile(r"^Caught \w+ in DataLoader worker process")
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message says what, in one line."""
@@ -35,6 +43,9 @@ class InputError(ValueError):
 @contextmanager
 def explained(cfg: Config | None = None) -> Iterator[None]:
     """Turn errors about input that are raised inside into an :class:`InputError`.
+
+    A ``RuntimeError`` counts as one if a data set raised it: an empty folder of
+    labelled images, or images none of which can be read.
 
     Args:
         cfg: The config that is being built, searched for unknown keys.
@@ -47,6 +58,12 @@ def explained(cfg: Config | None = None) -> Iterator[None]:
     except InputError:
         raise
     except _INPUT_ERRORS as error:
+        raise InputError(explain(error, cfg)) from error
+    except RuntimeError as error:
+        # Its subclasses are those of devices, and of accidents such as recursion.
+        accident = type(error) is not RuntimeError or _DEVICE_ERROR.search(str(error))
+        if accident or not _from_dataset(error):
+            raise
         raise InputError(explain(error, cfg)) from error
 
 
@@ -65,9 +82,25 @@ def explain(error: BaseException, cfg: Config | None = None) -> str:
     unknown_type = _UNKNOWN_TYPE.search(message)
     if unknown_type:
         message += _similar(unknown_type.group(1), _registered())
-    if isinstance(error, (ValueError, TypeError, FileNotFoundError)):
+    no_files = isinstance(error, FileNotFoundError) or "Found 0 files" in message
+    if no_files and "data_root" not in message and _from_dataset(error):
+        message = (
+            f"{message.rstrip('.')}. Set the folder of the data with --cfg-options "
+            "data_root=/path/to/data"
+        )
+    if isinstance(error, (ValueError, TypeError, FileNotFoundError, RuntimeError)):
         return message
     return f"{type(error).__name__}: {message}"
+
+
+def _from_dataset(error: BaseException) -> bool:
+    """Return whether an error was raised in a data set, here or in a worker."""
+    if _FROM_WORKER.search(str(error)):
+        return True
+    return any(
+        isinstance(frame.f_locals.get("self"), (Dataset, SeededDataset))
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
 
 
 def _message(error: BaseException) -> str:

@@ -17,11 +17,12 @@ from .environment import leave_processes, prepare_processes, world_size
 from .errors import explained
 from .hooks.data_health import check_loader
 from .hooks.progress_bar import ProgressBarHook
-from .resume import apply_resume
+from .resume import SameBatchHook, apply_resume
 from .settings import (
     apply_options,
     apply_precision,
     complete_dataloaders,
+    global_batch,
     scale_learning_rate,
 )
 
@@ -73,6 +74,8 @@ def train(
             runner.logger.info(note)
         started = _StartedHook()
         runner.register_hook(started, priority="LOWEST")
+        batch = global_batch(cfg, runner.world_size)
+        runner.register_hook(SameBatchHook(batch, resuming=bool(cfg.get("resume"))))
         try:
             # Before mmengine's schedulers meet an epoch without iterations.
             check_loader(runner.train_loop.dataloader)

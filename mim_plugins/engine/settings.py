@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping, MutableSequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -65,6 +65,41 @@ def apply_precision(cfg: Config, precision: str | None = None) -> str:
     return f"precision: {precision} on {device}"
 
 
+class GlobalBatch(NamedTuple):
+    """How many images one step of the optimiser sees, and in which parts."""
+
+    per_process: int
+    processes: int
+    accumulated: int
+
+    @property
+    def per_iteration(self) -> int:
+        """Images of one iteration, on all processes together."""
+        return self.per_process * self.processes
+
+    @property
+    def size(self) -> int:
+        """Images of one step of the optimiser."""
+        return self.per_iteration * self.accumulated
+
+
+def global_batch(cfg: Config, world_size: int) -> GlobalBatch | None:
+    """Return the batch a config trains with, or None if it does not say.
+
+    Args:
+        cfg: The config.
+        world_size: Number of processes.
+    """
+    loader = cfg.train_dataloader
+    per_process = loader.get("batch_size")
+    if per_process is None:
+        per_process = (loader.get("batch_sampler") or {}).get("batch_size")
+    if per_process is None:
+        return None
+    accumulated = cfg.optim_wrapper.get("accumulative_counts", 1)
+    return GlobalBatch(per_process, world_size, accumulated)
+
+
 def scale_learning_rate(cfg: Config, world_size: int) -> str:
     """Scale the learning rate linearly to the real global batch size.
 
@@ -86,22 +121,18 @@ def scale_learning_rate(cfg: Config, world_size: int) -> str:
     if base is None or optimizer.get("lr") is None:
         missing = "auto_scale_lr.base_batch_size" if base is None else "optimizer.lr"
         return f"learning rate: not scaled, the config has no {missing}"
-    loader = cfg.train_dataloader
-    per_device = loader.get("batch_size")
-    if per_device is None:
-        per_device = (loader.get("batch_sampler") or {}).get("batch_size")
-    if per_device is None:
+    batch = global_batch(cfg, world_size)
+    if batch is None:
         return "learning rate: not scaled, train_dataloader has no batch_size"
-    accumulated = cfg.optim_wrapper.get("accumulative_counts", 1)
-    real = per_device * world_size * accumulated
+    real = batch.size
     configured = optimizer["lr"]
     optimizer["lr"] = configured * real / base
     cfg.auto_scale_lr = dict(base_batch_size=real, enable=False)
     return (
         f"learning rate: {configured:g} for a batch of {base} x factor "
         f"{real / base:g} = {optimizer['lr']:g} for the real batch of {real} "
-        f"({per_device} per process x {world_size} processes x {accumulated} "
-        "accumulated)"
+        f"({batch.per_process} per process x {batch.processes} processes x "
+        f"{batch.accumulated} accumulated)"
     )
 
 

@@ -1,9 +1,14 @@
 """Tests of the one-line explanations."""
 
+from pathlib import Path
+
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import MODELS as ROOT_MODELS
-from mmpretrain.registry import MODELS
+from mmpretrain.registry import DATASETS, MODELS
+from torch.utils.data import DataLoader, Dataset
 from toy_run import TINY_MODEL
 
 from mim_plugins.engine import InputError
@@ -67,3 +72,73 @@ def test_registries__the_root_ones_are_searched_too() -> None:
     error = TypeError("KNNHook.__init__() got an unexpected keyword argument 'interva'")
     assert "Did you mean 'interval'?" in explain(error, cfg)
     assert ROOT_MODELS.get("KNNHook") is None
+
+
+def data_error(folder: Path) -> str:
+    """What a folder of labelled images that cannot be used is called."""
+    config = dict(type="CustomDataset", data_root=str(folder), data_prefix="train")
+    with pytest.raises(InputError) as caught, explained():
+        DATASETS.build(config)
+    message = str(caught.value)
+    assert "\n" not in message and str(folder / "train") in message
+    assert message.endswith("--cfg-options data_root=/path/to/data")
+    return message
+
+
+def test_data__an_empty_folder_of_labelled_images(tmp_path: Path) -> None:
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    assert data_error(tmp_path).startswith("Found 0 files in subfolders of")
+
+
+def test_data__a_missing_folder_of_labelled_images(tmp_path: Path) -> None:
+    assert "No such file or directory" in data_error(tmp_path)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data__images_none_of_which_can_be_read(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "a.png").write_bytes(b"broken")
+    dataset = ROOT_DATASETS.build(
+        dict(
+            type="SeededDataset",
+            dataset=dict(
+                type="UnlabelledImages",
+                data_root=str(tmp_path),
+                pipeline=[dict(type="mmpretrain.LoadImageFromFile")],
+            ),
+        )
+    )
+    with pytest.raises(InputError, match="No usable sample") as caught, explained():
+        next(iter(DataLoader(dataset, num_workers=workers)))
+    assert "\n" not in str(caught.value) and "a.png" in str(caught.value)
+
+
+class Failing(Dataset):
+    """Raises what it is given."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getitem__(self, index: int) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: invalid device ordinal"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        RecursionError("too deep"),
+    ],
+)
+def test_explained__leaves_devices_and_accidents_in_data_sets_alone(
+    error: Exception,
+) -> None:
+    with pytest.raises(type(error)) as caught, explained():
+        Failing(error)[0]
+    assert caught.value is error
+
+
+def test_explained__leaves_a_models_runtime_errors_alone() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), explained():
+        torch.nn.Linear(2, 2)(torch.zeros(1, 3))

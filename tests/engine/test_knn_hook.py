@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -67,6 +68,21 @@ def test_unlabelled_images__are_named_as_the_problem(tmp_path: Path) -> None:
     runner = make_runner(tmp_path, custom_hooks=[knn(train_dataloader=loader())])
     with pytest.raises(ValueError, match="KNNHook needs labelled images"):
         runner.train()
+
+
+def test_model_without_features__is_named_before_training(tmp_path: Path) -> None:
+    hook = knn(interval=100)
+    hook.pop("type")
+    runner = SimpleNamespace(model=torch.nn.Linear(1, 1))
+    with pytest.raises(TypeError, match=r"patch_mean\(\), but Linear has none"):
+        KNNHook(**hook).before_train(runner)
+
+
+def test_loaders__are_in_order_even_from_a_config_that_shuffles(tmp_path: Path) -> None:
+    shuffled = {**loader(count=12, labelled=True), "shuffle": True}
+    runner = make_runner(tmp_path, custom_hooks=[knn(train_dataloader=shuffled)])
+    runner.train()
+    assert runner.message_hub.get_scalar("knn_top1").current() == 100.0
 
 
 @pytest.mark.parametrize("changes", [dict(interval=0), dict(k=0)])

@@ -167,6 +167,22 @@ def test_train__then_resume_equals_training_in_one_go(
             assert ours[key] == pytest.approx(theirs[key], rel=1e-6), key
 
 
+@pytest.mark.parametrize("flags", [[], ["--no-auto-scale-lr"]])
+def test_train__refuses_to_resume_with_another_batch(
+    folder: Path, train: Callable[..., str], flags: list[str]
+) -> None:
+    options = [*flags, "--cfg-options", f"data_root={folder / 'images'}"]
+    train("tiny.py", *options, "train_cfg.max_epochs=1")
+    with pytest.raises(SystemExit) as exit_:
+        train("tiny.py", "--resume", *options, "train_dataloader.batch_size=2")
+    line = exit_.value.code
+    assert line.startswith("error: --resume: ") and "\n" not in line
+    assert "global batch of 4 (4 per" in line and "this run has 2 (2 per" in line
+    # Nothing was trained, and the same batch still goes on.
+    train("tiny.py", "--resume", *options)
+    assert [x["iter"] for x in logged(folder / "work_dirs" / "tiny")] == [1, 2, 3, 4]
+
+
 def test_train__amp_works_on_the_cpu(folder: Path, train: Callable[..., str]) -> None:
     options = [f"data_root={folder / 'images'}", "train_cfg.max_epochs=1"]
     output = train("tiny.py", "--amp", "--no-auto-scale-lr", "--cfg-options", *options)

@@ -9,8 +9,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from ...datasets.seeding import preserved_draws
 from ...evaluation import extract_features, knn_predict
-from .periodic import PeriodicHook, evaluation_mode, separate_randomness, unwrapped
+from .periodic import PeriodicHook, evaluation_mode, unwrapped
 
 if TYPE_CHECKING:
     from ...models.selfsup.base import MaskedImageModel
@@ -63,14 +64,22 @@ class KNNHook(PeriodicHook):
 
         Args:
             runner: The runner of the training process.
+
+        Raises:
+            TypeError: If the model has no features to compare.
         """
+        model = unwrapped(runner.model)
+        if not hasattr(model, "patch_mean"):
+            raise TypeError(
+                f"KNNHook needs a masked image model with patch_mean(), but "
+                f"{type(model).__name__} has none; remove the hook from custom_hooks."
+            )
         for name, config in self._configs.items():
             self._loaders[name] = runner.build_dataloader(
                 _complete(config), seed=runner.seed
             )
         if self.at_start and runner.iter == 0:
-            model = unwrapped(runner.model)
-            with evaluation_mode(model), separate_randomness():
+            with evaluation_mode(model), preserved_draws():
                 self.look(runner, model, 0)
 
     def look(self, runner: Runner, model: MaskedImageModel, step: int) -> None:
@@ -99,7 +108,8 @@ class KNNHook(PeriodicHook):
 def _complete(config: dict) -> dict[str, Any]:
     """Fill in what a loader for features needs: every image once and in order."""
     config = copy.deepcopy(dict(config))
-    config.pop("batch_sampler", None)
+    for name in ("batch_sampler", "shuffle"):  # torch refuses them beside a sampler
+        config.pop(name, None)
     config["drop_last"] = False
     config["sampler"] = dict(type="DefaultSampler", shuffle=False, round_up=True)
     config.setdefault("collate_fn", dict(type="default_collate"))

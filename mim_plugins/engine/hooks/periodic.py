@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import random
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from ...datasets.seeding import preserved_draws
+
 if TYPE_CHECKING:
     from ...models.selfsup.base import MaskedImageModel
-
-
-@contextmanager
-def separate_randomness(seed: int | None = None) -> Iterator[None]:
-    """Keep what happens inside from changing the random numbers outside.
-
-    Args:
-        seed: Seed of all generators inside; None leaves them as they are.
-    """
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        if seed is not None:
-            random.seed(seed)
-            np.random.seed(seed)
-            torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
 
 
 @contextmanager
@@ -122,7 +101,7 @@ class PeriodicHook(Hook):
 
     def _look(self, runner: Runner, step: int) -> None:
         model = unwrapped(runner.model)
-        with evaluation_mode(model), separate_randomness():
+        with evaluation_mode(model), preserved_draws():
             self.look(runner, model, step)
 
 

@@ -13,8 +13,9 @@ from mmengine.registry import DATASETS, HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from ...datasets.seeding import preserved_draws
 from ...visualization import reconstruction_grid
-from .periodic import PeriodicHook, separate_randomness, unwrapped
+from .periodic import PeriodicHook, unwrapped
 
 if TYPE_CHECKING:
     from ...models.selfsup.base import MaskedImageModel
@@ -86,7 +87,7 @@ class ReconstructionHook(PeriodicHook):
             dataset = DATASETS.build(self.dataset)
             if hasattr(dataset, "full_init"):
                 dataset.full_init()
-        with separate_randomness(self.seed):
+        with preserved_draws(self.seed):
             items = [dataset[i] for i in range(min(self.num_images, len(dataset)))]
         self._batch = default_collate(items)
 
@@ -103,7 +104,7 @@ class ReconstructionHook(PeriodicHook):
         inputs = model.data_preprocessor(self._batch, False)["inputs"]
         # The masks are drawn once, whatever the model's way of drawing them, and given
         # from then on.
-        with separate_randomness(self.seed), runner.optim_wrapper.optim_context(model):
+        with preserved_draws(self.seed), runner.optim_wrapper.optim_context(model):
             result = model.reconstruct(inputs, mask=self._mask)
         self._mask = mask = result["mask"]
         levels = result["levels"]

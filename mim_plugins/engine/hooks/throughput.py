@@ -32,9 +32,11 @@ class ThroughputHook(Hook):
     """Logs ``images_per_s`` of all processes together, loading included.
 
     The figure is the number of images since the last log line divided by the time
-    their iterations took; validation, saving and other work between iterations does not
-    count. It is taken where the log line is written, when the losses have just been
-    read from the device, so that work still queued there is not mistaken for speed.
+    their iterations took. Validation does not count, nor does anything between two
+    epochs, such as saving. What other hooks do after an iteration does: in a run over
+    iterations that includes saving, in the figure after it. The figure is taken where
+    the log line is written, when the losses have just been read from the device, so
+    that work still queued there is not mistaken for speed.
 
     Args:
         interval: Iterations between two figures; None is that of ``LoggerHook``.

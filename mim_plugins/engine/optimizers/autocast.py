@@ -22,6 +22,11 @@ class AutocastOptimWrapper(OptimWrapper):
     gradient scaler. bfloat16 has the range of float32 and needs no scaler, so this
     wrapper opens the autocast context and leaves everything else to its parent.
 
+    With ``clip_grad`` it also logs the gradient norm without reading it from the device
+    in every step, once ``DeferredRuntimeInfoHook`` is there. Of the wrappers only this
+    one does: mmengine's ``OptimWrapper`` (``--precision fp32``) and ``AmpOptimWrapper``
+    read the norm as they clip, for which the host waits in every step.
+
     Args:
         dtype: ``"bfloat16"`` or ``torch.bfloat16``.
         kwargs: What :class:`mmengine.optim.OptimWrapper` takes: the optimiser,
