@@ -33,7 +33,7 @@ class ReconstructionHook(PeriodicHook):
 
     Args:
         interval: Epochs between two pictures.
-        num_images: How many images, the first ones of the data set.
+        num_images: How many images, evenly spread over the data set.
         dataset: Config of a data set whose items look like those of training; None
             takes the training data set.
         seed: Seed of the masks, and of crops the data set does not seed itself.
@@ -88,7 +88,9 @@ class ReconstructionHook(PeriodicHook):
             if hasattr(dataset, "full_init"):
                 dataset.full_init()
         with preserved_draws(self.seed):
-            items = [dataset[i] for i in range(min(self.num_images, len(dataset)))]
+            count = min(self.num_images, len(dataset))
+            # Spread over the data set: files sorted by class start with one class.
+            items = [dataset[i * len(dataset) // count] for i in range(count)]
         self._batch = default_collate(items)
 
     def look(self, runner: Runner, model: MaskedImageModel, step: int) -> None:
