@@ -61,13 +61,19 @@ class PatchMask:
         return cls._from_shuffle(ids_shuffle, num_keep, grid)
 
     @classmethod
-    def from_mask(cls, mask: Tensor, grid: tuple[int, int]) -> PatchMask:
+    def from_mask(
+        cls,
+        mask: Tensor,
+        grid: tuple[int, int],
+        device: torch.device | str | None = None,
+    ) -> PatchMask:
         """Takes a given mask; visible patches keep their raster order.
 
         Args:
             mask: Non-zero (or True) where a patch is removed: (N, L), or (N, rows,
                 cols). Every row removes the same number of patches.
             grid: Rows and columns of the patch grid.
+            device: Where the mask is needed; by default where it is.
 
         Raises:
             TypeError: If ``mask`` is not a tensor.
@@ -80,6 +86,7 @@ class PatchMask:
                 f"no masking; got {mask!r} ({type(mask).__name__})"
             )
         length = grid[0] * grid[1]
+        mask = mask.to(device or mask.device)
         removed = mask.flatten(1).bool() if mask.ndim > 1 else mask.bool()
         if removed.ndim != 2 or removed.shape[1] != length:
             raise ValueError(

@@ -1,5 +1,7 @@
 """The same global batch on one and on two processes: same loss, same gradients."""
 
+from datetime import timedelta
+
 import torch
 import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel
@@ -33,7 +35,12 @@ def build():
 
 def worker(rank: int, folder: str) -> None:
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=2,
+        # A process that is stuck is an error within a minute, not a hang.
+        timeout=timedelta(seconds=60),
     )
     torch.set_num_threads(1)
     module = build()

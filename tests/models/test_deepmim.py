@@ -89,6 +89,12 @@ def test_reconstruct__non_square_images_in_input_space(build):
     assert all(4 < x.mean() < 6 for x in result["levels"])
 
 
+@pytest.mark.parametrize("mask", [False, True])
+def test_reconstruct__bool_mask_is_refused(build, mask):
+    with pytest.raises(TypeError, match="None for no masking"):
+        build().reconstruct(torch.randn(1, 3, 32, 32), mask)
+
+
 def test_patch_mean__unmasked_normed_patch_tokens(build):
     model = build(backbone=dict(out_type="raw"))
     images = torch.randn(2, 3, 32, 32)

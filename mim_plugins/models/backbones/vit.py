@@ -138,7 +138,7 @@ class MIMVisionTransformer(VisionTransformer):
             return super().forward(x)
         grid = self.image_grid(x)
         if not isinstance(mask, PatchMask):
-            mask = PatchMask.from_mask(_to(mask, x.device), grid)
+            mask = PatchMask.from_mask(mask, grid, x.device)
         if mask.grid != grid:
             raise ValueError(
                 f"the mask covers a {mask.grid} patch grid, but images of "
@@ -232,10 +232,6 @@ def init_transformer(module: nn.Module) -> None:
         elif isinstance(child, nn.LayerNorm):
             nn.init.ones_(child.weight)
             nn.init.zeros_(child.bias)
-
-
-def _to(mask: Any, device: torch.device) -> Any:
-    return mask.to(device) if isinstance(mask, Tensor) else mask
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -115,7 +115,7 @@ class MaskedImageModel(BaseSelfSupervisor):
         elif data_samples and getattr(data_samples[0], "mask", None) is not None:
             given = torch.stack([torch.as_tensor(s.mask) for s in data_samples])
         if given is not None:
-            return PatchMask.from_mask(given.to(inputs.device), grid)
+            return PatchMask.from_mask(given, grid, inputs.device)
         return self.mask_sampler(len(inputs), grid, inputs.device, seeds)
 
     @torch.no_grad()
@@ -136,7 +136,7 @@ class MaskedImageModel(BaseSelfSupervisor):
             mask = self.draw_mask(inputs)
         elif not isinstance(mask, PatchMask):
             grid = self.backbone.image_grid(inputs)
-            mask = PatchMask.from_mask(torch.as_tensor(mask).to(inputs.device), grid)
+            mask = PatchMask.from_mask(mask, grid, inputs.device)
         predictions = self.neck(self.backbone(inputs, mask), mask, masked_only=False)
         patches = patchify(inputs, mask.grid).float()
         levels = [
