@@ -67,15 +67,15 @@ def run_pretraining(case: GoldenCase) -> Produced:
         model.backbone.image_grid(images),
     )
     latents = model.backbone(images, mask)
-    target = model.target_generator(images, mask)
+    targets = model.target_generator(images, mask)
     predictions = model.neck(latents, mask)
-    losses = model.head.loss(predictions, target)
+    losses = model.head.loss(predictions, targets)
     total = sum(losses.values())
     total.backward()
     return {
         "mask": mask.mask,
         "ids_restore": mask.ids_restore,
-        "target": MaskedRows(target, mask, MASKED_ONLY["target"]),
+        "target": MaskedRows(targets[0].values, mask, MASKED_ONLY["target"]),
         "loss": total,
         **{f"latent{k}": latent for k, latent in enumerate(latents, 1)},
         **{

@@ -29,7 +29,7 @@ class ReconstructionHook(PeriodicHook):
     prediction per level, last prediction with the visible patches pasted in) is
     written to ``work_dir/reconstructions/epoch_005.png`` and to the visualizer
     backends. Images and masks stay the same throughout a run and after a restart, so
-    the pictures can be compared.
+    the pictures can be compared. Levels that predict no pixels are left out.
 
     Args:
         interval: Epochs between two pictures.
@@ -109,12 +109,23 @@ class ReconstructionHook(PeriodicHook):
         with preserved_draws(self.seed), runner.optim_wrapper.optim_context(model):
             result = model.reconstruct(inputs, mask=self._mask)
         self._mask = mask = result["mask"]
-        levels = result["levels"]
+        names = _level_names(model, len(result["levels"]))
+        levels = {
+            name: level
+            for name, level in zip(names, result["levels"], strict=True)
+            if level is not None
+        }
+        if not levels:
+            runner.logger.warning(
+                "No level of the model predicts pixels, so there is nothing to draw: "
+                "remove ReconstructionHook from custom_hooks"
+            )
+            return
         mean, std = _normalisation(model.data_preprocessor, inputs)
         picture = reconstruction_grid(
             inputs,
             mask.mask,
-            dict(zip(_level_names(model, len(levels)), levels, strict=True)),
+            levels,
             mean,
             std,
             mask.grid,

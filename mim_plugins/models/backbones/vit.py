@@ -87,6 +87,11 @@ class MIMVisionTransformer(VisionTransformer):
         return rows, cols
 
     @property
+    def mask_patch_size(self) -> tuple[int, int]:
+        """Height and width in pixels of what a mask removes at once: a patch."""
+        return self.patch_size
+
+    @property
     def in_channels(self) -> int:
         """Number of image channels."""
         return self.patch_embed.projection.in_channels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..masking import PatchMask, count_visible
 from ..patches import patchify, unpatchify
+from ..targets import ImageSpec, LevelSpec, LevelTargets, Target
 
 
 class MaskedImageModel(BaseSelfSupervisor):
@@ -22,7 +23,8 @@ class MaskedImageModel(BaseSelfSupervisor):
         neck: Decoders; ``grid``, ``in_dims`` and ``out_dims`` are taken from the
             encoder and the targets unless given.
         head: Loss over the levels.
-        target_generator: What the removed patches are compared with.
+        target_generator: What the removed patches are compared with: one for all
+            levels, or a list with one per level.
         mask_sampler: Draws the masks.
         data_preprocessor: Normalises batches on the device; of type
             ``MIMDataPreprocessor`` unless it says otherwise.
@@ -30,8 +32,9 @@ class MaskedImageModel(BaseSelfSupervisor):
         init_cfg: As mmengine's.
 
     Raises:
-        ValueError: If the parts do not fit each other: number of levels, channels of
-            data and encoder, or a mask ratio that keeps no patch of the grid.
+        ValueError: If the parts do not fit each other: number of levels, width of
+            predictions and targets, channels of data and encoder, or a mask ratio
+            that keeps no patch of the grid.
     """
 
     def __init__(
@@ -39,21 +42,21 @@ class MaskedImageModel(BaseSelfSupervisor):
         backbone: dict | nn.Module,
         neck: dict | nn.Module,
         head: dict | nn.Module,
-        target_generator: dict | nn.Module,
+        target_generator: dict | nn.Module | list,
         mask_sampler: dict | nn.Module,
         data_preprocessor: dict | nn.Module | None = None,
         pretrained: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         if not isinstance(data_preprocessor, nn.Module):
-            data_preprocessor = {
-                "type": "MIMDataPreprocessor",
-                **(data_preprocessor or {}),
-            }
+            data_preprocessor = MODELS.build(
+                {"type": "MIMDataPreprocessor", **(data_preprocessor or {})}
+            )
         backbone = _build(backbone)
-        target_generator = _build(target_generator)
+        target_generator = _build_targets(target_generator)
+        targets = target_generator.prepare(_image_spec(backbone, data_preprocessor))
         if not isinstance(neck, nn.Module):
-            neck = {**self.neck_defaults(backbone, target_generator), **neck}
+            neck = {**self.neck_defaults(backbone, targets), **neck}
         super().__init__(
             backbone=backbone,
             neck=_build(neck),
@@ -65,16 +68,16 @@ class MaskedImageModel(BaseSelfSupervisor):
         )
         self.mask_sampler = _build(mask_sampler)
         self._check_parts()
+        self._check_targets(targets)
 
     @staticmethod
-    def neck_defaults(backbone: Any, target_generator: Any) -> dict:
+    def neck_defaults(backbone: Any, targets: Sequence[LevelSpec]) -> dict:
         """Arguments of the neck that follow from the encoder and the targets."""
+        widths = [target.width for target in targets]
         return {
             "grid": backbone.grid,
             "in_dims": backbone.level_dims,
-            "out_dims": target_generator.out_dims(
-                backbone.patch_size, backbone.in_channels
-            ),
+            "out_dims": widths[0] if len(widths) == 1 else widths,
         }
 
     def loss(
@@ -130,7 +133,8 @@ class MaskedImageModel(BaseSelfSupervisor):
 
         Returns:
             ``mask``: the ``PatchMask`` used; ``levels``: one image batch (N, C, H, W)
-            per level, shallow to deep, in the space of ``inputs``.
+            per level, shallow to deep, in the space of ``inputs``; None for a level
+            that predicts something other than pixels.
         """
         if mask is None:
             mask = self.draw_mask(inputs)
@@ -138,14 +142,14 @@ class MaskedImageModel(BaseSelfSupervisor):
             grid = self.backbone.image_grid(inputs)
             mask = PatchMask.from_mask(mask, grid, inputs.device)
         predictions = self.neck(self.backbone(inputs, mask), mask, masked_only=False)
-        patches = patchify(inputs, mask.grid).float()
+        levels = self.target_generator.denormalise(
+            [prediction.float() for prediction in predictions],
+            patchify(inputs, mask.grid).float(),
+        )
+        patch_size = self.backbone.mask_patch_size
         levels = [
-            unpatchify(
-                self.target_generator.denormalise(prediction.float(), patches),
-                mask.grid,
-                self.backbone.patch_size,
-            )
-            for prediction in predictions
+            level if level is None else unpatchify(level, mask.grid, patch_size)
+            for level in levels
         ]
         return {"mask": mask, "levels": levels}
 
@@ -183,11 +187,7 @@ class MaskedImageModel(BaseSelfSupervisor):
                 "backbone.out_type='avg_featmap' adds a norm that pre-training never "
                 "trains: leave out_type out here and set it for fine-tuning"
             )
-        weights = getattr(self.head, "weights", None)
-        if weights is not None and len(weights) != levels:
-            raise ValueError(
-                f"the head has {len(weights)} loss weights for {levels} levels"
-            )
+        self.head.check_levels(levels)
         mean = getattr(self.data_preprocessor, "mean", None)
         channels = self.backbone.in_channels
         if mean is not None and mean.numel() not in (1, channels):
@@ -197,6 +197,58 @@ class MaskedImageModel(BaseSelfSupervisor):
                 "of the data, and mean and std likewise"
             )
 
+    def _check_targets(self, targets: Sequence[LevelSpec]) -> None:
+        """Checks every level's prediction against its target.
+
+        Raises:
+            ValueError: Naming the level, and what to change.
+        """
+        num_levels = self.neck.num_levels
+        if len(targets) not in (1, num_levels):
+            raise ValueError(
+                f"target_generator has {len(targets)} levels, the model {num_levels}: "
+                "give one target for all levels, or one per level, shallow to deep"
+            )
+        if len(targets) == 1:
+            targets = [targets[0]] * num_levels
+        for level, (target, width) in enumerate(
+            zip(targets, self.neck.out_dims, strict=True)
+        ):
+            if target.scale < 1:
+                raise ValueError(
+                    f"the target of level {level} has one cell for "
+                    f"{round(1 / target.scale)} patches per axis, but "
+                    f"{type(self.neck).__name__} predicts every patch: choose a cell "
+                    "no larger than a patch"
+                )
+            if width != target.width:
+                raise ValueError(
+                    f"level {level} predicts {width} values per patch, its target has "
+                    f"{target.width}: leave the neck's out_dims out, it follows from "
+                    "the target"
+                )
+
 
 def _build(part: dict | nn.Module) -> nn.Module:
     return part if isinstance(part, nn.Module) else MODELS.build(part)
+
+
+def _build_targets(targets: dict | nn.Module | Sequence) -> Any:
+    """Builds a target, or a list of them, of which equal configs are one target."""
+    if not isinstance(targets, Sequence):
+        return _build(targets)
+    built: list[Target] = []
+    for index, target in enumerate(targets):
+        first = list(targets).index(target)
+        built.append(built[first] if first < index else _build(target))
+    return LevelTargets(built)
+
+
+def _image_spec(backbone: Any, data_preprocessor: Any) -> ImageSpec:
+    return ImageSpec(
+        grid=backbone.grid,
+        patch_size=backbone.mask_patch_size,
+        channels=backbone.in_channels,
+        mean=getattr(data_preprocessor, "mean", None),
+        std=getattr(data_preprocessor, "std", None),
+    )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..masking import PatchMask
 from ..patches import patchify
+from .base import ImageSpec, LevelSpec, LevelTarget, Target
 
 
 @MODELS.register_module()
-class PixelTarget(nn.Module):
+class PixelTarget(Target):
     """The pixels of each removed patch (MAE, section 3; DeepMIM, section 3.1).
 
     Args:
@@ -26,40 +29,31 @@ class PixelTarget(nn.Module):
         self.norm_pix = norm_pix
         self.eps = eps
 
-    def out_dims(self, patch_size: tuple[int, int], in_channels: int) -> int:
-        """Width of the target of one patch: every pixel of it."""
-        return patch_size[0] * patch_size[1] * in_channels
+    def prepare(self, images: ImageSpec) -> list[LevelSpec]:
+        """Every pixel of a patch, p*q*C values."""
+        return [
+            LevelSpec(images.patch_size[0] * images.patch_size[1] * images.channels)
+        ]
 
     @torch.no_grad()
-    def forward(self, inputs: Tensor, mask: PatchMask) -> Tensor:
-        """Builds the targets of the removed patches.
-
-        Args:
-            inputs: Images as the encoder receives them, (N, C, H, W).
-            mask: The mask the encoder sees.
-
-        Returns:
-            (N, L_mask, p*q*C), float32, in the order of ``mask.ids_masked``.
-        """
+    def forward(self, inputs: Tensor, mask: PatchMask) -> list[LevelTarget]:
+        """Cuts the removed patches out of the images, (N, L_mask, p*q*C)."""
         patches = mask.masked(patchify(inputs, mask.grid)).float()
-        if not self.norm_pix:
-            return patches
-        mean, std = self.statistics(patches)
-        return (patches - mean) / std
+        if self.norm_pix:
+            mean, std = self.statistics(patches)
+            patches = (patches - mean) / std
+        return [LevelTarget(patches)]
 
     def statistics(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each patch, (..., 1)."""
         var, mean = torch.var_mean(patches, dim=-1, keepdim=True)
         return mean, (var + self.eps).sqrt()
 
-    def denormalise(self, predictions: Tensor, patches: Tensor) -> Tensor:
-        """Predictions back in the space of the inputs.
-
-        Args:
-            predictions: (N, L, p*q*C).
-            patches: The true patches, whose statistics undo ``norm_pix``.
-        """
+    def denormalise(
+        self, predictions: Sequence[Tensor], patches: Tensor
+    ) -> list[Tensor | None]:
+        """Undoes ``norm_pix`` with the statistics of the true patches."""
         if not self.norm_pix:
-            return predictions
+            return list(predictions)
         mean, std = self.statistics(patches)
-        return predictions * std + mean
+        return [prediction * std + mean for prediction in predictions]

@@ -1,0 +1,162 @@
+"""What every target is: widths known at build time, values per level in training."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ..masking import PatchMask
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """The images an encoder is built for, as a target must know them.
+
+    Args:
+        grid: Rows and columns of the patch grid.
+        patch_size: Height and width in pixels of a patch, the unit of the mask.
+        channels: Number of image channels.
+        mean: Mean that normalisation subtracted, (C, 1, 1) or (1, 1, 1), in pixel
+            values from 0 to 255; None if images are not normalised.
+        std: Standard deviation it divided by, likewise.
+    """
+
+    grid: tuple[int, int]
+    patch_size: tuple[int, int]
+    channels: int = 3
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.grid[0] * self.patch_size[0], self.grid[1] * self.patch_size[1]
+
+
+class LevelSpec(NamedTuple):
+    """Shape of the target of one level.
+
+    Args:
+        dims: Values per cell.
+        scale: Cells per patch and axis: 1 is one cell per patch, 4 is 4x4 cells in
+            each patch, 0.5 is one cell on 2x2 patches.
+    """
+
+    dims: int
+    scale: float = 1.0
+
+    @property
+    def width(self) -> int:
+        """Values per patch, of all its cells; of a cell where cells pool patches."""
+        return int(self.dims * max(self.scale, 1) ** 2)
+
+
+class LevelTarget(NamedTuple):
+    """The target of one level for a batch.
+
+    Args:
+        values: Of the removed patches in the order of ``mask.ids_masked``, (N, L_mask,
+            width), a patch's cells row by row; or, where a cell pools patches, of
+            every cell in raster order, (N, L * scale**2, dims). float32.
+        weights: How much each position counts, (N, L_mask or L * scale**2); None if
+            all count alike.
+    """
+
+    values: Tensor
+    weights: Tensor | None = None
+
+
+class Target(nn.Module):
+    """What removed patches are compared with.
+
+    A target is one for all levels (lists of length one below) or one per level.
+    """
+
+    @abstractmethod
+    def prepare(self, images: ImageSpec) -> list[LevelSpec]:
+        """Fits the target to the encoder's images, once, at build time.
+
+        Returns:
+            The shape of the target: one entry for all levels, or one per level.
+
+        Raises:
+            ValueError: If the target cannot be made of such images.
+        """
+
+    @abstractmethod
+    def forward(self, inputs: Tensor, mask: PatchMask) -> list[LevelTarget]:
+        """Builds the targets of a batch, without autograd.
+
+        Args:
+            inputs: Images as the encoder receives them, (N, C, H, W).
+            mask: The mask the encoder sees.
+
+        Returns:
+            One entry for all levels, or one per level, as :meth:`prepare`.
+        """
+
+    def denormalise(
+        self, predictions: Sequence[Tensor], patches: Tensor
+    ) -> list[Tensor | None]:
+        """Predictions as pixels of the input space; None where they are none.
+
+        Args:
+            predictions: One (N, L, width) per level, raster order.
+            patches: The true patches of :func:`patchify`, (N, L, p*q*C).
+        """
+        return [None] * len(predictions)
+
+
+class LevelTargets(Target):
+    """Another target at each level; what a list of targets in a config becomes.
+
+    A target named at several levels is built, and computed, once.
+
+    Args:
+        targets: One target per level, shallow to deep; the same object may appear
+            more than once.
+    """
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        super().__init__()
+        unique = list(dict.fromkeys(targets))
+        self.targets = nn.ModuleList(unique)
+        self.order = [unique.index(target) for target in targets]
+
+    def prepare(self, images: ImageSpec) -> list[LevelSpec]:
+        """Asks every target for its shape.
+
+        Raises:
+            ValueError: If a target of the list is itself one of several levels.
+        """
+        specs = [self._prepare_one(target, images) for target in self.targets]
+        return [specs[index] for index in self.order]
+
+    def forward(self, inputs: Tensor, mask: PatchMask) -> list[LevelTarget]:
+        """Computes every target once."""
+        results = [target(inputs, mask)[0] for target in self.targets]
+        return [results[index] for index in self.order]
+
+    def denormalise(
+        self, predictions: Sequence[Tensor], patches: Tensor
+    ) -> list[Tensor | None]:
+        """Each level by its own target."""
+        return [
+            self.targets[index].denormalise([prediction], patches)[0]
+            for index, prediction in zip(self.order, predictions, strict=True)
+        ]
+
+    @staticmethod
+    def _prepare_one(target: Target, images: ImageSpec) -> LevelSpec:
+        specs = target.prepare(images)
+        if len(specs) != 1:
+            raise ValueError(
+                f"{type(target).__name__} makes {len(specs)} levels by itself: inside "
+                "a list, where every entry is one level, give it single values in "
+                "place of sequences; or make it the whole target_generator"
+            )
+        return specs[0]
