@@ -22,7 +22,9 @@ def test_forward__raw_and_normalised_pixels_of_removed_patches():
     assert torch.equal(raw, mask.masked(patchify(images, (2, 3))))
     mean = raw.mean(-1, keepdim=True)
     std = (raw.var(-1, unbiased=True, keepdim=True) + 1e-6).sqrt()
-    torch.testing.assert_close(PixelTarget()(images, mask)[0].values, (raw - mean) / std)
+    torch.testing.assert_close(
+        PixelTarget()(images, mask)[0].values, (raw - mean) / std
+    )
 
 
 def test_forward__constant_patch_gives_zero_not_nan():
