@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..masking import PatchMask, count_visible
 from ..patches import patchify, unpatchify
-from ..targets import ImageSpec, LevelSpec, LevelTargets, Target
+from ..targets import ImageSpec, LevelSpec, LevelTargets
 
 
 class MaskedImageModel(BaseSelfSupervisor):
@@ -53,15 +53,15 @@ class MaskedImageModel(BaseSelfSupervisor):
                 {"type": "MIMDataPreprocessor", **(data_preprocessor or {})}
             )
         backbone = _build(backbone)
-        target_generator = _build_targets(target_generator)
-        targets = target_generator.prepare(_image_spec(backbone, data_preprocessor))
+        generator = _build_targets(target_generator)
+        targets = generator.prepare(_image_spec(backbone, data_preprocessor))
         if not isinstance(neck, nn.Module):
             neck = {**self.neck_defaults(backbone, targets), **neck}
         super().__init__(
             backbone=backbone,
             neck=_build(neck),
             head=_build(head),
-            target_generator=target_generator,
+            target_generator=generator,
             pretrained=pretrained,
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
@@ -237,7 +237,7 @@ def _build_targets(targets: dict | nn.Module | Sequence) -> Any:
     """Builds a target, or a list of them, of which equal configs are one target."""
     if not isinstance(targets, Sequence):
         return _build(targets)
-    built: list[Target] = []
+    built: list[Any] = []
     for index, target in enumerate(targets):
         first = list(targets).index(target)
         built.append(built[first] if first < index else _build(target))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -124,7 +124,7 @@ class LevelTargets(Target):
     def __init__(self, targets: Sequence[Target]) -> None:
         super().__init__()
         unique = list(dict.fromkeys(targets))
-        self.targets = nn.ModuleList(unique)
+        self.targets: Any = nn.ModuleList(unique)
         self.order = [unique.index(target) for target in targets]
 
     def prepare(self, images: ImageSpec) -> list[LevelSpec]:

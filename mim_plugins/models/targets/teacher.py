@@ -22,6 +22,8 @@ class FrozenTeacher(nn.Module):
         network: The trained network.
     """
 
+    network: nn.Module
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         # Past nn.Module.__setattr__, which would register it as a child.
