@@ -17,6 +17,7 @@ from ..attention import use_attention_dispatch
 from ..masking import PatchMask
 from ..patches import patchify
 from ..position import sincos_position_embedding
+from ..recompute import recompute_in_backward
 
 
 @MODELS.register_module()
@@ -42,6 +43,10 @@ class MIMVisionTransformer(VisionTransformer):
             stream is returned before the final latent. The final latent, after the
             last block and its norm, always comes last. (The official DeepMIM counts
             blocks from one: its 6, 8, 10 are ``(5, 7, 9)``.)
+        tap_embedding: Also return the embedded tokens as they enter the first block,
+            before all others (MIRL's low feature).
+        with_cp: Recompute every block in the backward pass in place of keeping its
+            activations: less memory for about a third more time.
         fixed_pos_embed: Initialise the position embedding as the fixed sine-cosine
             table and leave it out of training, as the papers' pre-training does.
         **kwargs: Further arguments of mmpretrain's ``VisionTransformer``, such as
@@ -58,22 +63,28 @@ class MIMVisionTransformer(VisionTransformer):
         img_size: int | tuple[int, int] = 224,
         patch_size: int | tuple[int, int] = 16,
         taps: Sequence[int] = (),
+        tap_embedding: bool = False,
         fixed_pos_embed: bool = True,
+        with_cp: bool = False,
         **kwargs: Any,
     ) -> None:
         self.patch_size = _pair(patch_size)
         _check_divisible(_pair(img_size), self.patch_size)
         super().__init__(arch=arch, img_size=img_size, patch_size=patch_size, **kwargs)
         self.taps = check_taps(taps, self.num_layers)
+        self.tap_embedding = tap_embedding
         self.fixed_pos_embed = fixed_pos_embed
         if fixed_pos_embed:
             self.pos_embed.requires_grad = False
         use_attention_dispatch(self)
+        if with_cp:
+            for layer in self.layers:
+                recompute_in_backward(layer)
 
     @property
     def num_levels(self) -> int:
         """Number of latents of a masked forward pass."""
-        return len(self.taps) + 1
+        return self.tap_embedding + len(self.taps) + 1
 
     @property
     def level_dims(self) -> list[int]:
@@ -150,7 +161,7 @@ class MIMVisionTransformer(VisionTransformer):
                 f"{tuple(x.shape[-2:])} pixels have {grid}"
             )
         tokens = self.embed_visible(x, mask)
-        latents = []
+        latents = [tokens] if self.tap_embedding else []
         for index, layer in enumerate(self.layers):
             tokens = layer(tokens)
             if index in self.taps:

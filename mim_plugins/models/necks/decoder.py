@@ -32,6 +32,11 @@ class DecoderBlock(TransformerEncoderLayer):
         Equal to ``self(x)[:, -num_tail:]``: keys and values come from every token,
         queries, output projection and MLP from the tail alone.
         """
+        out = self.attend_tail(x, num_tail)
+        return self.ffn(self.ln2(out), identity=out)
+
+    def attend_tail(self, x: Tensor, num_tail: int) -> Tensor:
+        """Adds self-attention to the last tokens: (N, L, C) -> (N, num_tail, C)."""
         attn = self.attn
         normed = self.ln1(x)
         dims = attn.embed_dims
@@ -51,8 +56,7 @@ class DecoderBlock(TransformerEncoderLayer):
         )
         out = attn.proj(out.transpose(1, 2).flatten(2))
         # The layer's layer scale and drop path, identities in the papers' decoders.
-        out = x[:, -num_tail:] + attn.out_drop(attn.gamma1(attn.proj_drop(out)))
-        return self.ffn(self.ln2(out), identity=out)
+        return x[:, -num_tail:] + attn.out_drop(attn.gamma1(attn.proj_drop(out)))
 
 
 class LevelDecoder(BaseModule):
@@ -68,6 +72,8 @@ class LevelDecoder(BaseModule):
         norm_cfg: Norm layer; every paper has LayerNorm with eps 1e-6.
     """
 
+    block_type: type[nn.Module] = DecoderBlock
+
     def __init__(
         self,
         in_dims: int,
@@ -82,7 +88,7 @@ class LevelDecoder(BaseModule):
         self.decoder_embed = nn.Linear(in_dims, embed_dims)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.decoder_blocks: Any = nn.ModuleList(
-            DecoderBlock(
+            self.block_type(
                 embed_dims, num_heads, int(mlp_ratio * embed_dims), norm_cfg=norm_cfg
             )
             for _ in range(depth)
@@ -102,14 +108,17 @@ class LevelDecoder(BaseModule):
         Returns:
             (N, num_out, out_dims).
         """
-        tokens = self.decoder_embed(latent)
-        num_removed = positions.shape[1] - tokens.shape[1]
-        mask_tokens = self.mask_token.expand(len(tokens), num_removed, -1)
-        tokens = torch.cat([tokens, mask_tokens], dim=1) + positions
+        tokens = self.add_mask_tokens(self.decoder_embed(latent), positions)
         for block in self.decoder_blocks[:-1]:
             tokens = block(tokens)
         tokens = self.decoder_blocks[-1].tail(tokens, num_out)
         return self.decoder_pred(self.ln1(tokens))
+
+    def add_mask_tokens(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Completes the sequence: (N, 1 + L_vis, C) -> (N, 1 + L, C), positioned."""
+        num_removed = positions.shape[1] - tokens.shape[1]
+        mask_tokens = self.mask_token.expand(len(tokens), num_removed, -1)
+        return torch.cat([tokens, mask_tokens], dim=1) + positions
 
 
 @MODELS.register_module()
@@ -140,6 +149,8 @@ class MIMDecoder(BaseModule):
         ValueError: If ``depth`` is below 1, ``embed_dims`` does not divide by
             ``num_heads``, or ``out_dims`` does not match the number of levels.
     """
+
+    decoder_type: type[LevelDecoder] = LevelDecoder
 
     def __init__(
         self,
@@ -172,7 +183,9 @@ class MIMDecoder(BaseModule):
                 f"embed_dims={embed_dims} does not divide by num_heads={num_heads}"
             )
         self.decoders: Any = nn.ModuleList(
-            LevelDecoder(width, embed_dims, depth, num_heads, mlp_ratio, out, norm_cfg)
+            self.decoder_type(
+                width, embed_dims, depth, num_heads, mlp_ratio, out, norm_cfg
+            )
             for width, out in zip(self.in_dims, self.out_dims, strict=True)
         )
         # Fixed and shared by all levels; in the checkpoint, as the official code.
