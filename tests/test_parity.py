@@ -14,6 +14,7 @@ from mim_plugins.parity import run_case
 CASES = [
     "deepmim/mae_pixel",
     "deepmim/mae_pixel_no_norm",
+    "deepmim/mae_pixel_hybrid",
     "deepmim/finetune_global_pool",
     "deepmim/finetune_cls_token",
 ]

@@ -6,10 +6,11 @@ from .heads import ReconstructionHead
 from .masking import PatchMask, RandomPatchMask
 from .necks import MIMDecoder
 from .selfsup import DeepMIM, MaskedImageModel
-from .targets import PixelTarget
+from .targets import HybridTarget, PixelTarget
 
 __all__ = [
     "DeepMIM",
+    "HybridTarget",
     "MIMDataPreprocessor",
     "MIMDecoder",
     "MIMVisionTransformer",

@@ -15,6 +15,7 @@ from mim_plugins.models.masking import PatchMask
 MASKED_ONLY = {
     "pred": "predictions of visible patches and the class row never reach the loss",
     "target": "targets of visible patches never reach the loss",
+    "teacher_pred": "a teacher predicts only the patches that it is asked for",
 }
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
@@ -15,6 +18,12 @@ from .compare import MASKED_ONLY, MaskedRows
 # Blocks 6, 8 and 10, counted from one, are hard-coded in the official encoder.
 OFFICIAL_TAPS = (5, 7, 9)
 
+# Shares of the true pixels at the four levels of the hybrid targets (the paper's).
+OFFICIAL_ALPHA = (0, 1 / 3, 2 / 3, 1)
+
+# Normalisation of the images, in pixel values; official constants, in no case.json.
+IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+
 Produced = dict[str, Tensor | MaskedRows]
 
 
@@ -26,7 +35,7 @@ def run(case: GoldenCase) -> Produced:
     """
     if "global_pool" in case.config["model"]:
         return run_classifier(case)
-    if "decoder_pred_out" in case.config["model"] and "target" in case.outputs:
+    if "decoder_pred_out" in case.config["model"]:
         return run_pretraining(case)
     raise NotImplementedError(
         f"DeepMIM variant {case.config.get('variant')!r} is not built yet"
@@ -34,28 +43,12 @@ def run(case: GoldenCase) -> Produced:
 
 
 def run_pretraining(case: GoldenCase) -> Produced:
-    """Pre-training on pixels: masks, latents, predictions, losses, gradients."""
-    args = case.config["model"]
+    """Pre-training: masks, latents, targets, predictions, losses, gradients."""
+    hybrid = "teacher_pred" in case.outputs
     model = MODELS.build(
         dict(
-            type="DeepMIM",
-            data_preprocessor=dict(
-                mean=[0.0] * args["in_chans"], std=[1.0] * args["in_chans"]
-            ),
-            mask_sampler=dict(
-                type="RandomPatchMask", mask_ratio=case.config["mask_ratio"]
-            ),
-            backbone=dict(
-                type="MIMVisionTransformer", taps=OFFICIAL_TAPS, **encoder_args(args)
-            ),
-            neck=dict(
-                type="MIMDecoder",
-                embed_dims=args["decoder_embed_dim"],
-                depth=args["decoder_depth"],
-                num_heads=args["decoder_num_heads"],
-                mlp_ratio=args["mlp_ratio"],
-            ),
-            target_generator=dict(type="PixelTarget", norm_pix=args["norm_pix_loss"]),
+            **model_config(case, OFFICIAL_TAPS),
+            target_generator=hybrid_target(case) if hybrid else pixel_target(case),
             head=dict(type="ReconstructionHead", criterion="L2"),
         )
     )
@@ -72,19 +65,64 @@ def run_pretraining(case: GoldenCase) -> Produced:
     losses = model.head.loss(predictions, targets)
     total = sum(losses.values())
     total.backward()
+    masked: dict[str, Tensor] = {
+        f"pred{k}": prediction for k, prediction in enumerate(predictions, 1)
+    }
+    if hybrid:
+        masked |= {f"target{k}": t.values for k, t in enumerate(targets, 1)}
+        masked["teacher_pred"] = model.target_generator.predict(images, mask)
+    else:
+        masked["target"] = targets[0].values
     return {
         "mask": mask.mask,
         "ids_restore": mask.ids_restore,
-        "target": MaskedRows(targets[0].values, mask, MASKED_ONLY["target"]),
         "loss": total,
         **{f"latent{k}": latent for k, latent in enumerate(latents, 1)},
         **{
-            f"pred{k}": MaskedRows(prediction, mask, MASKED_ONLY["pred"])
-            for k, prediction in enumerate(predictions, 1)
+            name: MaskedRows(values, mask, MASKED_ONLY[name.strip("1234")])
+            for name, values in masked.items()
         },
         **{f"loss{k}": loss for k, loss in enumerate(losses.values(), 1)},
         **gradients(model, rules),
     }
+
+
+def model_config(case: GoldenCase, taps: tuple[int, ...]) -> dict:
+    """The model of a case without its target and head."""
+    args = case.config["model"]
+    return dict(
+        type="DeepMIM",
+        data_preprocessor=IMAGENET,
+        mask_sampler=dict(type="RandomPatchMask", mask_ratio=case.config["mask_ratio"]),
+        backbone=dict(type="MIMVisionTransformer", taps=taps, **encoder_args(args)),
+        neck=dict(
+            type="MIMDecoder",
+            embed_dims=args["decoder_embed_dim"],
+            depth=args["decoder_depth"],
+            num_heads=args["decoder_num_heads"],
+            mlp_ratio=args["mlp_ratio"],
+        ),
+    )
+
+
+def pixel_target(case: GoldenCase) -> dict:
+    """The target of MAE and of DeepMIM on pixels."""
+    return dict(type="PixelTarget", norm_pix=case.config["model"]["norm_pix_loss"])
+
+
+def hybrid_target(case: GoldenCase) -> dict:
+    """Pixels mixed with a frozen MAE of the same arguments."""
+    teacher: dict[str, Any] = dict(
+        **model_config(case, taps=()),
+        target_generator=pixel_target(case),
+        head=dict(type="ReconstructionHead", criterion="L2"),
+    )
+    return dict(
+        type="HybridTarget",
+        alpha=OFFICIAL_ALPHA,
+        teacher=teacher,
+        checkpoint=Path(case.name) / "teacher.safetensors",
+    )
 
 
 def run_classifier(case: GoldenCase) -> Produced:

@@ -107,7 +107,12 @@ def test_patch_mean__unmasked_normed_patch_tokens(build):
     [
         (dict(backbone=dict(in_channels=1)), "mean and std for 3 channels"),
         (dict(head=dict(weights=[1.0])), "1 loss weights for 3 levels"),
-        (dict(neck=dict(in_dims=[24, 24])), "has 3 levels, the neck decodes 2"),
+        (dict(head=dict(criterion=["L1", "L2"])), "2 criteria for 3 levels"),
+        (
+            dict(neck=dict(out_dims=7)),
+            "predicts 7 values per patch, its target has 192",
+        ),
+        (dict(neck=dict(in_dims=[24, 24])), "3 entries for 2 levels"),
         (dict(mask_sampler=dict(mask_ratio=0.99)), "keeps none of 16"),
         (dict(head=dict(criterion="L3")), "unknown criterion"),
         (dict(backbone=dict(taps=(7,))), "out of range"),
@@ -168,3 +173,32 @@ def test_checkpoint__loads_into_mmpretrain_classifier(
     load_checkpoint(classifier, path)
     for key in needed & given:
         assert torch.equal(classifier.state_dict()[key], source.state_dict()[key])
+
+
+def test_targets__one_for_all_equals_a_list_that_names_it_everywhere():
+    pixels = dict(type="PixelTarget", norm_pix=True)
+    once = MODELS.build(tiny_model())
+    each = MODELS.build(tiny_model() | dict(target_generator=[pixels] * 3))
+    each.load_state_dict(once.state_dict())
+    # Named three times, built once.
+    assert len(each.target_generator.targets) == 1
+    images, seeds = torch.randn(2, 3, 32, 32), dict(seed=torch.arange(2))
+    assert once.loss(images, seeds) == each.loss(images, seeds)
+
+
+def test_targets__a_level_of_its_own_with_a_criterion_of_its_own():
+    pixels = [dict(type="PixelTarget", norm_pix=n) for n in (True, False, True)]
+    cfg = tiny_model(head=dict(criterion=["cosine", "L1", "L2"]))
+    model = MODELS.build(cfg | dict(target_generator=pixels))
+    images, seeds = torch.randn(2, 3, 32, 32), dict(seed=torch.arange(2))
+    mask = model.draw_mask(images, seeds)
+    predictions = model.neck(model.backbone(images, mask), mask)
+    normed, raw, _ = [t.values for t in model.target_generator(images, mask)]
+    losses = model.loss(images, seeds)
+    unit = torch.nn.functional.normalize
+    cosine = (unit(predictions[0], dim=-1) * unit(normed, dim=-1)).sum(-1)
+    torch.testing.assert_close(losses["loss_0"], (2 - 2 * cosine).mean())
+    torch.testing.assert_close(losses["loss_1"], (predictions[1] - raw).abs().mean())
+    torch.testing.assert_close(
+        losses["loss_2"], (predictions[2] - normed).square().mean()
+    )

@@ -54,7 +54,10 @@ class MaskedImageModel(BaseSelfSupervisor):
             )
         backbone = _build(backbone)
         generator = _build_targets(target_generator)
-        targets = generator.prepare(_image_spec(backbone, data_preprocessor))
+        targets = _one_per_level(
+            generator.prepare(_image_spec(backbone, data_preprocessor)),
+            self.num_predictions(backbone),
+        )
         if not isinstance(neck, nn.Module):
             neck = {**self.neck_defaults(backbone, targets), **neck}
         super().__init__(
@@ -71,13 +74,17 @@ class MaskedImageModel(BaseSelfSupervisor):
         self._check_targets(targets)
 
     @staticmethod
+    def num_predictions(backbone: Any) -> int:
+        """Number of predictions that are compared with a target: one per level."""
+        return backbone.num_levels
+
+    @staticmethod
     def neck_defaults(backbone: Any, targets: Sequence[LevelSpec]) -> dict:
         """Arguments of the neck that follow from the encoder and the targets."""
-        widths = [target.width for target in targets]
         return {
             "grid": backbone.grid,
             "in_dims": backbone.level_dims,
-            "out_dims": widths[0] if len(widths) == 1 else widths,
+            "out_dims": [target.width for target in targets],
         }
 
     def loss(
@@ -203,14 +210,6 @@ class MaskedImageModel(BaseSelfSupervisor):
         Raises:
             ValueError: Naming the level, and what to change.
         """
-        num_levels = self.neck.num_levels
-        if len(targets) not in (1, num_levels):
-            raise ValueError(
-                f"target_generator has {len(targets)} levels, the model {num_levels}: "
-                "give one target for all levels, or one per level, shallow to deep"
-            )
-        if len(targets) == 1:
-            targets = [targets[0]] * num_levels
         for level, (target, width) in enumerate(
             zip(targets, self.neck.out_dims, strict=True)
         ):
@@ -242,6 +241,23 @@ def _build_targets(targets: dict | nn.Module | Sequence) -> Any:
         first = list(targets).index(target)
         built.append(built[first] if first < index else _build(target))
     return LevelTargets(built)
+
+
+def _one_per_level(targets: list[LevelSpec], num_levels: int) -> list[LevelSpec]:
+    """One shape for each prediction.
+
+    Raises:
+        ValueError: If the targets are for another number of levels.
+    """
+    if len(targets) == 1:
+        return targets * num_levels
+    if len(targets) != num_levels:
+        raise ValueError(
+            f"target_generator makes targets for {len(targets)} levels, the model has "
+            f"{num_levels}: give one value (target, alpha, cell_size) for all levels, "
+            "or one per level, shallow to deep"
+        )
+    return targets
 
 
 def _image_spec(backbone: Any, data_preprocessor: Any) -> ImageSpec:

@@ -1,0 +1,161 @@
+"""Targets between the true pixels and what a frozen MAE makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import MMLogger
+from mmpretrain.registry import MODELS
+from torch import Tensor
+
+from mim_plugins.checkpoints import convert_official
+from mim_plugins.checkpoints.loading import read_state_dict
+
+from ..masking import PatchMask
+from .base import ImageSpec, LevelSpec, LevelTarget, Target
+from .teacher import FrozenTeacher
+
+
+@MODELS.register_module()
+class HybridTarget(Target):
+    """A mix of the true patch and its reconstruction by a frozen masked autoencoder.
+
+    Level m is compared with ``alpha_m * x + (1 - alpha_m) * x_hat``: shallow levels
+    get the teacher's blurred reconstruction ``x_hat``, which is easier to match, deep
+    ones the true patch ``x`` (DeepMIM, https://arxiv.org/abs/2303.08817, hybrid
+    targets). The teacher sees the same visible patches as the student, and both x and
+    x_hat are in the space the teacher predicts in, patches normalised if it was
+    trained so. With ``alpha=0`` the target is the teacher's prediction alone.
+
+    Args:
+        alpha: Share of the true patch, from 0 to 1: one per level, shallow to deep,
+            or one for all. The paper's for four levels is ``(0, 1/3, 2/3, 1)``.
+        teacher: Config of the model the teacher was trained as, such as that of
+            ``configs/mae/vitb_1600e.py``.
+        checkpoint: Its weights with decoder: a checkpoint of this package, or of
+            facebookresearch/mae or DeepMIM.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If an ``alpha`` lies outside [0, 1], or the checkpoint does not
+            fit the teacher.
+    """
+
+    def __init__(
+        self, alpha: float | Sequence[float], teacher: dict, checkpoint: str | Path
+    ) -> None:
+        super().__init__()
+        self.alphas = [alpha] if isinstance(alpha, int | float) else list(alpha)
+        for value in self.alphas:
+            if not 0 <= value <= 1:
+                raise ValueError(
+                    "alpha, the share of the true patch, lies between 0 (the "
+                    f"teacher's prediction) and 1 (pixels); got {value}"
+                )
+        network: Any = MODELS.build(teacher)
+        load_teacher(network, checkpoint)
+        self.teacher = FrozenTeacher(network)
+
+    def prepare(self, images: ImageSpec) -> list[LevelSpec]:
+        """As wide as the teacher's prediction.
+
+        Raises:
+            ValueError: If the teacher is built for other patches, or images
+                normalised otherwise.
+        """
+        network: Any = self.teacher.network
+        if network.backbone.mask_patch_size != images.patch_size:
+            raise ValueError(
+                f"the teacher has patches of {network.backbone.mask_patch_size} pixels,"
+                f" the student of {images.patch_size}: they must see the same patches; "
+                "give a teacher of the student's patch_size"
+            )
+        if network.backbone.in_channels != images.channels:
+            raise ValueError(
+                f"the teacher takes {network.backbone.in_channels} image channels, the "
+                f"student {images.channels}"
+            )
+        for name in ("mean", "std"):
+            theirs = getattr(network.data_preprocessor, name)
+            ours = getattr(images, name)
+            if not _same(theirs, ours):
+                raise ValueError(
+                    f"the teacher's data_preprocessor has {name}="
+                    f"{_values(theirs)}, the student's {_values(ours)}: both get the "
+                    "same normalised images, so give them the same data_preprocessor"
+                )
+        spec = network.target_generator.prepare(images)[-1]
+        return [spec] * len(self.alphas)
+
+    @torch.no_grad()
+    def forward(self, inputs: Tensor, mask: PatchMask) -> list[LevelTarget]:
+        """Mixes the removed patches, (N, L_mask, width) per level."""
+        predicted = self.predict(inputs, mask)
+        network: Any = self.teacher.network
+        true = network.target_generator(inputs, mask)[-1].values
+        return [LevelTarget(torch.lerp(predicted, true, a)) for a in self.alphas]
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor, mask: PatchMask) -> Tensor:
+        """What the teacher makes of the removed patches, (N, L_mask, width)."""
+        network: Any = self.teacher.network
+        return network.neck(network.backbone(inputs, mask), mask)[-1].float()
+
+    def denormalise(
+        self, predictions: Sequence[Tensor], patches: Tensor
+    ) -> list[Tensor | None]:
+        """As the teacher's own targets."""
+        network: Any = self.teacher.network
+        return network.target_generator.denormalise(predictions, patches)
+
+
+def load_teacher(network: Any, checkpoint: str | Path) -> None:
+    """Loads every parameter of a teacher, official layouts included.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a parameter is missing, left over or of another shape.
+    """
+    state = read_state_dict(checkpoint)
+    if not any(key.startswith("backbone.") for key in state):
+        state = convert_official(state)
+    own = network.state_dict()
+    problems = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "of another shape": sorted(
+            f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in own.keys() & state.keys()
+            if own[key].shape != state[key].shape
+        ),
+    }
+    if any(problems.values()):
+        told = "; ".join(
+            f"{len(keys)} {what}: {', '.join(keys[:5])}" + (" ..." if keys[5:] else "")
+            for what, keys in problems.items()
+            if keys
+        )
+        raise ValueError(
+            f"{checkpoint} does not hold the teacher's weights, encoder and decoder "
+            f"({told}): give the pre-training checkpoint of the model that `teacher` "
+            "describes"
+        )
+    network.load_state_dict(state)
+    MMLogger.get_current_instance().info(
+        f"Teacher {type(network).__name__}: all {len(own)} tensors of {checkpoint} "
+        "loaded"
+    )
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    # Values cannot be read from a model that is only being laid out.
+    return a.is_meta or b.is_meta or (a.numel() == b.numel() and torch.equal(a, b))
+
+
+def _values(tensor: Tensor | None) -> list | None:
+    return None if tensor is None else tensor.flatten().tolist()

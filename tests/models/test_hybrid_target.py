@@ -1,0 +1,118 @@
+"""Hybrid targets: the mix, the frozen teacher, and what does not fit."""
+
+import copy
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from safetensors.torch import save_file
+from samples import tiny_model
+
+from mim_plugins.checkpoints.deepmim import pretrain_rules
+from mim_plugins.models import PatchMask
+
+
+@pytest.fixture
+def teacher(build, tmp_path):
+    """A tiny MAE and the file of its weights."""
+    model = build(taps=())
+    path = tmp_path / "teacher.pth"
+    torch.save({"state_dict": model.state_dict()}, path)
+    return model, path
+
+
+def student(path, alpha=(0, 0.5, 1), teacher_changes=None, **changes) -> dict:
+    target = dict(
+        type="HybridTarget",
+        alpha=alpha,
+        teacher=tiny_model(taps=(), **(teacher_changes or {})),
+        checkpoint=str(path),
+    )
+    return tiny_model(**changes) | dict(target_generator=target)
+
+
+def test_forward__mixes_pixels_and_the_teacher_on_the_same_mask(teacher):
+    mae, path = teacher
+    model = MODELS.build(student(path))
+    images = torch.randn(2, 3, 32, 32)
+    mask = PatchMask.from_noise(torch.rand(2, 16), 0.75, (4, 4))
+    with torch.no_grad():
+        predicted = mae.neck(mae.backbone(images, mask), mask)[0]
+    true = mae.target_generator(images, mask)[0].values
+    targets = [t.values for t in model.target_generator(images, mask)]
+    torch.testing.assert_close(targets[0], predicted)
+    torch.testing.assert_close(targets[1], (predicted + true) / 2)
+    assert torch.equal(targets[2], true)
+    assert not any(t.requires_grad for t in targets)
+    shown = model.reconstruct(images, mask)["levels"]
+    assert [level.shape for level in shown] == [images.shape] * 3
+
+
+def test_teacher__is_no_part_of_the_model(teacher, build):
+    _, path = teacher
+    model = MODELS.build(student(path))
+    model.init_weights()
+    model.train()
+    plain = build()
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    names = [name for name, _ in model.named_parameters()]
+    assert names == [name for name, _ in plain.named_parameters()]
+    network = model.target_generator.teacher.network
+    assert not network.training
+    assert not any(p.requires_grad for p in network.parameters())
+    # Loaded, and left alone by init_weights.
+    assert torch.equal(
+        network.backbone.cls_token, teacher[0].state_dict()["backbone.cls_token"]
+    )
+    sum(model.loss(torch.randn(2, 3, 32, 32)).values()).backward()
+    assert all(p.grad is None for p in network.parameters())
+
+
+def test_teacher__follows_the_device_and_is_shared_by_copies(teacher):
+    model = MODELS.build(student(teacher[1]))
+    network = model.target_generator.teacher.network
+    assert copy.deepcopy(model).target_generator.teacher.network is network
+    model.to(torch.float64)
+    assert network.backbone.cls_token.dtype == torch.float64
+    model.to("meta")
+    assert network.backbone.cls_token.is_meta
+
+
+def test_checkpoint__official_layout_is_converted(teacher, tmp_path):
+    mae, _ = teacher
+    official = pretrain_rules(None).convert(mae.state_dict(), to="official")
+    save_file(official, tmp_path / "mae.safetensors")
+    model = MODELS.build(student(tmp_path / "mae.safetensors"))
+    network = model.target_generator.teacher.network
+    for key, value in mae.state_dict().items():
+        assert torch.equal(network.state_dict()[key], value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(alpha=(0, 1)), "targets for 2 levels, the model has 3: give one value"),
+        (dict(alpha=(0, 0.5, 1.5)), "lies between 0 .* and 1 .*; got 1.5"),
+        (dict(path="nowhere.pth"), "no checkpoint file nowhere.pth"),
+        (
+            dict(teacher_changes=dict(neck=dict(depth=3))),
+            "does not hold the teacher's weights.*missing: neck.decoders.0.decoder_bl",
+        ),
+        (
+            dict(teacher_changes=dict(neck=dict(embed_dims=8))),
+            "of another shape.*instead of",
+        ),
+        (
+            dict(backbone=dict(patch_size=16)),
+            r"patches of \(8, 8\) pixels, the student of \(16, 16\)",
+        ),
+        (
+            dict(data_preprocessor=dict(std=[127.5] * 3)),
+            "teacher's data_preprocessor has std=",
+        ),
+    ],
+)
+def test_build__what_does_not_fit_is_refused(teacher, options, message):
+    options = dict(options)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        MODELS.build(student(options.pop("path", teacher[1]), **options))
