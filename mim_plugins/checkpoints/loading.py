@@ -12,9 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# numpy 2 has renamed it.
-_NUMPY_CORE: Any = getattr(np, "_core", None) or np.core
-
 # Names under which training scripts wrap the state dict, outermost first.
 WRAPPERS = ("state_dict", "model", "module")
 
@@ -39,10 +36,11 @@ LEFTOVERS: dict[str, Any] = {
     "__builtin__.getattr": _nothing,
     "numpy.dtype": np.dtype,
     "numpy.ndarray": np.ndarray,
+    # What numpy pickles arrays and scalars with, under its module's old and new name.
     **{
-        f"numpy.{core}.multiarray.{name}": getattr(_NUMPY_CORE.multiarray, name)
+        f"numpy.{core}.multiarray.{name}": value.__reduce__()[0]
         for core in ("core", "_core")
-        for name in ("_reconstruct", "scalar")
+        for name, value in (("_reconstruct", np.zeros(0)), ("scalar", np.float64(0)))
     },
 }
 
