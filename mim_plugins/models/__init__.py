@@ -2,21 +2,24 @@
 
 from .backbones import MIMVisionTransformer
 from .data_preprocessor import MIMDataPreprocessor
-from .heads import ReconstructionHead
+from .heads import ReconstructionHead, ResidualPairHead
 from .masking import PatchMask, RandomPatchMask
-from .necks import MIMDecoder
-from .selfsup import DeepMIM, MaskedImageModel
+from .necks import MIMDecoder, MIRLDecoder
+from .selfsup import MIRL, DeepMIM, MaskedImageModel
 from .targets import HybridTarget, PixelTarget
 
 __all__ = [
+    "MIRL",
     "DeepMIM",
     "HybridTarget",
     "MIMDataPreprocessor",
     "MIMDecoder",
+    "MIRLDecoder",
     "MIMVisionTransformer",
     "MaskedImageModel",
     "PatchMask",
     "PixelTarget",
     "RandomPatchMask",
     "ReconstructionHead",
+    "ResidualPairHead",
 ]

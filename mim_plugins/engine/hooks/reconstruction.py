@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class ReconstructionHook(PeriodicHook):
     """Draws what the model reconstructs of a few images, always the same ones.
 
-    Every ``interval`` epochs and at the end a table (original, masked image,
-    prediction per level, last prediction with the visible patches pasted in) is
+    Every ``interval`` epochs and at the end a table (original, masked image, the
+    model's picture per level, the last one with the visible patches pasted in) is
     written to ``work_dir/reconstructions/epoch_005.png`` and to the visualizer
     backends. Images and masks stay the same throughout a run and after a restart, so
     the pictures can be compared. Levels that predict no pixels are left out.
@@ -109,10 +109,9 @@ class ReconstructionHook(PeriodicHook):
         with preserved_draws(self.seed), runner.optim_wrapper.optim_context(model):
             result = model.reconstruct(inputs, mask=self._mask)
         self._mask = mask = result["mask"]
-        names = _level_names(model, len(result["levels"]))
         levels = {
             name: level
-            for name, level in zip(names, result["levels"], strict=True)
+            for name, level in zip(model.level_names, result["levels"], strict=True)
             if level is not None
         }
         if not levels:
@@ -147,18 +146,6 @@ def _normalisation(preprocessor: nn.Module, inputs: Tensor) -> tuple[Tensor, Ten
             value = torch.full((channels,), default)
         values.append(torch.as_tensor(value, device=inputs.device).float())
     return values[0], values[1]
-
-
-def _level_names(model: MaskedImageModel, count: int) -> list[str]:
-    """Name the levels after the encoder blocks they are tapped from, from 1 on."""
-    if count == 1:
-        return ["prediction"]
-    backbone = getattr(model, "backbone", None)
-    taps = list(getattr(backbone, "taps", ()))
-    layers = getattr(backbone, "layers", None)
-    if layers is not None and len(taps) == count - 1:
-        return [f"block {block + 1}" for block in [*taps, len(layers) - 1]]
-    return [f"level {level}" for level in range(count)]
 
 
 def _write_png(path: Path, picture: np.ndarray) -> None:

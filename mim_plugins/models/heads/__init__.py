@@ -1,5 +1,6 @@
 """Losses over levels."""
 
 from .reconstruction import ReconstructionHead
+from .residual import ResidualPairHead
 
-__all__ = ["ReconstructionHead"]
+__all__ = ["ReconstructionHead", "ResidualPairHead"]

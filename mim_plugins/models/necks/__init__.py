@@ -1,5 +1,6 @@
 """Decoders of pre-training."""
 
 from .decoder import MIMDecoder
+from .mirl import MIRLDecoder
 
-__all__ = ["MIMDecoder"]
+__all__ = ["MIMDecoder", "MIRLDecoder"]

@@ -2,5 +2,6 @@
 
 from .base import MaskedImageModel
 from .deepmim import DeepMIM
+from .mirl import MIRL
 
-__all__ = ["DeepMIM", "MaskedImageModel"]
+__all__ = ["MIRL", "DeepMIM", "MaskedImageModel"]

@@ -140,8 +140,8 @@ class MaskedImageModel(BaseSelfSupervisor):
 
         Returns:
             ``mask``: the ``PatchMask`` used; ``levels``: one image batch (N, C, H, W)
-            per level, shallow to deep, in the space of ``inputs``; None for a level
-            that predicts something other than pixels.
+            per name in :attr:`level_names`, in the space of ``inputs``; None where
+            something other than pixels is predicted.
         """
         if mask is None:
             mask = self.draw_mask(inputs)
@@ -149,16 +149,42 @@ class MaskedImageModel(BaseSelfSupervisor):
             grid = self.backbone.image_grid(inputs)
             mask = PatchMask.from_mask(mask, grid, inputs.device)
         predictions = self.neck(self.backbone(inputs, mask), mask, masked_only=False)
+        return {"mask": mask, "levels": self.pictures(predictions, inputs, mask)}
+
+    def pictures(
+        self, predictions: Sequence[Tensor], inputs: Tensor, mask: PatchMask
+    ) -> list[Tensor | None]:
+        """Turns predictions of every patch into images, as :attr:`level_names` says.
+
+        Args:
+            predictions: One (N, L, D) per level, raster order.
+            inputs: The images they were made of, (N, C, H, W).
+            mask: The mask.
+
+        Returns:
+            One (N, C, H, W) per level; None where no pixels are predicted.
+        """
         levels = self.target_generator.denormalise(
             [prediction.float() for prediction in predictions],
             patchify(inputs, mask.grid).float(),
         )
         patch_size = self.backbone.mask_patch_size
-        levels = [
+        return [
             level if level is None else unpatchify(level, mask.grid, patch_size)
             for level in levels
         ]
-        return {"mask": mask, "levels": levels}
+
+    @property
+    def level_names(self) -> list[str]:
+        """Captions of the pictures of :meth:`reconstruct`: encoder blocks, from 1."""
+        count = self.num_predictions(self.backbone)
+        if count == 1:
+            return ["prediction"]
+        taps = getattr(self.backbone, "taps", ())
+        if len(taps) == count - 1:
+            blocks = [*taps, self.backbone.num_layers - 1]
+            return [f"block {block + 1}" for block in blocks]
+        return [f"level {level}" for level in range(count)]
 
     def patch_mean(self, inputs: Tensor) -> Tensor:
         """Mean of the last block's normed patch tokens, unmasked: (N, C)."""
@@ -194,7 +220,7 @@ class MaskedImageModel(BaseSelfSupervisor):
                 "backbone.out_type='avg_featmap' adds a norm that pre-training never "
                 "trains: leave out_type out here and set it for fine-tuning"
             )
-        self.head.check_levels(levels)
+        self.head.check_levels(self.num_predictions(self.backbone))
         mean = getattr(self.data_preprocessor, "mean", None)
         channels = self.backbone.in_channels
         if mean is not None and mean.numel() not in (1, channels):

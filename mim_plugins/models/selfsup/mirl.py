@@ -1,0 +1,93 @@
+"""MIRL: segments of a deep encoder that predict the image and its residual."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from ..backbones.vit import is_pretrained
+from ..heads.residual import pair_up
+from ..masking import PatchMask
+from ..necks.mirl import count_pairs
+from .base import MaskedImageModel
+
+
+@MODELS.register_module()
+class MIRL(MaskedImageModel):
+    """Masked image residual learning for deep Vision Transformers.
+
+    The encoder's blocks are split into an even number of segments, each with a
+    decoder of its own. A shallow decoder predicts the main part of the image; the
+    deep decoder that mirrors it predicts the residual; their sum is compared with the
+    target. What the paper adds to the shared machine is said by the config:
+    ``backbone.taps`` names the last block of every segment but the last one,
+    ``backbone.tap_embedding=True`` adds the low feature, the neck is a
+    ``MIRLDecoder`` and the head a ``ResidualPairHead``. A list of targets has one
+    entry per pair.
+
+    References:
+        - Masked Image Residual Learning for Scaling Deeper Vision Transformers, 2023,
+          https://arxiv.org/abs/2309.14136, section 3
+
+    Raises:
+        ValueError: If the segments cannot be paired, or the low feature is missing.
+    """
+
+    @staticmethod
+    def num_predictions(backbone: Any) -> int:
+        """Number of pairs.
+
+        Raises:
+            ValueError: If the encoder's segments cannot be paired.
+        """
+        if not getattr(backbone, "tap_embedding", False):
+            raise ValueError(
+                "MIRL's decoders attend to the embedding before the first block: set "
+                "backbone.tap_embedding=True"
+            )
+        if backbone.num_layers - 1 in backbone.taps:
+            raise ValueError(
+                f"the segment ends {[*backbone.taps, backbone.num_layers - 1]} do not "
+                "increase: leave the last block out of backbone.taps, it ends the last "
+                "segment by itself"
+            )
+        return count_pairs(len(backbone.taps) + 1)
+
+    @property
+    def level_names(self) -> list[str]:
+        """Captions of the pictures: main part, residual and sum of every pair."""
+        count = 2 * self.num_predictions(self.backbone)
+        pairs = [(g + 1, count - g) for g in range(count // 2)]
+        return [
+            name
+            for main, rest in pairs
+            for name in (f"main {main}", f"residual {rest}", f"sum {main}+{rest}")
+        ]
+
+    def pictures(
+        self, predictions: Sequence[Tensor], inputs: Tensor, mask: PatchMask
+    ) -> list[Tensor | None]:
+        """Main part, residual and sum of every pair; see the base class.
+
+        A residual is a difference of images, shown around the mean colour, which is 0
+        in the space of normalised inputs.
+        """
+        pairs = pair_up(predictions)
+        mains = super().pictures([main for main, _ in pairs], inputs, mask)
+        sums = super().pictures([main + rest for main, rest in pairs], inputs, mask)
+        pictures: list[Tensor | None] = []
+        for main, total in zip(mains, sums, strict=True):
+            residual = None if main is None or total is None else total - main
+            pictures += [main, residual, total]
+        return pictures
+
+    def init_weights(self) -> None:
+        """Initialises as the official code, unless weights were loaded."""
+        super().init_weights()
+        if is_pretrained(self.init_cfg) or is_pretrained(self.backbone.init_cfg):
+            return
+        # MIRL's patch embedding starts without a bias, MAE's with the convolution's.
+        nn.init.zeros_(self.backbone.patch_embed.projection.bias)
