@@ -17,6 +17,7 @@ CASES = [
     "deepmim/mae_pixel_hybrid",
     "deepmim/finetune_global_pool",
     "deepmim/finetune_cls_token",
+    "localmim/hog_target",
 ]
 
 

@@ -6,11 +6,12 @@ from .heads import ReconstructionHead, ResidualPairHead
 from .masking import PatchMask, RandomPatchMask
 from .necks import MIMDecoder, MIRLDecoder
 from .selfsup import MIRL, DeepMIM, MaskedImageModel
-from .targets import HybridTarget, PixelTarget
+from .targets import HOGTarget, HybridTarget, PixelTarget
 
 __all__ = [
     "MIRL",
     "DeepMIM",
+    "HOGTarget",
     "HybridTarget",
     "MIMDataPreprocessor",
     "MIMDecoder",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from . import deepmim
+from . import deepmim, localmim
 from .case import GoldenCase
 from .compare import Report
 
-RUNNERS: dict[str, Callable] = {"deepmim": deepmim.run}
+RUNNERS: dict[str, Callable] = {"deepmim": deepmim.run, "localmim": localmim.run}
 
 
 def run_case(folder: str | Path, tol: float = 1e-5) -> Report:

@@ -1,0 +1,108 @@
+"""Square cells that divide the patches of a mask, or pool several of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from torch import Tensor
+
+from ..masking import PatchMask
+from .base import ImageSpec, LevelTarget
+
+
+def check_cell_size(cell_size: int | Sequence[int]) -> list[int]:
+    """Validates cell sizes and returns them as a list with one entry per level.
+
+    Raises:
+        ValueError: If a size is not a positive whole number of pixels.
+    """
+    sizes = list(cell_size) if isinstance(cell_size, Sequence) else [cell_size]
+    if not sizes:
+        raise ValueError("cell_size is an empty list: give one cell size per level")
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(
+                f"a cell size is a whole number of pixels from 1 on, got {size!r}"
+            )
+    return sizes
+
+
+def cell_scale(cell_size: int, images: ImageSpec) -> float:
+    """Cells per patch and axis; checks that they fit the images of an encoder.
+
+    Args:
+        cell_size: Side of a cell in pixels.
+        images: What the encoder is built for.
+
+    Raises:
+        ValueError: If cells neither divide a patch nor pool whole patches of the
+            grid, naming the sizes that do.
+    """
+    rows, cols = images.grid
+    side, width = images.patch_size
+    if side != width:
+        raise ValueError(
+            f"square cells need square patches, got patches of {images.patch_size}"
+        )
+    if side % cell_size and cell_size % side:
+        raise ValueError(
+            f"cells of {cell_size} pixels neither divide patches of {side} pixels nor "
+            f"pool whole ones; cell sizes that fit: {_fitting(images)}"
+        )
+    pooled = max(cell_size // side, 1)
+    if rows % pooled or cols % pooled:
+        raise ValueError(
+            f"cells of {cell_size} pixels pool {pooled}x{pooled} patches, which do not "
+            f"divide the {rows}x{cols} grid of patches: choose an image size that is "
+            f"a multiple of {cell_size} pixels, or one of the cell sizes that fit: "
+            f"{_fitting(images)}"
+        )
+    return side / cell_size
+
+
+def cell_size_of(scale: float, patch_size: tuple[int, int]) -> int:
+    """The cell size that gives a number of cells per patch and axis.
+
+    The rule behind LocalMIM's cells of 4, 8, 16 and 32 pixels on patches of 16.
+
+    Raises:
+        ValueError: If patches are not square, or the cell would be no whole number of
+            pixels.
+    """
+    side, width = patch_size
+    # Exact: 16 / 0.1 is not 160 in binary fractions.
+    cell = Fraction(side) / Fraction(str(scale)) if scale > 0 else Fraction(0)
+    if side != width or cell < 1 or cell.denominator != 1:
+        raise ValueError(
+            f"{scale} cells per axis of a {side}x{width} patch are not squares of "
+            "whole pixels: choose another scale or patch size"
+        )
+    return int(cell)
+
+
+def masked_cells(cells: Tensor, mask: PatchMask) -> LevelTarget:
+    """Arranges the cells of whole images as the target of the removed patches.
+
+    Args:
+        cells: Values of every cell, (N, rows, cols, dims), of a grid that is as many
+            times finer or coarser than the mask's on both axes.
+        mask: The mask the encoder sees.
+    """
+    n, height, width, dims = cells.shape
+    rows, cols = mask.grid
+    if height < rows:
+        return LevelTarget(cells.flatten(1, 2), mask.at_scale(height / rows))
+    down, across = height // rows, width // cols
+    # (N, L, down * across * dims), a patch's cells row by row.
+    blocks = cells.view(n, rows, down, cols, across, dims).transpose(2, 3)
+    return LevelTarget(mask.masked(blocks.reshape(n, rows * cols, -1)))
+
+
+def _fitting(images: ImageSpec) -> list[int]:
+    """The cell sizes that divide a patch or pool whole patches of the grid."""
+    side = images.patch_size[0]
+    rows, cols = images.grid
+    finer = [cell for cell in range(1, side) if side % cell == 0]
+    pools = range(1, min(rows, cols) + 1)
+    return finer + [side * k for k in pools if rows % k == 0 and cols % k == 0]
