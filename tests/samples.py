@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from mmpretrain.registry import MODELS
+from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -52,3 +55,55 @@ def data_folder(name: str) -> Path:
     if not folder.exists():
         pytest.skip(f"sample data {name} is absent: set MIM_DATA to its parent folder")
     return folder
+
+
+def clip_state_dict(
+    width: int = 64, layers: int = 1, patch: int = 16, size: int = 224, out: int = 512
+) -> dict[str, Tensor]:
+    """Random weights of a CLIP image tower, under OpenAI's keys without ``visual.``."""
+    block = {
+        "attn.in_proj_weight": (3 * width, width),
+        "attn.in_proj_bias": (3 * width,),
+        "attn.out_proj.weight": (width, width),
+        "attn.out_proj.bias": (width,),
+        "ln_1.weight": (width,),
+        "ln_1.bias": (width,),
+        "ln_2.weight": (width,),
+        "ln_2.bias": (width,),
+        "mlp.c_fc.weight": (4 * width, width),
+        "mlp.c_fc.bias": (4 * width,),
+        "mlp.c_proj.weight": (width, 4 * width),
+        "mlp.c_proj.bias": (width,),
+    }
+    shapes: dict[str, tuple[int, ...]] = {
+        "class_embedding": (width,),
+        "positional_embedding": ((size // patch) ** 2 + 1, width),
+        "proj": (width, out),
+        "conv1.weight": (width, 3, patch, patch),
+        "ln_pre.weight": (width,),
+        "ln_pre.bias": (width,),
+        "ln_post.weight": (width,),
+        "ln_post.bias": (width,),
+    }
+    for layer in range(layers):
+        for name, shape in block.items():
+            shapes[f"transformer.resblocks.{layer}.{name}"] = shape
+    return {name: torch.randn(shape) * 0.1 for name, shape in shapes.items()}
+
+
+def stand_in_teachers(cfg: dict, folder: Path) -> None:
+    """Gives the teachers of a model's config files that fit; nobody has the real ones.
+
+    Tensors are one zero, expanded, so that a full-size file has a few kilobytes.
+    """
+    target = cfg["target_generator"]
+    if target["type"] == "CLIPTarget":
+        state = clip_state_dict()
+    elif target["type"] == "HybridTarget":
+        with torch.device("meta"):
+            state = MODELS.build(target["teacher"]).state_dict()
+        state = {k: torch.zeros(1).expand(v.shape) for k, v in state.items()}
+    else:
+        return
+    target["checkpoint"] = str(folder / "teacher.pth")
+    torch.save(state, target["checkpoint"])

@@ -1,0 +1,14 @@
+# DeepMIM on CLIP features, ViT-B/16: 2 - 2 cos to the projected patch features of a
+# frozen CLIP tower at every level.
+_base_ = "./mim_vitb.py"
+
+model = dict(
+    target_generator=dict(
+        _delete_=True,
+        type="CLIPTarget",
+        # OpenAI's ViT-B/16 as downloaded (a TorchScript archive), a state dict of it,
+        # an open_clip file, or a Hugging Face folder.
+        checkpoint="checkpoints/ViT-B-16.pt",
+    ),
+    head=dict(criterion="cosine"),
+)
