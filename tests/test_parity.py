@@ -12,6 +12,7 @@ from samples import ROOT, golden_folder
 from mim_plugins.parity import run_case
 
 CASES = [
+    "deepmim/mae_clip",
     "deepmim/mae_pixel",
     "deepmim/mae_pixel_no_norm",
     "deepmim/mae_pixel_hybrid",

@@ -6,9 +6,16 @@ from .heads import ReconstructionHead, ResidualPairHead
 from .masking import PatchMask, RandomPatchMask
 from .necks import MIMDecoder, MIRLDecoder
 from .selfsup import MIRL, DeepMIM, MaskedImageModel
-from .targets import HOGTarget, HybridTarget, PixelTarget
+from .targets import (
+    CLIPTarget,
+    HOGTarget,
+    HybridTarget,
+    PixelTarget,
+    TimmFeatureTarget,
+)
 
 __all__ = [
+    "CLIPTarget",
     "MIRL",
     "DeepMIM",
     "HOGTarget",
@@ -23,4 +30,5 @@ __all__ = [
     "RandomPatchMask",
     "ReconstructionHead",
     "ResidualPairHead",
+    "TimmFeatureTarget",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mim_plugins.checkpoints.deepmim import rules_for
 from mim_plugins.models.masking import PatchMask
+from mim_plugins.models.targets import CLIPTarget
 
 from .case import GoldenCase
 from .compare import MASKED_ONLY, MaskedRows
@@ -35,7 +36,7 @@ def run(case: GoldenCase) -> Produced:
     """
     if "global_pool" in case.config["model"]:
         return run_classifier(case)
-    if "decoder_pred_out" in case.config["model"]:
+    if "decoder_pred_out" in case.config["model"] or has_clip_teacher(case):
         return run_pretraining(case)
     raise NotImplementedError(
         f"DeepMIM variant {case.config.get('variant')!r} is not built yet"
@@ -44,12 +45,13 @@ def run(case: GoldenCase) -> Produced:
 
 def run_pretraining(case: GoldenCase) -> Produced:
     """Pre-training: masks, latents, targets, predictions, losses, gradients."""
-    hybrid = "teacher_pred" in case.outputs
+    hybrid, clip = "teacher_pred" in case.outputs, has_clip_teacher(case)
+    make_target = hybrid_target if hybrid else clip_target if clip else pixel_target
     model = MODELS.build(
         dict(
             **model_config(case, OFFICIAL_TAPS),
-            target_generator=hybrid_target(case) if hybrid else pixel_target(case),
-            head=dict(type="ReconstructionHead", criterion="L2"),
+            target_generator=make_target(case),
+            head=dict(type="ReconstructionHead", criterion="cosine" if clip else "L2"),
         )
     )
     rules = load_official(model, case)
@@ -60,6 +62,7 @@ def run_pretraining(case: GoldenCase) -> Produced:
         model.backbone.image_grid(images),
     )
     latents = model.backbone(images, mask)
+    teacher = watch_clip_teacher(model.target_generator, images, mask) if clip else {}
     targets = model.target_generator(images, mask)
     predictions = model.neck(latents, mask)
     losses = model.head.loss(predictions, targets)
@@ -77,6 +80,7 @@ def run_pretraining(case: GoldenCase) -> Produced:
         "mask": mask.mask,
         "ids_restore": mask.ids_restore,
         "loss": total,
+        **teacher,
         **{f"latent{k}": latent for k, latent in enumerate(latents, 1)},
         **{
             name: MaskedRows(values, mask, MASKED_ONLY[name.strip("1234")])
@@ -123,6 +127,33 @@ def hybrid_target(case: GoldenCase) -> dict:
         teacher=teacher,
         checkpoint=Path(case.name) / "teacher.safetensors",
     )
+
+
+def has_clip_teacher(case: GoldenCase) -> bool:
+    """Whether the case's target is CLIP features."""
+    return "output_dim" in case.config.get("teacher", {})
+
+
+def clip_target(case: GoldenCase) -> dict:
+    """The features of the case's own CLIP tower."""
+    return dict(
+        type="CLIPTarget",
+        checkpoint=Path(case.name) / "teacher.safetensors",
+        num_heads=case.config["teacher"]["heads"],
+    )
+
+
+def watch_clip_teacher(
+    target: CLIPTarget, images: Tensor, mask: PatchMask
+) -> dict[str, Tensor]:
+    """What goes into the tower, and its residual stream once it has run."""
+    seen = {"teacher_input": target.teacher_input(images, mask.grid)}
+    tower: Any = target.teacher.network
+    for name, index in (("teacher_block1", 0), ("teacher_last_block", -1)):
+        tower.vit.layers[index].register_forward_hook(
+            lambda _module, _inputs, output, name=name: seen.update({name: output})
+        )
+    return seen
 
 
 def run_classifier(case: GoldenCase) -> Produced:

@@ -1,12 +1,17 @@
 """What removed patches are compared with."""
 
 from .base import ImageSpec, LevelSpec, LevelTarget, LevelTargets, Target
+from .clip import CLIPTarget
+from .features import FeatureTarget
 from .hog import HOGTarget
 from .hybrid import HybridTarget
 from .pixels import PixelTarget
 from .teacher import FrozenTeacher
+from .timm_features import TimmFeatureTarget
 
 __all__ = [
+    "CLIPTarget",
+    "FeatureTarget",
     "FrozenTeacher",
     "HOGTarget",
     "HybridTarget",
@@ -16,4 +21,5 @@ __all__ = [
     "LevelTargets",
     "PixelTarget",
     "Target",
+    "TimmFeatureTarget",
 ]
