@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Race a config against other implementations: training steps or data pipelines.
+"""Race ours against other implementations: training steps, data pipelines, targets.
 
     python tools/benchmark.py step CONFIG --vs mmpretrain-mae --vs reference
     python tools/benchmark.py data CONFIG --data-root /path/to/images
+    python tools/benchmark.py hog
 
 All contenders run in turns in one process. One JSON object goes to stdout, a table to
 stderr.
@@ -64,15 +65,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("--images", type=int, default=300, help="images in a round")
     data.add_argument("--batch-size", type=int, default=32)
 
+    hog = commands.add_parser("hog", help="HOG targets, ours and mmpretrain's")
+    hog.add_argument(
+        "--cell-sizes", type=int, nargs="+", default=[4, 8, 16, 32], metavar="PIXELS"
+    )
+    hog.add_argument("--nbins", type=int, default=9)
+    hog.add_argument("--batch-size", type=int, default=64)
+    hog.add_argument("--img-size", type=int, default=224, metavar="PIXELS")
+    hog.add_argument("--device", default="cpu")
+    hog.add_argument("--threads", type=int, help="CPU threads; default on a CPU: 1")
+
     for command in (step, data):
+        command.add_argument(
+            "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE"
+        )
+    for command in (step, data, hog):
         command.add_argument(
             "--rounds",
             type=int,
             default=5,
             help="rounds to keep; one more is run first and discarded",
-        )
-        command.add_argument(
-            "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE"
         )
         command.add_argument(
             "--debug", action="store_true", help="show the traceback of input errors"
@@ -86,9 +98,14 @@ def run(args: argparse.Namespace) -> dict:
     from mmengine.logging import MMLogger
 
     import mim_plugins  # noqa: F401
-    from mim_plugins.benchmarks import render, run_data, run_step
+    from mim_plugins.benchmarks import render, run_data, run_hog, run_step
 
     MMLogger.get_current_instance().setLevel("WARNING")
+    if args.command == "hog":
+        names = ("cell_sizes", "nbins", "batch_size", "img_size", "device", "threads")
+        report = run_hog(rounds=args.rounds, **{k: getattr(args, k) for k in names})
+        print(render(report), file=sys.stderr)
+        return report
     common = {"rounds": args.rounds, "cfg_options": args.cfg_options}
     if args.command == "step":
         report = run_step(

@@ -1,7 +1,8 @@
 """Contenders, FLOP formulas and measurements of ``tools/benchmark.py``."""
 
 from .data import run_data
+from .hog import run_hog
 from .report import render
 from .step import run_step
 
-__all__ = ["render", "run_data", "run_step"]
+__all__ = ["render", "run_data", "run_hog", "run_step"]

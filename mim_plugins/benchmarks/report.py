@@ -5,7 +5,7 @@ from typing import Any
 
 
 def render(report: dict[str, Any]) -> str:
-    """Lay out a report of :func:`run_step` or :func:`run_data`.
+    """Lay out a report of :func:`run_step`, :func:`run_data` or :func:`run_hog`.
 
     Args:
         report: What the benchmark returned.
@@ -13,8 +13,9 @@ def render(report: dict[str, Any]) -> str:
     Returns:
         Several lines without a trailing line break.
     """
-    rows = _step_rows(report) if report["benchmark"] == "step" else _data_rows(report)
-    return "\n".join([*_head(report), "", *table(rows), "", *_foot(report)])
+    rows = {"step": _step_rows, "data": _data_rows, "hog": _hog_rows}
+    lines = table(rows[report["benchmark"]](report))
+    return "\n".join([*_head(report), "", *lines, "", *_foot(report)])
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -38,6 +39,13 @@ def _head(report: dict[str, Any]) -> list[str]:
             f"workers {report['workers']}, {report['clock']}"
         ]
     shape = "x".join(map(str, report["image_shape"]))
+    if report["benchmark"] == "hog":
+        return [
+            f"HOG of {report['nbins']} bins in cells of {report['cell_sizes']} pixels, "
+            f"batch {report['batch_size']} of {shape}, {report['device']}, "
+            f"{report['threads']} CPU threads, {report['clock']}",
+            f"values differ by at most {report['max_difference']:.1e}",
+        ]
     return [
         f"{report['config']}: {report['dtype']}, batch {report['batch_size']} of "
         f"{shape}, {report['device']}, {report['threads']} CPU threads, "
@@ -99,6 +107,21 @@ def _data_rows(report: dict[str, Any]) -> list[list[str]]:
                 f"{entry['images_per_s_per_core']:.4g}",
                 _ratio(report, name),
                 f"{entry['ms_per_image']['median']:.3f}",
+                f"{entry['spread']:.1%}",
+            ]
+        )
+    return rows
+
+
+def _hog_rows(report: dict[str, Any]) -> list[list[str]]:
+    rows = [["", "img/s", "ratio", "batch ms", "spread"]]
+    for name, entry in report["contenders"].items():
+        rows.append(
+            [
+                name,
+                f"{entry['images_per_s']:.4g}",
+                _ratio(report, name),
+                f"{entry['batch_s']['median'] * 1e3:.4g}",
                 f"{entry['spread']:.1%}",
             ]
         )

@@ -76,6 +76,18 @@ def test_data_prints_one_json_object_and_a_table(tmp_path, capsys):
     assert "img/s/core" in err
 
 
+def test_hog_prints_one_json_object_and_a_table(capsys):
+    sizes = ("--cell-sizes", 8, 16, "--img-size", 32, "--batch-size", 2)
+    run_main("hog", *sizes, "--rounds", 1)
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert report["times_as_fast_as"]["mmpretrain"]["median"] > 0
+    assert report["max_difference"] < 1e-6
+    assert "batch ms" in err
+    with pytest.raises(SystemExit, match="img_size=30 is not a multiple"):
+        run_main("hog", "--img-size", 30)
+
+
 def test_a_missing_config_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit, match="^error: .*none.py does not exist"):
         run_main("step", tmp_path / "none.py")
