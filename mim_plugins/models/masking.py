@@ -122,6 +122,14 @@ class PatchMask:
         """Raster index of each token in shuffled order, (N, L)."""
         return self.ids_restore.argsort(dim=1)
 
+    @cached_property
+    def ids_host(self) -> Tensor:
+        """``ids_keep`` in host memory, for encoders that plan their work there.
+
+        Reading it waits for the device, unless the mask was drawn on the host.
+        """
+        return self.ids_keep.cpu()
+
     @property
     def ids_masked(self) -> Tensor:
         """Raster index of each removed patch, in shuffled order, (N, L_mask)."""
@@ -271,6 +279,80 @@ class RandomPatchMask(nn.Module):
     def extra_repr(self) -> str:
         """Shows the mask ratio in the module's print-out."""
         return f"mask_ratio={self.mask_ratio}"
+
+
+@MODELS.register_module()
+class SharedPatchMask(RandomPatchMask):
+    """Draws one mask for all images of a batch (LocalMIM's released Swin code).
+
+    The Swin encoder packs the visible tokens of such a batch once for all its images,
+    which is what makes it fast. Each process draws its own mask, anew at each step,
+    from the seed of its first image, or from torch's generator; it is drawn on the
+    host, where the packing happens.
+
+    Note:
+        As the official code, it removes ``int(mask_ratio * L) + 1`` patches: 37 of 49
+        at 0.75.
+    """
+
+    def forward(
+        self,
+        batch_size: int,
+        grid: tuple[int, int],
+        device: torch.device | str = "cpu",
+        seeds: Tensor | None = None,
+    ) -> PatchMask:
+        """Draws a mask for the batch.
+
+        Args:
+            batch_size: Number of images N.
+            grid: Rows and columns of the patch grid.
+            device: Where the mask is needed.
+            seeds: One int64 per image, (N,), or None.
+        """
+        length = grid[0] * grid[1]
+        if seeds is None:
+            noise = torch.rand(1, length)
+        else:
+            noise = hashed_uniform(seeds[:1].cpu(), length)
+        return self.from_ranks(noise.argsort(dim=1)[0], batch_size, grid, device)
+
+    def from_ranks(
+        self,
+        ranks: Tensor,
+        batch_size: int,
+        grid: tuple[int, int],
+        device: torch.device | str = "cpu",
+    ) -> PatchMask:
+        """Removes the patches of the lowest ranks, from all images alike.
+
+        Args:
+            ranks: A permutation of the patches, (L,).
+            batch_size: Number of images N.
+            grid: Rows and columns of the patch grid.
+            device: Where the mask is needed.
+        """
+        self.count_visible(len(ranks))
+        removed = ranks <= int(self.mask_ratio * len(ranks))
+        host = PatchMask.from_mask(removed.expand(batch_size, -1), grid)
+        mask = host.to(device)
+        mask.__dict__["ids_host"] = host.ids_keep
+        return mask
+
+    def count_visible(self, num_patches: int) -> int:
+        """Number of patches that stay visible.
+
+        Raises:
+            ValueError: If none does.
+        """
+        num_keep = num_patches - int(self.mask_ratio * num_patches) - 1
+        if num_keep < 1:
+            raise ValueError(
+                f"mask_ratio={self.mask_ratio} keeps none of {num_patches} patches "
+                "when one more than that share is removed, as the official Swin code "
+                f"does: choose a ratio below {1 - 1 / num_patches:.4g}"
+            )
+        return num_keep
 
 
 def hashed_uniform(seeds: Tensor, length: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Images to patch vectors and back."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def patchify(images: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -27,3 +27,12 @@ def unpatchify(
     (rows, cols), (p, q) = grid, patch_size
     blocks = patches.reshape(n, rows, cols, p, q, dims // (p * q))
     return blocks.permute(0, 5, 1, 3, 2, 4).reshape(n, -1, rows * p, cols * q)
+
+
+def projection_weights(conv: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+    """A patch embedding as a linear layer over :func:`patchify`'s vectors.
+
+    Returns:
+        Weight (D, p*q*C) and bias (D,).
+    """
+    return conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias

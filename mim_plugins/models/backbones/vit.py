@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..attention import use_attention_dispatch
 from ..masking import PatchMask
-from ..patches import patchify
+from ..patches import patchify, projection_weights
 from ..position import sincos_position_embedding
 from ..recompute import recompute_in_backward
 
@@ -192,17 +192,12 @@ class MIMVisionTransformer(VisionTransformer):
             [self.num_extra_tokens, mask.num_patches], dim=1
         )
         patches = mask.visible(patchify(x, mask.grid))  # (N, L_vis, p*q*C)
-        tokens = F.linear(patches, *self._projection())
+        tokens = F.linear(patches, *projection_weights(self.patch_embed.projection))
         tokens = tokens + F.embedding(mask.ids_keep, patch_pos[0])
         if self.cls_token is not None:
             cls = (self.cls_token + cls_pos).expand(len(x), -1, -1)
             tokens = torch.cat([cls, tokens], dim=1)
         return self.pre_norm(self.drop_after_pos(tokens))
-
-    def _projection(self) -> tuple[Tensor, Tensor | None]:
-        """The patch embedding as a linear layer over ``patchify``'s vectors."""
-        conv = self.patch_embed.projection
-        return conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias
 
 
 def check_taps(taps: Sequence[int], num_layers: int) -> tuple[int, ...]:
