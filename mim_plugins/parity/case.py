@@ -11,7 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-FILES = ("case.json", "weights.safetensors", "inputs.npz", "outputs.npz")
+from .paddle_files import expected_arrays, paddle_files
+
+ARRAYS = ("inputs.npz", "outputs.npz")
+WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,9 @@ class GoldenCase:
     Args:
         name: Path of the folder as given.
         config: ``case.json``.
-        weights: The official state dict.
-        inputs: What the official model was fed.
-        outputs: What it computed.
+        weights: The official state dict; empty for a function without weights.
+        inputs: What the official model was fed; empty where the case is files to read.
+        outputs: What it computed, or what the files hold.
     """
 
     name: str
@@ -40,17 +43,28 @@ class GoldenCase:
             FileNotFoundError: If the folder or one of its files is missing.
         """
         path = Path(folder)
-        missing = [name for name in FILES if not (path / name).is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"{folder} is not a golden case: {', '.join(missing)} missing"
-            )
+        _require(path, "case.json")
+        config = json.loads((path / "case.json").read_text())
+        if files := paddle_files(config):
+            _require(path, *files)
+            outputs = expected_arrays(path, files)
+            return cls(str(folder), config, {}, {}, outputs)
+        has_weights = "function" not in config.get("model", {})
+        _require(path, *ARRAYS, *([WEIGHTS] if has_weights else []))
         return cls(
             name=str(folder),
-            config=json.loads((path / "case.json").read_text()),
-            weights=load_file(path / "weights.safetensors"),
+            config=config,
+            weights=load_file(path / WEIGHTS) if has_weights else {},
             inputs={k: torch.from_numpy(v) for k, v in _arrays(path / "inputs.npz")},
             outputs=dict(_arrays(path / "outputs.npz")),
+        )
+
+
+def _require(folder: Path, *names: str) -> None:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} is not a golden case: {', '.join(missing)} missing"
         )
 
 

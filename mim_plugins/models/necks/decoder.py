@@ -221,7 +221,7 @@ class MIMDecoder(BaseModule):
         Returns:
             One (N, L_mask or L, out_dims) per level.
         """
-        positions = self._shuffled_positions(mask)
+        positions = shuffled_positions(self.decoder_pos_embed, self.grid, mask)
         num_out = mask.num_masked if masked_only else mask.num_patches
         predictions = [
             decoder(latent, positions, num_out)
@@ -229,11 +229,19 @@ class MIMDecoder(BaseModule):
         ]
         return predictions if masked_only else [mask.restore(p) for p in predictions]
 
-    def _shuffled_positions(self, mask: PatchMask) -> Tensor:
-        """Position embeddings in shuffled order, class token first, (N, 1 + L, C)."""
-        table = resize_pos_embed(
-            self.decoder_pos_embed, self.grid, mask.grid, num_extra_tokens=1
-        )
-        cls, patches = table.split([1, mask.num_patches], dim=1)
-        shuffled = F.embedding(mask.ids_shuffle, patches[0])
-        return torch.cat([cls.expand(len(shuffled), -1, -1), shuffled], dim=1)
+
+def shuffled_positions(table: Tensor, grid: tuple[int, int], mask: PatchMask) -> Tensor:
+    """Position embeddings in shuffled order, class token first.
+
+    Args:
+        table: Position embedding of a grid, class token first, (1, 1 + L', C).
+        grid: Rows and columns of that grid.
+        mask: The mask, perhaps on another grid.
+
+    Returns:
+        (N, 1 + L, C).
+    """
+    table = resize_pos_embed(table, grid, mask.grid, num_extra_tokens=1)
+    cls, patches = table.split([1, mask.num_patches], dim=1)
+    shuffled = F.embedding(mask.ids_shuffle, patches[0])
+    return torch.cat([cls.expand(len(shuffled), -1, -1), shuffled], dim=1)

@@ -14,8 +14,9 @@ from torch.nn.utils import parametrizations
 from ..attention import attention, split_heads
 from ..backbones.vit import is_pretrained
 from ..masking import PatchMask
+from ..position import sincos_position_embedding
 from ..recompute import recompute_in_backward
-from .decoder import DecoderBlock, LevelDecoder, MIMDecoder
+from .decoder import DecoderBlock, LevelDecoder, MIMDecoder, shuffled_positions
 
 
 class CrossAttention(nn.Module):
@@ -89,8 +90,26 @@ class SegmentDecoder(LevelDecoder):
 
     block_type = CrossBlock
 
+    def complete(self, grid: tuple[int, int], weight_norm: bool) -> None:
+        """Adds what MIRL's decoders have and a level decoder has not.
+
+        Args:
+            grid: Rows and columns of the patch grid, for a fixed position table of
+                its own.
+            weight_norm: Whether to normalise the predictor's weight over its outputs.
+        """
+        self.grid = grid
+        width = self.decoder_embed.out_features
+        self.decoder_pos_embed = nn.Parameter(
+            sincos_position_embedding(grid, width), requires_grad=False
+        )
+        if weight_norm:
+            parametrizations.weight_norm(self.decoder_pred, dim=1)
+            magnitude, _ = weight_norm_of(self.decoder_pred)
+            magnitude.requires_grad = False
+
     def forward(  # type: ignore[override]
-        self, tokens: Tensor, memory: Tensor, positions: Tensor, num_out: int
+        self, tokens: Tensor, memory: Tensor, mask: PatchMask, num_out: int
     ) -> Tensor:
         """Predicts the last ``num_out`` tokens of the shuffled sequence.
 
@@ -98,13 +117,13 @@ class SegmentDecoder(LevelDecoder):
             tokens: The segment's latent, embedded, (N, 1 + L_vis, embed_dims).
             memory: The embedded latents of all shallower segments, token by token,
                 (M, N, embed_dims).
-            positions: Position embedding of each token in shuffled order, class
-                token first, (N, 1 + L, embed_dims).
+            mask: The mask the encoder saw.
             num_out: Number of tokens from the end to predict.
 
         Returns:
             (N, num_out, out_dims).
         """
+        positions = shuffled_positions(self.decoder_pos_embed, self.grid, mask)
         tokens = self.add_mask_tokens(tokens, positions)
         for block in self.decoder_blocks[:-1]:
             tokens = block(tokens, memory)
@@ -191,11 +210,10 @@ class MIRLDecoder(MIMDecoder):
         )
         self.low_embed = nn.Linear(low_dims, width)
         self.weight_norm = weight_norm
+        # Every decoder has a table of its own, as in the official code.
+        del self.decoder_pos_embed
         for decoder in self.decoders:
-            if weight_norm:
-                parametrizations.weight_norm(decoder.decoder_pred, dim=1)
-                magnitude, _ = weight_norm_of(decoder.decoder_pred)
-                magnitude.requires_grad = False
+            decoder.complete(self.grid, weight_norm)
             if with_cp:
                 recompute_in_backward(decoder)
 
@@ -229,14 +247,13 @@ class MIRLDecoder(MIMDecoder):
         Returns:
             One (N, L_mask or L, out_dims) per segment, shallow to deep.
         """
-        positions = self._shuffled_positions(mask)
         num_out = mask.num_masked if masked_only else mask.num_patches
         low, *embedded = self.embed(latents)
         # Token by token, so that the memory of the decoders, which grows by one
         # segment from each to the next, is always a contiguous prefix: (G * M, N, C).
         memory = torch.cat([e.transpose(0, 1) for e in (low, *embedded[:-1])])
         predictions = [
-            decoder(tokens, memory[: (g + 1) * low.shape[1]], positions, num_out)
+            decoder(tokens, memory[: (g + 1) * low.shape[1]], mask, num_out)
             for g, (decoder, tokens) in enumerate(
                 zip(self.decoders, embedded, strict=True)
             )
