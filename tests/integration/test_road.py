@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import MMLogger
-from samples import ROOT, data_folder
+from samples import ROOT, clip_state_dict, data_folder
 
 from mim_plugins.engine import train
 
 PRETRAIN = ROOT / "configs/deepmim/mae_vitb_800e.py"
+CLIP = ROOT / "configs/deepmim/mae-clip_vitb_300e.py"
 FINETUNE = ROOT / "configs/deepmim/benchmarks/mae_vitb_finetune-100e_in1k.py"
 LINEAR = ROOT / "configs/deepmim/benchmarks/mae_vitb_linear-90e_in1k.py"
 ARCH = dict(
@@ -109,6 +110,62 @@ def test_pretrain__stop_and_resume_equals_one_run(images, tmp_path):
     assert {"loss_0", "loss_1", "loss_2", "images_per_s", "lr"} <= set(logged[0])
     resumed_log = [line for line in scalars(tmp_path / "part") if "loss" in line]
     assert [x["loss"] for x in resumed_log] == [x["loss"] for x in logged]
+
+
+@pytest.fixture(scope="module")
+def clip_file(tmp_path_factory) -> str:
+    """A tiny CLIP image tower of the student's grid, 4 x 4 patches."""
+    path = tmp_path_factory.mktemp("clip") / "clip.pth"
+    torch.save(clip_state_dict(patch=8, size=32, out=20), path)
+    return str(path)
+
+
+def test_clip__checkpoints_hold_no_teacher_and_resuming_rebuilds_it(
+    images, clip_file, tmp_path
+):
+    options = SMALL | {"model.target_generator.checkpoint": clip_file}
+    two = options | {"train_cfg.max_epochs": 2}
+    whole = run(CLIP, images, tmp_path / "whole", two)
+    saved = torch.load(tmp_path / "whole/epoch_1.pth", weights_only=False)
+    assert {key.split(".")[0] for key in saved["state_dict"]} == {"backbone", "neck"}
+    trained = {id(p) for p in whole.model.parameters() if p.requires_grad}
+    groups = whole.optim_wrapper.optimizer.param_groups
+    assert {id(p) for group in groups for p in group["params"]} == trained
+
+    run(CLIP, images, tmp_path / "part", options | {"train_cfg.max_epochs": 1})
+    resumed = run(CLIP, images, tmp_path / "part", two, resume="auto")
+    for key, value in resumed.model.state_dict().items():
+        assert torch.equal(value, whole.model.state_dict()[key]), key
+    logged = [line for line in scalars(tmp_path / "whole") if "loss" in line]
+    # 2 - 2 cos of three levels, about 2 each at the start.
+    assert 4 < logged[0]["loss"] < 8 and logged[-1]["loss"] < logged[0]["loss"]
+
+
+def test_mixed_targets__hog_pixels_and_clip_train_from_a_config(
+    images, clip_file, tmp_path
+):
+    config = tmp_path / "mixed.py"
+    config.write_text(
+        f"""
+_base_ = {str(PRETRAIN)!r}
+model = dict(
+    target_generator=[
+        dict(type="HOGTarget", cell_size=4),
+        dict(type="PixelTarget", norm_pix=True),
+        dict(type="CLIPTarget", checkpoint={clip_file!r}),
+    ],
+    head=dict(criterion=["L2", "smooth_l1", "cosine"], weights=[1, 1, 0.5]),
+)
+"""
+    )
+    runner = run(config, images, tmp_path, SMALL | {"train_cfg.max_epochs": 2})
+    widths = [d.decoder_pred.out_features for d in runner.model.neck.decoders]
+    assert widths == [2 * 2 * 3 * 9, 8 * 8 * 3, 20]
+    losses = [line for line in scalars(tmp_path) if "loss" in line]
+    assert losses[-1]["loss"] < losses[0]["loss"]
+    # One level of three predicts pixels; only that one is drawn.
+    (picture,) = tmp_path.glob("reconstructions/*.png")
+    assert cv2.imread(str(picture)).shape[1] == 4 * (128 + 4) + 4
 
 
 def test_pretrain__knn_and_reconstructions(images, tmp_path):
