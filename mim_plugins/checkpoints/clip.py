@@ -262,17 +262,19 @@ def _image_tower(
                 found.pop("embeddings.position_ids", None)
                 found = _fuse_qkv(found)
             return rules, found
-    keys = list(tensors)
+    keys = [k for k in tensors if "visual." in k or "vision" in k] or list(tensors)
     if any("attnpool." in key for key in keys):
-        problem = "holds a CLIP with a ResNet, which has no patch tokens"
+        problem = "a CLIP with a ResNet, which has no patch tokens"
+    elif len(keys) < len(tensors):
+        problem = "an image tower that is no Vision Transformer of CLIP's"
     elif any("token_embedding" in key for key in keys):
-        problem = "holds the text half of a CLIP alone, or an image half unlike CLIP's"
+        problem = "the text half of a CLIP, and no image tower"
     else:
-        problem = "holds no image tower of a CLIP Vision Transformer"
+        problem = "no image tower of a CLIP Vision Transformer"
     some = ", ".join(keys[:6]) + (" ..." if len(keys) > 6 else "")
     raise ValueError(
-        f"{file} {problem} (there is no class_embedding among its keys: {some}): "
-        f"{WHAT_TO_GIVE}"
+        f"{file} holds {problem}: among its keys ({some}) is no class_embedding. "
+        f"Instead, {WHAT_TO_GIVE}"
     )
 
 
@@ -316,7 +318,7 @@ def _convert(
         raise ValueError(
             f"the image tower in {file} lacks {', '.join(missing[:10])}"
             + (" ..." if len(missing) > 10 else "")
-            + f": {WHAT_TO_GIVE}, with its projection"
+            + f": {WHAT_TO_GIVE}, projection included"
         )
     state = {key: value.float() for key, value in state.items()}
     state["vit.cls_token"] = state["vit.cls_token"].view(1, 1, -1)
