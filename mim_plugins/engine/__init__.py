@@ -8,7 +8,9 @@ from .hooks import (
     KNNHook,
     ProgressBarHook,
     ReconstructionHook,
+    StepEMAHook,
     ThroughputHook,
+    WarmupEMA,
 )
 from .launch import build_runner, load_config, test, train, training_config
 from .optimizers import AutocastOptimWrapper, LayerDecayOptimWrapperConstructor
@@ -23,7 +25,9 @@ __all__ = [
     "LayerDecayOptimWrapperConstructor",
     "ProgressBarHook",
     "ReconstructionHook",
+    "StepEMAHook",
     "ThroughputHook",
+    "WarmupEMA",
     "build_runner",
     "load_config",
     "test",

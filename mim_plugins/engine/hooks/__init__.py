@@ -1,6 +1,7 @@
 """Hooks: what happens beside the training steps."""
 
 from .data_health import CheckInputHook, CorruptImageHook
+from .ema import StepEMAHook, WarmupEMA
 from .knn import KNNHook
 from .progress_bar import ProgressBarHook
 from .reconstruction import ReconstructionHook
@@ -14,5 +15,7 @@ __all__ = [
     "KNNHook",
     "ProgressBarHook",
     "ReconstructionHook",
+    "StepEMAHook",
     "ThroughputHook",
+    "WarmupEMA",
 ]
