@@ -38,6 +38,8 @@ EXTRAS = {
     ],
     # What tools/demo.py reads its data from and draws with.
     "demo": ["matplotlib", "scikit-learn>=1.3"],
+    # What frozen teachers come from: networks of timm, files of safetensors.
+    "teachers": ["safetensors>=0.4", "timm>=1.0"],
     # ruff, mypy and codespell: the same versions as in .pre-commit-config.yaml.
     "dev": [
         "codespell==2.4.3",

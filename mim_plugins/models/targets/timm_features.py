@@ -189,6 +189,6 @@ def _import_timm() -> Any:
         import timm
     except ImportError as error:
         raise ImportError(
-            "TimmFeatureTarget needs timm: pip install 'timm>=1.0'"
+            "TimmFeatureTarget needs timm: pip install 'mim_plugins[teachers]'"
         ) from error
     return timm
