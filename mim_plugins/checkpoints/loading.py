@@ -77,15 +77,14 @@ def read_file(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ImportError: If it is a safetensors file and safetensors is not installed.
         ValueError: If it is no checkpoint, or refers to code that is not known to be
             harmless.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint file {path}")
     if Path(path).suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return dict(load_file(path))
+        return _load_safetensors(path)
     try:
         content = _load_weights_only(path)
     except Exception as error:  # a damaged file can fail anywhere
@@ -95,6 +94,21 @@ def read_file(path: str | Path) -> dict[str, Any]:
             f"{path} holds a {type(content).__name__}, not a dict of tensors"
         )
     return content
+
+
+def _load_safetensors(path: str | Path) -> dict[str, Tensor]:
+    """Reads a safetensors file.
+
+    Raises:
+        ImportError: If safetensors is not installed.
+    """
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ImportError(
+            f"reading {path} needs safetensors: pip install 'safetensors>=0.4'"
+        ) from error
+    return dict(load_file(path))
 
 
 def _load_weights_only(path: str | Path) -> Any:

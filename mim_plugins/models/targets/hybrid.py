@@ -123,8 +123,8 @@ def load_teacher(network: Any, checkpoint: str | Path) -> None:
         raise FileNotFoundError(
             f"there is no teacher checkpoint {checkpoint}: set "
             "target_generator.checkpoint to a trained MAE with its decoder, such as "
-            "work_dirs/vitb_1600e/epoch_1600.pth of configs/mae/vitb_1600e.py; or train "
-            "on pixels, configs/deepmim/mae_vitb_300e.py, which needs no teacher"
+            "work_dirs/vitb_1600e/epoch_1600.pth of configs/mae/vitb_1600e.py; or "
+            "train on pixels, configs/deepmim/mae_vitb_300e.py, which needs no teacher"
         )
     state = read_state_dict(checkpoint)
     if not any(key.startswith("backbone.") for key in state):
