@@ -19,6 +19,9 @@ CASES = [
     "deepmim/finetune_global_pool",
     "deepmim/finetune_cls_token",
     "localmim/hog_target",
+    "localmim/vit_hog",
+    "localmim/vit_hog_bias",
+    "localmim/finetune_vit",
 ]
 
 

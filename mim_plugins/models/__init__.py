@@ -4,8 +4,8 @@ from .backbones import MIMVisionTransformer
 from .data_preprocessor import MIMDataPreprocessor
 from .heads import ReconstructionHead, ResidualPairHead
 from .masking import PatchMask, RandomPatchMask
-from .necks import MIMDecoder, MIRLDecoder
-from .selfsup import MIRL, DeepMIM, MaskedImageModel
+from .necks import MIMDecoder, MIRLDecoder, MultiScaleDecoder
+from .selfsup import MIRL, DeepMIM, LocalMIM, MaskedImageModel
 from .targets import (
     CLIPTarget,
     HOGTarget,
@@ -20,11 +20,13 @@ __all__ = [
     "DeepMIM",
     "HOGTarget",
     "HybridTarget",
+    "LocalMIM",
     "MIMDataPreprocessor",
     "MIMDecoder",
     "MIRLDecoder",
     "MIMVisionTransformer",
     "MaskedImageModel",
+    "MultiScaleDecoder",
     "PatchMask",
     "PixelTarget",
     "RandomPatchMask",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mim_plugins.models.masking import PatchMask
+from mim_plugins.models.targets.cells import cells_by_patch
 
 # Arrays of which we compute, and so compare, the removed patches only.
 MASKED_ONLY = {
@@ -24,19 +25,25 @@ class MaskedRows:
     """Values at the removed patches of a golden array over all patches.
 
     Args:
-        values: (N, L_mask, D), in the order of ``mask.ids_masked``.
+        values: (N, L_mask, scale * scale * D), in the order of ``mask.ids_masked``.
         mask: The mask.
         reason: Why the other rows are not computed.
+        scale: Cells per patch and axis.
     """
 
     values: Tensor
     mask: PatchMask
     reason: str
+    scale: int = 1
 
     def rows_of(self, golden: np.ndarray) -> np.ndarray:
-        """The rows of a golden array (N, [1 +] L, D) to compare with."""
-        patches = torch.from_numpy(golden)[:, -self.mask.num_patches :]
-        return self.mask.masked(patches).numpy()
+        """The rows of a golden array (N, [1 +] L * scale * scale, D) to compare with.
+
+        Its rows are all cells of the image in raster order.
+        """
+        rows, cols = (side * self.scale for side in self.mask.grid)
+        cells = torch.from_numpy(golden)[:, -rows * cols :].unflatten(1, (rows, cols))
+        return self.mask.masked(cells_by_patch(cells, self.scale)).numpy()
 
 
 @dataclass

@@ -9,6 +9,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mim_plugins.checkpoints import KeyRules
 from mim_plugins.checkpoints.deepmim import rules_for
 from mim_plugins.models.masking import PatchMask
 from mim_plugins.models.targets import CLIPTarget
@@ -157,7 +158,10 @@ def watch_clip_teacher(
 
 
 def run_classifier(case: GoldenCase) -> Produced:
-    """The fine-tuned classifier: features, logits, loss, residual stream, gradients."""
+    """The fine-tuned classifier: features, logits, loss, residual stream, gradients.
+
+    The residual stream after a block has the names of DeepMIM's and LocalMIM's cases.
+    """
     args = case.config["model"]
     pooled = args["global_pool"]
     model = MODELS.build(
@@ -182,6 +186,8 @@ def run_classifier(case: GoldenCase) -> Produced:
     residuals: dict[str, Tensor] = {}
     # Counted from one: the first block, block depth // 2, the last block.
     named = {"block1": 0, "block_mid": len(layers) // 2 - 1, "block_last": -1}
+    # Counted from zero: every block.
+    named |= {f"block_{index}": index for index in range(len(layers))}
     for name, index in named.items():
         layers[index].register_forward_hook(
             lambda _module, _inputs, output, name=name: residuals.update({name: output})
@@ -214,9 +220,20 @@ def encoder_args(args: dict) -> dict:
     )
 
 
-def load_official(model: nn.Module, case: GoldenCase) -> dict[str, str]:
-    """Loads official weights, every key; returns official key -> our key."""
-    rules = rules_for(case.weights)
+def load_official(
+    model: nn.Module, case: GoldenCase, rules: KeyRules | None = None
+) -> dict[str, str]:
+    """Loads official weights, every key; returns official key -> our key.
+
+    Args:
+        model: Takes the weights.
+        case: Has the weights.
+        rules: Rules of their layout, DeepMIM's and MAE's by default.
+
+    Raises:
+        KeyError: If a key is missing or left over.
+    """
+    rules = rules or rules_for(case.weights)
     model.load_state_dict(rules.convert(case.weights), strict=False)
     ours = {key: str(rules.to_ours(key)) for key in case.weights}
     missing = set(model.state_dict()) ^ set(ours.values())

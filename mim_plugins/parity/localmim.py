@@ -5,12 +5,23 @@ from __future__ import annotations
 import math
 
 import torch
+from mmpretrain.registry import MODELS
 from torch import Tensor
 
+from mim_plugins.checkpoints.localmim import rules_for
+from mim_plugins.models.masking import PatchMask
 from mim_plugins.models.targets import HOGTarget
 
 from .case import GoldenCase
-from .deepmim import Produced
+from .compare import MASKED_ONLY, MaskedRows
+from .deepmim import (
+    IMAGENET,
+    Produced,
+    encoder_args,
+    gradients,
+    load_official,
+    run_classifier,
+)
 
 # What the official HOG layer lets one choose and nobody does.
 HOG_CONSTANTS = {"max_angle": math.pi, "stride": 1, "padding": 1, "dilation": 1}
@@ -25,9 +36,94 @@ def run(case: GoldenCase) -> Produced:
     args = case.config["model"]
     if "cases" in args:
         return run_hog(case)
+    if "global_pool" in args:
+        return run_classifier(case)
+    if "decoder_embed_dim" in args and "depth" in args:
+        return run_vit(case)
     raise NotImplementedError(
         f"LocalMIM variant {case.config.get('variant')!r} is not built yet"
     )
+
+
+def official_taps(depth: int) -> tuple[int, ...]:
+    """The supervised blocks but the last, which the official encoder hard-codes."""
+    return 1, 3, depth - 3
+
+
+def run_vit(case: GoldenCase) -> Produced:
+    """Pre-training: masks, latents, targets, predictions, losses, gradients."""
+    args = case.config["model"]
+    model = MODELS.build(
+        dict(
+            type="LocalMIM",
+            data_preprocessor=IMAGENET,
+            mask_sampler=dict(
+                type="RandomPatchMask", mask_ratio=case.config["mask_ratio"]
+            ),
+            backbone=dict(
+                type="MIMVisionTransformer",
+                taps=official_taps(args["depth"]),
+                **encoder_args(args),
+            ),
+            neck=dict(
+                type="MultiScaleDecoder",
+                embed_dims=args["decoder_embed_dim"],
+                depth=args["decoder_depth"],
+                num_heads=args["decoder_num_heads"],
+                mlp_ratio=args["mlp_ratio"],
+            ),
+            target_generator=dict(
+                type="HOGTarget", nbins=args["hog_nbins"], bias=args["hog_bias"]
+            ),
+            head=dict(type="ReconstructionHead", criterion="L2"),
+        )
+    )
+    ours = load_official(model, case, rules_for(case.weights))
+    images = case.inputs["images"]
+    mask = PatchMask.from_noise(
+        case.inputs["noise"],
+        model.mask_sampler.mask_ratio,
+        model.backbone.image_grid(images),
+    )
+    latents = model.backbone(images, mask)
+    targets = model.target_generator(images, mask)
+    predictions = model.neck(latents, mask)
+    losses = model.head.loss(predictions, targets)
+    total = sum(losses.values())
+    total.backward()
+    produced: Produced = {
+        "mask": mask.mask,
+        "ids_restore": mask.ids_restore,
+        "loss": total,
+        **gradients(model, ours),
+    }
+    for k, (decoder, latent, prediction, target, loss) in enumerate(
+        zip(
+            model.neck.decoders,
+            latents,
+            predictions,
+            targets,
+            losses.values(),
+            strict=True,
+        )
+    ):
+        produced[f"latent_{k}"] = decoder.latent_norm(latent)
+        produced[f"pred_{k}"] = all_or_masked("pred", prediction, mask, decoder.scale)
+        produced[f"target_{k}"] = all_or_masked(
+            "target", target.values, mask, decoder.scale
+        )
+        produced[f"mask_{k}"] = mask.at_scale(decoder.scale)
+        produced[f"loss_{k}"] = loss
+    return produced
+
+
+def all_or_masked(
+    name: str, values: Tensor, mask: PatchMask, scale: float
+) -> Tensor | MaskedRows:
+    """All cells where they pool patches, and else those of the removed patches."""
+    if scale < 1:
+        return values
+    return MaskedRows(values, mask, MASKED_ONLY[name], int(scale))
 
 
 def run_hog(case: GoldenCase) -> Produced:

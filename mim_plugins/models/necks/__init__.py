@@ -2,5 +2,6 @@
 
 from .decoder import MIMDecoder
 from .mirl import MIRLDecoder
+from .multi_scale import MultiScaleDecoder
 
-__all__ = ["MIMDecoder", "MIRLDecoder"]
+__all__ = ["MIMDecoder", "MIRLDecoder", "MultiScaleDecoder"]

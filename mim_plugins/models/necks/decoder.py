@@ -17,6 +17,7 @@ from ..attention import attention, split_heads, use_attention_dispatch
 from ..backbones.vit import init_transformer, is_pretrained
 from ..masking import PatchMask
 from ..position import sincos_position_embedding
+from ..targets import LevelSpec
 
 
 class DecoderBlock(TransformerEncoderLayer):
@@ -94,7 +95,7 @@ class LevelDecoder(BaseModule):
             for _ in range(depth)
         )
         self.ln1 = build_norm_layer(norm_cfg, embed_dims)
-        self.decoder_pred = nn.Linear(embed_dims, out_dims)
+        self.decoder_pred: nn.Module = nn.Linear(embed_dims, out_dims)
 
     def forward(self, latent: Tensor, positions: Tensor, num_out: int) -> Tensor:
         """Predicts the last ``num_out`` tokens of the shuffled sequence.
@@ -108,11 +109,14 @@ class LevelDecoder(BaseModule):
         Returns:
             (N, num_out, out_dims).
         """
+        return self.decoder_pred(self.decode(latent, positions, num_out))
+
+    def decode(self, latent: Tensor, positions: Tensor, num_out: int) -> Tensor:
+        """What the prediction is made of, (N, num_out, embed_dims); see forward."""
         tokens = self.add_mask_tokens(self.decoder_embed(latent), positions)
         for block in self.decoder_blocks[:-1]:
             tokens = block(tokens)
-        tokens = self.decoder_blocks[-1].tail(tokens, num_out)
-        return self.decoder_pred(self.ln1(tokens))
+        return self.ln1(self.decoder_blocks[-1].tail(tokens, num_out))
 
     def add_mask_tokens(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Completes the sequence: (N, 1 + L_vis, C) -> (N, 1 + L, C), positioned."""
@@ -151,6 +155,7 @@ class MIMDecoder(BaseModule):
     """
 
     decoder_type: type[LevelDecoder] = LevelDecoder
+    needs_cls_token = True
 
     def __init__(
         self,
@@ -197,6 +202,20 @@ class MIMDecoder(BaseModule):
     def num_levels(self) -> int:
         """Number of levels decoded."""
         return len(self.decoders)
+
+    def check_target(self, level: int, target: LevelSpec) -> None:
+        """Checks that a target has the scale that is predicted.
+
+        Raises:
+            ValueError: If its cells pool patches.
+        """
+        if target.scale < 1:
+            raise ValueError(
+                f"the target of level {level} has one cell for "
+                f"{round(1 / target.scale)} patches per axis, but "
+                f"{type(self).__name__} predicts every patch: choose a cell no larger "
+                "than a patch, or a MultiScaleDecoder"
+            )
 
     def init_weights(self) -> None:
         """Initialises as the official code, unless weights were loaded."""

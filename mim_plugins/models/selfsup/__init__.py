@@ -2,6 +2,7 @@
 
 from .base import MaskedImageModel
 from .deepmim import DeepMIM
+from .localmim import LocalMIM
 from .mirl import MIRL
 
-__all__ = ["MIRL", "DeepMIM", "MaskedImageModel"]
+__all__ = ["MIRL", "DeepMIM", "LocalMIM", "MaskedImageModel"]

@@ -20,8 +20,9 @@ class MaskedImageModel(BaseSelfSupervisor):
 
     Args:
         backbone: Encoder with ``forward(images, mask) -> latents``, one per level.
-        neck: Decoders; ``grid``, ``in_dims`` and ``out_dims`` are taken from the
-            encoder and the targets unless given.
+        neck: Decoders; ``grid``, ``in_dims``, ``out_dims``, and what its class method
+            ``follows_from`` names, are taken from the encoder and the targets unless
+            given.
         head: Loss over the levels.
         target_generator: What the removed patches are compared with: one for all
             levels, or a list with one per level.
@@ -52,24 +53,28 @@ class MaskedImageModel(BaseSelfSupervisor):
             data_preprocessor = MODELS.build(
                 {"type": "MIMDataPreprocessor", **(data_preprocessor or {})}
             )
-        backbone = _build(backbone)
+        backbone = build_part(backbone)
         generator = _build_targets(target_generator)
         targets = _one_per_level(
             generator.prepare(_image_spec(backbone, data_preprocessor)),
             self.num_predictions(backbone),
         )
         if not isinstance(neck, nn.Module):
-            neck = {**self.neck_defaults(backbone, targets), **neck}
+            neck = {
+                **self.neck_defaults(backbone, targets),
+                **_further_arguments(neck, backbone, targets),
+                **neck,
+            }
         super().__init__(
             backbone=backbone,
-            neck=_build(neck),
-            head=_build(head),
+            neck=build_part(neck),
+            head=build_part(head),
             target_generator=generator,
             pretrained=pretrained,
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
-        self.mask_sampler = _build(mask_sampler)
+        self.mask_sampler = build_part(mask_sampler)
         self._check_parts()
         self._check_targets(targets)
 
@@ -210,7 +215,7 @@ class MaskedImageModel(BaseSelfSupervisor):
                 f"{self.neck.num_levels}: leave the neck's in_dims out, or give one "
                 "width per level"
             )
-        if not self.backbone.with_cls_token:
+        if self.neck.needs_cls_token and not self.backbone.with_cls_token:
             raise ValueError(
                 f"{type(self.neck).__name__} needs an encoder with a class token: "
                 "leave backbone.with_cls_token at True"
@@ -239,13 +244,7 @@ class MaskedImageModel(BaseSelfSupervisor):
         for level, (target, width) in enumerate(
             zip(targets, self.neck.out_dims, strict=True)
         ):
-            if target.scale < 1:
-                raise ValueError(
-                    f"the target of level {level} has one cell for "
-                    f"{round(1 / target.scale)} patches per axis, but "
-                    f"{type(self.neck).__name__} predicts every patch: choose a cell "
-                    "no larger than a patch"
-                )
+            self.neck.check_target(level, target)
             if width != target.width:
                 raise ValueError(
                     f"level {level} predicts {width} values per patch, its target has "
@@ -254,19 +253,31 @@ class MaskedImageModel(BaseSelfSupervisor):
                 )
 
 
-def _build(part: dict | nn.Module) -> nn.Module:
+def build_part(part: dict | nn.Module) -> nn.Module:
+    """Builds a part of a model from its config, unless it is built already."""
     return part if isinstance(part, nn.Module) else MODELS.build(part)
 
 
 def _build_targets(targets: dict | nn.Module | Sequence) -> Any:
     """Builds a target, or a list of them, of which equal configs are one target."""
     if not isinstance(targets, Sequence):
-        return _build(targets)
+        return build_part(targets)
     built: list[Any] = []
     for index, target in enumerate(targets):
         first = list(targets).index(target)
-        built.append(built[first] if first < index else _build(target))
+        built.append(built[first] if first < index else build_part(target))
     return LevelTargets(built)
+
+
+def _further_arguments(
+    neck: dict, backbone: Any, targets: Sequence[LevelSpec]
+) -> dict[str, Any]:
+    """What a neck of this type alone takes from the encoder and the targets."""
+    kind = neck["type"]
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not hasattr(kind, "follows_from"):
+        return {}
+    return kind.follows_from(backbone, targets)
 
 
 def _one_per_level(targets: list[LevelSpec], num_levels: int) -> list[LevelSpec]:

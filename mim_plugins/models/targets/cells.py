@@ -81,22 +81,40 @@ def cell_size_of(scale: float, patch_size: tuple[int, int]) -> int:
     return int(cell)
 
 
-def masked_cells(cells: Tensor, mask: PatchMask) -> LevelTarget:
+def scale_in(images: Tensor, mask: PatchMask, cell_size: int) -> float:
+    """Cells per patch and axis in a batch of images (N, C, H, W).
+
+    Raises:
+        ValueError: As :func:`cell_scale`; images may be of another size than those
+            the encoder was built for.
+    """
+    (height, width), (rows, cols) = images.shape[-2:], mask.grid
+    spec = ImageSpec(mask.grid, (height // rows, width // cols))
+    return cell_scale(cell_size, spec)
+
+
+def masked_cells(cells: Tensor, mask: PatchMask, scale: float) -> LevelTarget:
     """Arranges the cells of whole images as the target of the removed patches.
 
     Args:
-        cells: Values of every cell, (N, rows, cols, dims), of a grid that is as many
-            times finer or coarser than the mask's on both axes.
-        mask: The mask the encoder sees.
+        cells: Values of every cell, (N, rows * scale, cols * scale, dims).
+        mask: The mask the encoder sees, of a grid of (rows, cols).
+        scale: Cells per patch and axis.
+    """
+    if scale < 1:
+        return LevelTarget(cells.flatten(1, 2), mask.at_scale(scale))
+    return LevelTarget(mask.masked(cells_by_patch(cells, int(scale))))
+
+
+def cells_by_patch(cells: Tensor, scale: int) -> Tensor:
+    """Groups cells: (N, rows * s, cols * s, D) -> (N, rows * cols, s * s * D).
+
+    The cells of a patch follow each other row by row.
     """
     n, height, width, dims = cells.shape
-    rows, cols = mask.grid
-    if height < rows:
-        return LevelTarget(cells.flatten(1, 2), mask.at_scale(height / rows))
-    down, across = height // rows, width // cols
-    # (N, L, down * across * dims), a patch's cells row by row.
-    blocks = cells.view(n, rows, down, cols, across, dims).transpose(2, 3)
-    return LevelTarget(mask.masked(blocks.reshape(n, rows * cols, -1)))
+    rows, cols = height // scale, width // scale
+    blocks = cells.reshape(n, rows, scale, cols, scale, dims).transpose(2, 3)
+    return blocks.reshape(n, rows * cols, -1)
 
 
 def _fitting(images: ImageSpec) -> list[int]:

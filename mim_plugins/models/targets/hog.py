@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ..masking import PatchMask
 from .base import ImageSpec, LevelSpec, LevelTarget, Target
-from .cells import cell_scale, check_cell_size, masked_cells
+from .cells import cell_scale, check_cell_size, masked_cells, scale_in
 
 # Pixels of all channels that are worked on at a time: on a CPU what stays in its
 # caches, elsewhere what bounds the memory.
@@ -63,12 +63,9 @@ class HOGTarget(Target):
         self.cell_sizes = check_cell_size(cell_size)
         # Frozen parameters and no buffers: DistributedDataParallel hands the first
         # rank's to all others also where buffers are not broadcast (mmengine's
-        # default), so that every rank has the same bias.
-        if bias:
-            gradients = [_gradient(bias) for _ in self.cell_sizes]
-        else:
-            gradients = [_gradient(bias)] * len(self.cell_sizes)
-        self.gradients: Any = nn.ModuleList(gradients)
+        # default), so that every rank has the same bias. One per level, as in the
+        # official checkpoints; without a bias they are equal.
+        self.gradients: Any = nn.ModuleList(_gradient(bias) for _ in self.cell_sizes)
 
     def prepare(self, images: ImageSpec) -> list[LevelSpec]:
         """``nbins`` values per colour channel for each cell."""
@@ -83,7 +80,8 @@ class HOGTarget(Target):
             for cell, sums in zip(
                 self.cell_sizes, self.sums(inputs.float()), strict=True
             ):
-                values, weights = masked_cells(sums, mask)
+                scale = scale_in(inputs, mask, cell)
+                values, weights = masked_cells(sums, mask, scale)
                 targets.append(LevelTarget(self.normalise(values, cell), weights))
         return targets
 
@@ -135,7 +133,7 @@ class HOGTarget(Target):
         exactly as the official code. Where a gradient should be 0, its rounding
         decides the bin.
         """
-        modules = list(dict.fromkeys(self.gradients))
+        modules = self.gradients if self.bias else self.gradients[:1]
         weight = torch.cat([module.weight for module in modules])
         bias = torch.cat([module.bias for module in modules]) if self.bias else None
         padded = F.pad(images, (1, 1, 1, 1), mode="reflect").flatten(0, 1)[:, None]
