@@ -1,0 +1,25 @@
+# LocalMIM on HOG, ViT-B/16, 100 epochs on ImageNet-1K.
+# Paper: Masked Image Modeling with Local Multi-Scale Reconstruction,
+# https://arxiv.org/abs/2303.05251, 100-epoch recipe of the official README.
+# Expected: 83.3 top-1 after 100 epochs of fine-tuning (a third party's account of the
+# paper). Not reproduced here.
+# Global batch size: 2048 (8 GPUs x 256, as the official runs); the lr scales to the
+# real one.
+# Command: tools/dist_train.sh configs/localmim/vitb_hog_100e.py 8
+# Cost: 0.7 GPU hours per epoch on V100 without data loading (70 in all), by the
+# official README; not measured here.
+# Known deviations: bf16 in place of fp16 with loss scaling; targets always in fp32.
+_base_ = [
+    "../_base_/models/localmim_vitb.py",
+    "../_base_/datasets/imagenet_pretrain.py",
+    "../_base_/schedules/pretrain_100e.py",
+    # No pictures of reconstructions: histograms are predicted, not pixels.
+    "../_base_/default_runtime.py",
+]
+
+optim_wrapper = dict(optimizer=dict(lr=2e-4 * 2048 / 256))
+param_scheduler = [
+    _base_.param_scheduler[0],
+    {**_base_.param_scheduler[1], "eta_min": 1e-6},
+]
+auto_scale_lr = dict(base_batch_size=2048)
