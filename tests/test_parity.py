@@ -22,6 +22,11 @@ CASES = [
     "localmim/vit_hog",
     "localmim/vit_hog_bias",
     "localmim/finetune_vit",
+    "mirl/pretrain_s54like",
+    "mirl/pretrain_b48like",
+    "mirl/pretrain_no_weight_norm",
+    "mirl/vit_global_pool",
+    "mirl/vit_cls_token",
 ]
 
 
@@ -32,6 +37,15 @@ def test_case__every_array_agrees(case):
     assert report.max_rel < 5e-6
     grads = [k for k in np.load(golden_folder(case) / "outputs.npz") if "grad:" in k]
     assert report.compared >= len(grads) + 3 and not report.skipped
+
+
+@pytest.mark.parametrize(
+    ("case", "arrays"), [("mirl/pos_embed_resize", 2), ("mirl/pdparams", 2820)]
+)
+def test_function_case__every_array_agrees(case, arrays):
+    report = run_case(golden_folder(case))
+    assert report.ok, report.as_dict()
+    assert report.max_rel < 1e-6 and report.compared == arrays
 
 
 def copy_case(tmp_path, case="deepmim/mae_pixel", **changes):

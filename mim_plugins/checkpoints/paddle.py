@@ -38,25 +38,28 @@ def read_paddle_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"there is no checkpoint file {path}")
     with open(path, "rb") as file:
         try:
-            content = _ArrayUnpickler(file).load()
+            state = _state_dict(_ArrayUnpickler(file).load())
         except _REFUSALS as error:
             raise ValueError(
                 f"{path} is refused as a PaddlePaddle checkpoint: {error}. Only plain "
                 "containers and arrays are read, and nothing in it was executed"
             ) from error
+    return {key: _to_tensor(key, value, path) for key, value in state.items()}
+
+
+def _state_dict(content: Any) -> dict[str, Any]:
+    """The state dict of a file's content, without Paddle's additions."""
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
+        raise ValueError(f"it holds a {type(content).__name__}, not a state dict")
     state = {key: value for key, value in content.items() if key != NAME_TABLE}
-    slices = state.pop(SLICES, {})
-    for key, parts in slices.items():
+    for key, parts in state.pop(SLICES, {}).items():
         flat = np.concatenate([state.pop(name) for name in parts["slices"]])
         state[key] = flat.reshape(parts["OriginShape"])
-    tensors = {key: _to_tensor(key, value, path) for key, value in state.items()}
-    if not tensors:
-        raise ValueError(f"{path} holds no tensors")
-    return tensors
+    if not state:
+        raise ValueError("it holds no tensors")
+    return state
 
 
 # What a damaged or hostile pickle raises while it is read.

@@ -187,7 +187,7 @@ class MIRLDecoder(MIMDecoder):
         pair_dims = [out_dims] * num_pairs if isinstance(out_dims, int) else out_dims
         if len(pair_dims) != num_pairs:
             raise ValueError(
-                f"out_dims has {len(pair_dims)} entries for {num_pairs} pairs of "
+                f"out_dims has {len(pair_dims)} entries for {num_pairs} pair(s) of "
                 "decoders: give one width per pair, or one for all"
             )
         width = one_width(embed_dims, len(segment_dims))
