@@ -1,9 +1,11 @@
 """Pixel targets against the formula, its edge case and its inverse."""
 
+import pytest
 import torch
 
 from mim_plugins.models import PatchMask, PixelTarget
 from mim_plugins.models.patches import patchify, unpatchify
+from mim_plugins.models.targets import ImageSpec, LevelSpec
 
 
 def test_patchify__order_is_row_column_channel_and_invertible():
@@ -61,3 +63,38 @@ def test_forward__no_gradient_and_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         target = PixelTarget()(images, mask)[0].values
     assert target.dtype == torch.float32 and not target.requires_grad
+
+
+def test_cells__of_removed_patches_each_normalised_by_itself():
+    images = torch.randn(2, 3, 8, 12)
+    mask = PatchMask.from_noise(torch.rand(2, 6), 0.5, (2, 3))
+    target = PixelTarget(cell_size=[2, 4])
+    specs = target.prepare(ImageSpec((2, 3), (4, 4)))
+    assert specs == [LevelSpec(12, 2.0), LevelSpec(48, 1.0)]
+    fine, whole = target(images, mask)
+    torch.testing.assert_close(whole.values, PixelTarget()(images, mask)[0].values)
+    # Cells row by row; inside a cell rows, then columns, then channels.
+    index = int(mask.ids_masked[1, 0])
+    y, x = 4 * (index // 3), 4 * (index % 3)
+    for number, (dy, dx) in enumerate([(0, 0), (0, 2), (2, 0), (2, 2)]):
+        cell = images[1, :, y + dy : y + dy + 2, x + dx : x + dx + 2]
+        cell = cell.permute(1, 2, 0).flatten()
+        wanted = (cell - cell.mean()) / (cell.var() + 1e-6).sqrt()
+        found = fine.values[1, 0].view(4, 12)[number]
+        torch.testing.assert_close(found, wanted)
+    assert fine.weights is None and whole.weights is None
+
+
+def test_cells__that_pool_patches_are_all_there_and_weighted():
+    images = torch.randn(1, 3, 8, 16)
+    mask = PatchMask.from_mask(torch.tensor([[1, 1, 0, 0, 1, 0, 0, 0]]), (2, 4))
+    values, weights = PixelTarget(norm_pix=False, cell_size=8)(images, mask)[0]
+    assert torch.equal(weights, torch.tensor([[0.75, 0.0]]))
+    assert torch.equal(values, patchify(images, (1, 2)))
+
+
+def test_cells__that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"cells of 3 pixels .* \[1, 2, 4\]"):
+        PixelTarget(cell_size=3).prepare(ImageSpec((3, 4), (4, 4)))
+    with pytest.raises(ValueError, match="whole number of pixels"):
+        PixelTarget(cell_size=[2, 1.5])

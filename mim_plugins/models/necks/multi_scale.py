@@ -318,17 +318,17 @@ class MultiScaleDecoder(BaseModule):
                 f"embed_dims={width} of level {level} is not a multiple of 4 and of "
                 f"num_heads={num_heads}"
             )
+        ratio = scale / tokens
+        if ratio not in (1, 2, 4) and (ratio > 1 or not (1 / ratio).is_integer()):
+            raise ValueError(
+                f"level {level} has {tokens}x{tokens} tokens per patch, its target "
+                f"{scale:g}x{scale:g} cells: a decoder makes 1, 2 or 4 cells per axis "
+                "of a token, or pools whole tokens; choose the level's cell_size so"
+            )
         if self.out_dims[level] % max(scale, 1) ** 2:
             raise ValueError(
                 f"out_dims={self.out_dims[level]} of level {level} does not divide "
                 f"into the {scale:g}x{scale:g} cells of a patch"
-            )
-        ratio = scale / tokens
-        if ratio not in (1, 2, 4) and (ratio > 1 or not (1 / ratio).is_integer()):
-            raise ValueError(
-                f"level {level} has {tokens} tokens per patch and axis, its target "
-                f"{scale:g} cells: a decoder makes 1, 2 or 4 cells of a token and "
-                "axis, or pools whole tokens; choose the level's cell_size accordingly"
             )
         if ratio < 1 and any(side * scale % 1 for side in self.grid):
             raise ValueError(
