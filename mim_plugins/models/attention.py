@@ -63,6 +63,20 @@ def attention_logits(query: Tensor, key: Tensor) -> Tensor:
     return (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
 
 
+def self_attention_logits(attn: MultiheadAttention, normed: Tensor) -> Tensor:
+    """Logits of mmpretrain's self-attention, (N, L, C) -> (N, heads, L, L).
+
+    They are computed beside the layer, which goes on using fused attention; values,
+    which they do not depend on, are not.
+    """
+    dims = 2 * attn.embed_dims
+    bias = None if attn.qkv.bias is None else attn.qkv.bias[:dims]
+    query, key = F.linear(normed, attn.qkv.weight[:dims], bias).chunk(2, dim=-1)
+    return attention_logits(
+        split_heads(query, attn.num_heads), split_heads(key, attn.num_heads)
+    )
+
+
 def split_heads(tokens: Tensor, num_heads: int) -> Tensor:
     """(N, L, C) -> (N, heads, L, C / heads)."""
     return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..attention import use_attention_dispatch
+from ..attention import self_attention_logits, use_attention_dispatch
 from ..masking import PatchMask
 from ..patches import patchify, projection_weights
 from ..position import sincos_position_embedding
@@ -45,6 +46,9 @@ class MIMVisionTransformer(VisionTransformer):
             blocks from one: its 6, 8, 10 are ``(5, 7, 9)``.)
         tap_embedding: Also return the embedded tokens as they enter the first block,
             before all others (MIRL's low feature).
+        final_block: Zero-based index of the block whose output is normed and returned
+            last; by default the last block. The blocks after it stay in the encoder and
+            are trained by distillation alone (D2-MAE, which decodes after block 8: 7).
         with_cp: Recompute every block in the backward pass in place of keeping its
             activations: less memory for about a third more time.
         fixed_pos_embed: Initialise the position embedding as the fixed sine-cosine
@@ -53,8 +57,8 @@ class MIMVisionTransformer(VisionTransformer):
             ``out_type``, which says what the unmasked forward returns.
 
     Raises:
-        ValueError: If a tap is out of range, repeated or out of order, or the image
-            size is not a multiple of the patch size.
+        ValueError: If a tap or ``final_block`` is out of range, repeated or out of
+            order, or the image size is not a multiple of the patch size.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class MIMVisionTransformer(VisionTransformer):
         patch_size: int | tuple[int, int] = 16,
         taps: Sequence[int] = (),
         tap_embedding: bool = False,
+        final_block: int | None = None,
         fixed_pos_embed: bool = True,
         with_cp: bool = False,
         **kwargs: Any,
@@ -72,6 +77,7 @@ class MIMVisionTransformer(VisionTransformer):
         _check_divisible(_pair(img_size), self.patch_size)
         super().__init__(arch=arch, img_size=img_size, patch_size=patch_size, **kwargs)
         self.taps = check_taps(taps, self.num_layers)
+        self.final_block = check_final_block(final_block, self.taps, self.num_layers)
         self.tap_embedding = tap_embedding
         self.fixed_pos_embed = fixed_pos_embed
         if fixed_pos_embed:
@@ -152,6 +158,19 @@ class MIMVisionTransformer(VisionTransformer):
         """
         if mask is None:
             return super().forward(x)
+        return self.latents(self.stream(x, mask))
+
+    def stream(self, x: Tensor, mask: PatchMask | Tensor) -> Iterator[Tensor]:
+        """Encodes visible patches block by block, as far as it is asked to.
+
+        Args:
+            x: Images, (N, C, H, W).
+            mask: As in :meth:`forward`.
+
+        Yields:
+            The tokens as they enter block 0, 1, ... and, at last, as they leave the
+            last block, (N, 1 + L_vis, D), un-normed.
+        """
         grid = self.image_grid(x)
         if not isinstance(mask, PatchMask):
             mask = PatchMask.from_mask(mask, grid, x.device)
@@ -161,13 +180,59 @@ class MIMVisionTransformer(VisionTransformer):
                 f"{tuple(x.shape[-2:])} pixels have {grid}"
             )
         tokens = self.embed_visible(x, mask)
-        latents = [tokens] if self.tap_embedding else []
-        for index, layer in enumerate(self.layers):
+        for layer in self.layers:
+            yield tokens
             tokens = layer(tokens)
-            if index in self.taps:
+        yield tokens
+
+    def latents(self, stream: Iterable[Tensor]) -> list[Tensor]:
+        """Picks the latents of the levels out of :meth:`stream`, shallow to deep."""
+        tapped = {tap + 1 for tap in self.taps} | ({0} if self.tap_embedding else set())
+        latents = []
+        for index, tokens in enumerate(stream):
+            if index in tapped:
                 latents.append(tokens)
+            if index == self.final_block + 1:
+                break
         latents.append(self.ln1(tokens) if self.final_norm else tokens)
         return latents
+
+    @property
+    def norms(self) -> list[nn.Module]:
+        """The norm of the tokens that enter each block, and the final norm."""
+        return [layer.ln1 for layer in self.layers] + (
+            [self.ln1] if self.final_norm else []
+        )
+
+    def attention_shape(self, block: int) -> tuple[int, int, int]:
+        """Heads, queries and keys of a block, on whole images of ``img_size``."""
+        tokens = self.pos_embed.shape[1]
+        return self.layers[block].attn.num_heads, tokens, tokens
+
+    def hidden_shape(self, block: int) -> tuple[int, int]:
+        """Tokens that enter a block and their width, on whole images of ``img_size``.
+
+        The index after the last block stands for what leaves it.
+        """
+        return self.pos_embed.shape[1], self.embed_dims
+
+    def attention_logits(self, block: Any, tokens: Tensor) -> Tensor:
+        """Attention of a block before the softmax, (N, heads, queries, keys).
+
+        Args:
+            block: One of the encoder's, or an :meth:`attention_only_block`.
+            tokens: The tokens that enter it, of :meth:`stream`.
+        """
+        return self_attention_logits(block.attn, block.ln1(tokens))
+
+    def attention_only_block(self) -> nn.Module:
+        """One more block like the last, cut down to what its attention logits need.
+
+        D2-MAE's, of which only the norm and the queries, keys and values exist.
+        """
+        block: Any = copy.deepcopy(self.layers[-1])
+        block.attn.proj = block.ln2 = block.ffn = nn.Identity()
+        return block
 
     def image_grid(self, x: Tensor) -> tuple[int, int]:
         """Rows and columns of the patch grid of images (N, C, H, W).
@@ -225,6 +290,27 @@ def check_taps(taps: Sequence[int], num_layers: int) -> tuple[int, ...]:
             "the tap and again, normed, as the final level, which needs no tap"
         )
     return taps
+
+
+def check_final_block(block: int | None, taps: tuple[int, ...], num_layers: int) -> int:
+    """Validates the index of the block that ends the masked forward pass.
+
+    Raises:
+        ValueError: If there is no such block, or a tap lies behind it.
+    """
+    if block is None:
+        return num_layers - 1
+    if isinstance(block, bool) or block not in range(num_layers):
+        raise ValueError(
+            f"final_block={block!r} is out of range: the encoder has {num_layers} "
+            f"blocks, 0 to {num_layers - 1} (zero-based)"
+        )
+    if taps and taps[-1] > block:
+        raise ValueError(
+            f"tap {taps[-1]} lies behind final_block={block}: the final latent is the "
+            "deepest level"
+        )
+    return block
 
 
 def is_pretrained(init_cfg: dict | list | None) -> bool:
