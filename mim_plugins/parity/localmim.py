@@ -12,6 +12,7 @@ from mim_plugins.checkpoints.localmim import rules_for
 from mim_plugins.models.masking import PatchMask
 from mim_plugins.models.targets import HOGTarget
 
+from . import localmim_swin
 from .case import GoldenCase
 from .compare import MASKED_ONLY, MaskedRows
 from .deepmim import (
@@ -40,6 +41,8 @@ def run(case: GoldenCase) -> Produced:
         return run_classifier(case)
     if "decoder_embed_dim" in args and "depth" in args:
         return run_vit(case)
+    if "window_size" in args:
+        return localmim_swin.run(case)
     raise NotImplementedError(
         f"LocalMIM variant {case.config.get('variant')!r} is not built yet"
     )

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..masking import PatchMask
 from ..patches import patchify, projection_weights
+from .relative_position import resize_bias_tables
 from .vit import check_taps, init_transformer, is_pretrained
 from .window_groups import WindowGroups
 
@@ -246,6 +247,21 @@ class MIMSwinTransformer(SwinTransformer):
         )
         norm = self.patch_embed.norm
         return tokens if norm is None else norm(tokens)
+
+    def _prepare_relative_position_bias_table(
+        self, state_dict: dict[str, Any], prefix: str, *_: Any
+    ) -> None:
+        """Called by mmpretrain before weights are loaded."""
+        resize_bias_tables(self, state_dict, prefix)
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        """Notes the geometry beside the weights; :mod:`.checkpoints.geometry`."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if hasattr(destination, "_metadata"):
+            metadata = destination._metadata[prefix[:-1]]
+            metadata["merge_coordinates"] = self.merge_coordinates
 
     def _window_groups(
         self, block: SwinBlock, shift: int, stage: int, mask: PatchMask

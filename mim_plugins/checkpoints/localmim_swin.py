@@ -1,0 +1,170 @@
+"""The official layouts of LocalMIM's Swin Transformers."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+
+from mmpretrain.models.utils import ShiftWindowMSA
+from torch import Tensor
+
+from .geometry import MERGE_COORDINATES
+from .localmim import DECODER_RULES, level_norm_rules
+from .rules import KeyRules
+
+MERGE_ORDERS = ("trained", "official_transfer")
+
+# Where a merge weight has the four tokens of a quad (upper left, upper right, lower
+# left, lower right), as blocks of C channels: row by row in the pre-training code,
+# column by column in the code for fine-tuning and segmentation.
+ROW_BY_ROW, COLUMN_BY_COLUMN = [0, 1, 2, 3], [0, 2, 1, 3]
+
+MERGE_WEIGHT = re.compile(r"downsample\.(norm\.(weight|bias)|reduction\.weight)$")
+SHIFT_MASK = re.compile(r"layers\.\d+\.blocks\.\d+\.attn_mask$")
+
+
+def encoder_rules(prefix: str) -> list[tuple[str, str]]:
+    """Rules of the encoder, whose official keys start with ``prefix``."""
+    official, ours = prefix + "layers.{i}.", "backbone.stages.{i}."
+    attention = "relative_position_bias_table", "relative_position_index"
+    return [
+        (prefix + "patch_embed.proj.{p}", "backbone.patch_embed.projection.{p}"),
+        (prefix + "patch_embed.norm.{p}", "backbone.patch_embed.norm.{p}"),
+        *(
+            (f"{official}blocks.{{j}}.{a}", f"{ours}blocks.{{j}}.{b}")
+            for a, b in [
+                ("norm1.{p}", "norm1.{p}"),
+                ("attn.qkv.{p}", "attn.w_msa.qkv.{p}"),
+                ("attn.proj.{p}", "attn.w_msa.proj.{p}"),
+                *((f"attn.{name}", f"attn.w_msa.{name}") for name in attention),
+                ("norm2.{p}", "norm2.{p}"),
+                ("mlp.fc1.{p}", "ffn.layers.0.0.{p}"),
+                ("mlp.fc2.{p}", "ffn.layers.1.{p}"),
+            ]
+        ),
+        (official + "downsample.norm.{p}", ours + "downsample.norm.{p}"),
+        (official + "downsample.reduction.{p}", ours + "downsample.reduction.{p}"),
+    ]
+
+
+# A fine-tuned classifier, or its encoder alone; `norm` follows the pooling.
+CLASSIFIER_RULES = [
+    *encoder_rules(""),
+    ("norm.{p}", "neck.norm.{p}"),
+    ("head.{p}", "head.fc.{p}"),
+]
+
+
+def pretrain_rules(num_stages: int) -> KeyRules:
+    """Rules of a pre-training checkpoint of an encoder with so many stages."""
+    norms = level_norm_rules(
+        "encoder.norm.", f"backbone.norm{num_stages - 1}", num_stages
+    )
+    return KeyRules([*encoder_rules("encoder."), *norms, *DECODER_RULES])
+
+
+def rules_for(keys: Iterable[str]) -> KeyRules:
+    """The rules of a state dict, official or ours, told by its keys.
+
+    Raises:
+        KeyError: If it is of no layout of LocalMIM's Swin Transformers.
+    """
+    text = "\n".join(keys)
+    stages = re.findall(r"^(?:encoder\.layers|backbone\.stages)\.(\d+)\.", text, re.M)
+    if re.search(r"^(encoder\.layers|neck\.decoders)\.", text, re.M) and stages:
+        return pretrain_rules(int(max(stages, key=int)) + 1)
+    if re.search(r"^(layers\.0\.blocks|backbone\.stages)\.", text, re.M):
+        return KeyRules(CLASSIFIER_RULES)
+    raise KeyError(
+        "not a Swin Transformer of LocalMIM: it has neither encoder.layers "
+        "(pre-training) nor layers.0.blocks (fine-tuning)"
+    )
+
+
+def convert_official(
+    state: Mapping[str, Tensor], merge_order: str = "trained"
+) -> OrderedDict[str, Tensor]:
+    """Converts an official Swin state dict to our keys and mmpretrain's merge weights.
+
+    Args:
+        state: The official state dict: pre-training, or a fine-tuned classifier.
+        merge_order: For pre-training weights: ``'trained'`` keeps what patch merging
+            was trained to do; ``'official_transfer'`` gives what the official
+            fine-tuning makes of the same weights, which it reads in another order
+            (two of the four tokens of every quad change places). The published
+            fine-tuning results came from the latter.
+
+    Returns:
+        The state dict. That of a pre-training notes the official geometry in its
+        metadata, see :mod:`mim_plugins.checkpoints.geometry`.
+
+    Raises:
+        KeyError: If a key is not accounted for.
+        ValueError: If ``merge_order`` is unknown.
+    """
+    if merge_order not in MERGE_ORDERS:
+        raise ValueError(f"merge_order is one of {MERGE_ORDERS}, got {merge_order!r}")
+    # Computed from window and map; mmpretrain keeps none.
+    state = {key: x for key, x in state.items() if not SHIFT_MASK.search(key)}
+    pretraining = any(key.startswith("encoder.") for key in state)
+    trained = pretraining and merge_order == "trained"
+    order = ROW_BY_ROW if trained else COLUMN_BY_COLUMN
+    converted = OrderedDict(rules_for(state).convert(state))
+    for key, weight in converted.items():
+        if MERGE_WEIGHT.search(key):
+            blocks = weight.unflatten(-1, (4, -1))[..., order, :]
+            converted[key] = blocks.transpose(-1, -2).flatten(-2)
+    if pretraining:
+        # What load_state_dict hands to the encoder, as if it had saved this.
+        metadata = {"backbone": {MERGE_COORDINATES: "official"}}
+        converted._metadata = metadata  # type: ignore[attr-defined]
+    return converted
+
+
+def to_official(
+    state: Mapping[str, Tensor], img_size: int = 224, patch_size: int = 4
+) -> dict[str, Tensor]:
+    """Converts our Swin state dict to an official one, the inverse of the above.
+
+    Args:
+        state: Of ``LocalMIM``, or of an ``ImageClassifier`` with ``PooledNorm``.
+        img_size: Side in pixels of the images a classifier is for: its official layout
+            holds the masks of shifted windows, which depend on it.
+        patch_size: Side in pixels of a patch.
+
+    Raises:
+        KeyError: If a key is not accounted for.
+    """
+    state = {k: x for k, x in state.items() if not k.startswith("data_preprocessor.")}
+    converted = rules_for(state).convert(state, to="official")
+    pretraining = any(key.startswith("encoder.") for key in converted)
+    order = ROW_BY_ROW if pretraining else COLUMN_BY_COLUMN
+    for key, weight in converted.items():
+        if MERGE_WEIGHT.search(key):
+            blocks = weight.unflatten(-1, (-1, 4)).transpose(-1, -2)
+            # The exchange of the two middle blocks is its own inverse.
+            converted[key] = blocks[..., order, :].flatten(-2)
+    if not pretraining:
+        converted |= shift_masks(converted, img_size // patch_size)
+    return converted
+
+
+def shift_masks(state: Mapping[str, Tensor], map_size: int) -> dict[str, Tensor]:
+    """The masks of shifted windows, which official classifiers hold.
+
+    Args:
+        state: The official state dict; its position indices tell the windows.
+        map_size: Tokens per side of the first stage's map.
+    """
+    masks = {}
+    for key, index in state.items():
+        match = re.fullmatch(r"layers\.(\d+)\.blocks\.(\d+)\.attn\..*_index", key)
+        if not match or int(match[2]) % 2 == 0:
+            continue
+        window, side = round(len(index) ** 0.5), map_size >> int(match[1])
+        if side > window:
+            masks[f"layers.{match[1]}.blocks.{match[2]}.attn_mask"] = (
+                ShiftWindowMSA.get_attn_mask((side, side), window, window // 2)
+            )
+    return masks

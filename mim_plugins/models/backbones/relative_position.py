@@ -1,0 +1,51 @@
+"""Relative position biases of windows that change their size on load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.logging import MMLogger
+from mmpretrain.models.utils import WindowMSA
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def resize_bias_tables(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str
+) -> None:
+    """Fits the bias tables of a checkpoint to the windows of a model, in place.
+
+    Bicubic, as LocalMIM's released loader for segmentation; mmpretrain's own resizing
+    needs a function that SciPy dropped in its version 1.14.
+
+    Args:
+        module: What is loaded into; its ``WindowMSA`` layers decide the sizes.
+        state_dict: What is loaded.
+        prefix: Where the module's keys start in ``state_dict``.
+    """
+    changes = set()
+    for name, layer in module.named_modules():
+        if not isinstance(layer, WindowMSA):
+            continue
+        key = f"{prefix}{name}.relative_position_"
+        table, own = state_dict.get(key + "bias_table"), layer.window_size[0] * 2 - 1
+        if table is None or len(table) == own**2:
+            continue
+        side = round(len(table) ** 0.5)
+        if side**2 != len(table):
+            continue  # torch says which key has which shape
+        state_dict[key + "bias_table"] = resize_bias_table(table, own)
+        state_dict[key + "index"] = layer.relative_position_index
+        changes.add(f"{side}x{side} to {own}x{own}")
+    if changes:
+        MMLogger.get_current_instance().info(
+            f"relative position tables resized from {', '.join(sorted(changes))}"
+        )
+
+
+def resize_bias_table(table: Tensor, side: int) -> Tensor:
+    """Resizes a table of offsets, (s * s, heads) -> (side * side, heads)."""
+    old = round(len(table) ** 0.5)
+    maps = table.float().T.unflatten(1, (old, old))[None]  # (1, heads, s, s)
+    maps = F.interpolate(maps, (side, side), mode="bicubic", align_corners=False)
+    return maps[0].flatten(1).T.contiguous().to(table.dtype)
