@@ -4,8 +4,10 @@
     python tools/benchmark.py step CONFIG --vs mmpretrain-mae --vs reference
     python tools/benchmark.py data CONFIG --data-root /path/to/images
     python tools/benchmark.py hog
+    python tools/benchmark.py memory configs/mirl/vits54_800e.py
 
-All contenders run in turns in one process. One JSON object goes to stdout, a table to
+All contenders run in turns in one process (of ``memory``, one after the other in
+processes of their own). One JSON object goes to stdout, a table to
 stderr.
 """
 
@@ -75,7 +77,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     hog.add_argument("--device", default="cpu")
     hog.add_argument("--threads", type=int, help="CPU threads; default on a CPU: 1")
 
-    for command in (step, data):
+    memory = commands.add_parser(
+        "memory", help="a step on the CPU with and without activation checkpointing"
+    )
+    memory.add_argument("config", help="path of a pre-training config")
+    memory.add_argument("--batch-size", type=int, default=2)
+    memory.add_argument("--threads", type=int, default=1, help="CPU threads")
+
+    for command in (step, data, memory):
         command.add_argument(
             "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE"
         )
@@ -86,6 +95,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             default=5,
             help="rounds to keep; one more is run first and discarded",
         )
+    for command in (step, data, hog, memory):
         command.add_argument(
             "--debug", action="store_true", help="show the traceback of input errors"
         )
@@ -98,12 +108,18 @@ def run(args: argparse.Namespace) -> dict:
     from mmengine.logging import MMLogger
 
     import mim_plugins  # noqa: F401
-    from mim_plugins.benchmarks import render, run_data, run_hog, run_step
+    from mim_plugins.benchmarks import render, run_data, run_hog, run_memory, run_step
 
     MMLogger.get_current_instance().setLevel("WARNING")
     if args.command == "hog":
         names = ("cell_sizes", "nbins", "batch_size", "img_size", "device", "threads")
         report = run_hog(rounds=args.rounds, **{k: getattr(args, k) for k in names})
+        print(render(report), file=sys.stderr)
+        return report
+    if args.command == "memory":
+        report = run_memory(
+            args.config, args.batch_size, args.threads, args.cfg_options
+        )
         print(render(report), file=sys.stderr)
         return report
     common = {"rounds": args.rounds, "cfg_options": args.cfg_options}

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def render(report: dict[str, Any]) -> str:
-    """Lay out a report of :func:`run_step`, :func:`run_data` or :func:`run_hog`.
+    """Lay out a report of ``run_step``, ``run_data``, ``run_hog`` or ``run_memory``.
 
     Args:
         report: What the benchmark returned.
@@ -13,7 +13,12 @@ def render(report: dict[str, Any]) -> str:
     Returns:
         Several lines without a trailing line break.
     """
-    rows = {"step": _step_rows, "data": _data_rows, "hog": _hog_rows}
+    rows = {
+        "step": _step_rows,
+        "data": _data_rows,
+        "hog": _hog_rows,
+        "memory": _memory_rows,
+    }
     lines = table(rows[report["benchmark"]](report))
     return "\n".join([*_head(report), "", *lines, "", *_foot(report)])
 
@@ -37,6 +42,14 @@ def _head(report: dict[str, Any]) -> list[str]:
             f"{report['config']}: {report['data']}, {report['images']} images a round "
             f"from {report['files']} files, page cache {report['page_cache']}, "
             f"workers {report['workers']}, {report['clock']}"
+        ]
+    if report["benchmark"] == "memory":
+        return [
+            f"{report['config']}: batch {report['batch_size']}, {report['device']}, "
+            f"{report['threads']} CPU threads",
+            f"{report['times_fewer_bytes_saved']:.2f} times fewer bytes saved for the "
+            "backward pass; gradients differ by at most "
+            f"{report['max_gradient_difference']:.1e} (relative)",
         ]
     shape = "x".join(map(str, report["image_shape"]))
     if report["benchmark"] == "hog":
@@ -63,12 +76,12 @@ def _foot(report: dict[str, Any]) -> list[str]:
             f"ours differs from the reference by {difference['loss']:.1e} in the loss "
             f"and at most {difference['gradient']:.1e} in a gradient (relative)"
         )
-    return [
-        *lines,
-        f"ratio: how many times as fast ours is, median of {report['rounds']} pairs "
-        "(min-max)",
-        f"{versions}, commit {report['commit']}",
-    ]
+    if "rounds" in report:
+        lines.append(
+            "ratio: how many times as fast ours is, median of "
+            f"{report['rounds']} pairs (min-max)"
+        )
+    return [*lines, f"{versions}, commit {report['commit']}"]
 
 
 def _step_rows(report: dict[str, Any]) -> list[list[str]]:
@@ -125,6 +138,14 @@ def _hog_rows(report: dict[str, Any]) -> list[list[str]]:
                 f"{entry['spread']:.1%}",
             ]
         )
+    return rows
+
+
+def _memory_rows(report: dict[str, Any]) -> list[list[str]]:
+    rows = [["", "saved MiB", "peak RSS MiB", "of it the model, MiB"]]
+    for name, entry in report["contenders"].items():
+        values = (entry[k] for k in ("saved_mib", "peak_rss_mib", "built_rss_mib"))
+        rows.append([name, *(f"{value:.1f}" for value in values)])
     return rows
 
 

@@ -3,9 +3,12 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from mim_plugins.benchmarks import memory
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "benchmark.py"
@@ -86,6 +89,22 @@ def test_hog_prints_one_json_object_and_a_table(capsys):
     assert "batch ms" in err
     with pytest.raises(SystemExit, match="img_size=30 is not a multiple"):
         run_main("hog", "--img-size", 30)
+
+
+def test_memory_prints_one_json_object_and_a_table(tmp_path, capsys, monkeypatch):
+    # Threads in place of processes, which would import everything anew.
+    monkeypatch.setattr(
+        memory, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n)
+    )
+    run_main("memory", write_config(tmp_path))
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    plain, lean = report["contenders"].values()
+    assert plain["saved_mib"] > lean["saved_mib"] > 0
+    assert report["times_fewer_bytes_saved"] == plain["saved_mib"] / lean["saved_mib"]
+    assert report["max_gradient_difference"] < 1e-5
+    assert plain["peak_rss_mib"] >= plain["built_rss_mib"] > 0
+    assert "peak RSS MiB" in err
 
 
 def test_a_missing_config_is_one_line(tmp_path, capsys):

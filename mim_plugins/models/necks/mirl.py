@@ -15,7 +15,6 @@ from ..attention import attention, split_heads
 from ..backbones.vit import is_pretrained
 from ..masking import PatchMask
 from ..position import sincos_position_embedding
-from ..recompute import recompute_in_backward
 from .decoder import DecoderBlock, LevelDecoder, MIMDecoder, shuffled_positions
 
 
@@ -200,6 +199,7 @@ class MIRLDecoder(MIMDecoder):
             num_heads=num_heads,
             mlp_ratio=mlp_ratio,
             norm_cfg=norm_cfg,
+            with_cp=with_cp,
             init_cfg=init_cfg,
         )
         self.in_dims = list(in_dims)
@@ -214,8 +214,6 @@ class MIRLDecoder(MIMDecoder):
         del self.decoder_pos_embed
         for decoder in self.decoders:
             decoder.complete(self.grid, weight_norm)
-            if with_cp:
-                recompute_in_backward(decoder)
 
     @property
     def num_levels(self) -> int:
