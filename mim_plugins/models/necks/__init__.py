@@ -1,8 +1,9 @@
 """Decoders of pre-training."""
 
 from .decoder import MIMDecoder
+from .fusion import FusionDecoder
 from .mirl import MIRLDecoder
 from .multi_scale import MultiScaleDecoder
 from .pooled_norm import PooledNorm
 
-__all__ = ["MIMDecoder", "MIRLDecoder", "MultiScaleDecoder", "PooledNorm"]
+__all__ = ["FusionDecoder", "MIMDecoder", "MIRLDecoder", "MultiScaleDecoder", "PooledNorm"]

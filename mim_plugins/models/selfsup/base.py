@@ -55,9 +55,10 @@ class MaskedImageModel(BaseSelfSupervisor):
             )
         backbone = build_part(backbone)
         generator = _build_targets(target_generator)
+        fuses_levels = getattr(_type_of(neck), "fuses_levels", False)
         targets = _one_per_level(
             generator.prepare(_image_spec(backbone, data_preprocessor)),
-            self.num_predictions(backbone),
+            1 if fuses_levels else self.num_predictions(backbone),
         )
         if not isinstance(neck, nn.Module):
             neck = {
@@ -80,7 +81,10 @@ class MaskedImageModel(BaseSelfSupervisor):
 
     @staticmethod
     def num_predictions(backbone: Any) -> int:
-        """Number of predictions that are compared with a target: one per level."""
+        """Number of predictions that are compared with a target: one per level.
+
+        A neck that says ``fuses_levels`` makes one of them all.
+        """
         return backbone.num_levels
 
     @staticmethod
@@ -182,7 +186,7 @@ class MaskedImageModel(BaseSelfSupervisor):
     @property
     def level_names(self) -> list[str]:
         """Captions of the pictures of :meth:`reconstruct`: encoder blocks, from 1."""
-        count = self.num_predictions(self.backbone)
+        count = len(self.neck.out_dims)
         if count == 1:
             return ["prediction"]
         taps = getattr(self.backbone, "taps", ())
@@ -225,7 +229,7 @@ class MaskedImageModel(BaseSelfSupervisor):
                 "backbone.out_type='avg_featmap' adds a norm that pre-training never "
                 "trains: leave out_type out here and set it for fine-tuning"
             )
-        self.head.check_levels(self.num_predictions(self.backbone))
+        self.head.check_levels(len(self.neck.out_dims))
         mean = getattr(self.data_preprocessor, "mean", None)
         channels = self.backbone.in_channels
         if mean is not None and mean.numel() not in (1, channels):
@@ -273,11 +277,18 @@ def _further_arguments(
     neck: dict, backbone: Any, targets: Sequence[LevelSpec]
 ) -> dict[str, Any]:
     """What a neck of this type alone takes from the encoder and the targets."""
-    kind = neck["type"]
-    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    kind = _type_of(neck)
     if not hasattr(kind, "follows_from"):
         return {}
     return kind.follows_from(backbone, targets)
+
+
+def _type_of(part: dict | nn.Module) -> Any:
+    """The class of a part, built or not."""
+    if isinstance(part, nn.Module):
+        return type(part)
+    kind = part["type"]
+    return MODELS.get(kind) if isinstance(kind, str) else kind
 
 
 def _one_per_level(targets: list[LevelSpec], num_levels: int) -> list[LevelSpec]:

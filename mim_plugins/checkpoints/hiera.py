@@ -1,0 +1,114 @@
+"""The official layout of Hiera: Meta's code, and MAE-Lite's, which is made from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from .rules import KeyRules
+from .vit import block_rules
+
+ENCODER_RULES = [
+    ("pos_embed", "backbone.pos_embed"),
+    ("patch_embed.proj.{p}", "backbone.patch_embed.projection.{p}"),
+    *block_rules("blocks.{i}.", "backbone.layers.{i}."),
+    # Where the width changes.
+    ("blocks.{i}.proj.{p}", "backbone.layers.{i}.proj.{p}"),
+]
+
+# A classifier pools before its norm.
+CLASSIFIER_RULES = [
+    *ENCODER_RULES,
+    ("norm.{p}", "backbone.ln2.{p}"),
+    ("head.projection.{p}", "head.fc.{p}"),
+]
+
+PRETRAIN_RULES = [
+    *ENCODER_RULES,
+    ("multi_scale_fusion_heads.{i}.{p}", "neck.fusion.{i}.{p}"),
+    ("encoder_norm.{p}", "neck.fusion_norm.{p}"),
+    ("decoder_embed.{p}", "neck.decoders.0.decoder_embed.{p}"),
+    ("mask_token", "neck.decoders.0.mask_token"),
+    ("decoder_pos_embed", "neck.decoders.0.pos_embed"),
+    *block_rules("decoder_blocks.{j}.", "neck.decoders.0.decoder_blocks.{j}."),
+    ("decoder_norm.{p}", "neck.decoders.0.ln1.{p}"),
+    ("decoder_pred.{p}", "neck.decoders.0.decoder_pred.{p}"),
+]
+
+# Of these the rows are the pixels of a patch.
+PREDICTION = "decoder_pred."
+
+
+def rules_for(keys: Iterable[str]) -> KeyRules:
+    """The rules of an official state dict, told by its keys.
+
+    Raises:
+        KeyError: If the keys are of another model.
+    """
+    keys = set(keys)
+    if not is_hiera(keys):
+        raise KeyError(
+            "not an official Hiera checkpoint: no block has a projection "
+            "(blocks.*.proj.weight)"
+        )
+    fuses = "multi_scale_fusion_heads.0.weight" in keys
+    return KeyRules(PRETRAIN_RULES if fuses else CLASSIFIER_RULES)
+
+
+def is_hiera(keys: Iterable[str]) -> bool:
+    """Whether keys are an official Hiera's, whose blocks alone have projections."""
+    return any(re.fullmatch(r"blocks\.\d+\.proj\.weight", key) for key in keys)
+
+
+def convert_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Converts an official Hiera state dict to ours.
+
+    Args:
+        state: The official state dict: pre-training, with or without its decoder, or a
+            classifier, with or without its head.
+
+    Raises:
+        KeyError: If a key is not accounted for.
+    """
+    rules = rules_for(state)
+    channels = state["patch_embed.proj.weight"].shape[1]
+    return rules.convert(
+        {
+            key: channels_last(rows, channels) if key.startswith(PREDICTION) else rows
+            for key, rows in state.items()
+        }
+    )
+
+
+def convert_to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Converts our state dict of a Hiera, in pre-training or classifying, back.
+
+    Args:
+        state: All keys of the model.
+
+    Raises:
+        KeyError: If a key is not accounted for.
+    """
+    fuses = "neck.fusion.0.weight" in state
+    rules = KeyRules(PRETRAIN_RULES if fuses else CLASSIFIER_RULES)
+    official = rules.convert(state, to="official")
+    channels = official["patch_embed.proj.weight"].shape[1]
+    return {
+        key: channels_first(rows, channels) if key.startswith(PREDICTION) else rows
+        for key, rows in official.items()
+    }
+
+
+def channels_last(pixels: Tensor, channels: int) -> Tensor:
+    """Pixels of a patch (C * p * p, ...), from the official order to ours.
+
+    The official order is channel, row, column, ours row, column, channel, as in MAE.
+    """
+    return pixels.unflatten(0, (channels, -1)).transpose(0, 1).flatten(0, 1)
+
+
+def channels_first(pixels: Tensor, channels: int) -> Tensor:
+    """Inverse of :func:`channels_last`."""
+    return pixels.unflatten(0, (-1, channels)).transpose(0, 1).flatten(0, 1)

@@ -1,0 +1,189 @@
+"""Hiera that embeds and encodes visible mask units only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from ..attention import self_attention_logits
+from ..masking import PatchMask
+from .hiera import Hiera
+from .hiera_block import HieraBlock, reroll
+from .vit import check_taps, init_transformer, is_pretrained
+
+
+@MODELS.register_module()
+class MIMHiera(Hiera):
+    """Hiera with a masked forward pass and taps; without a mask it is :class:`Hiera`.
+
+    References:
+        - Hiera: A Hierarchical Vision Transformer without the Bells-and-Whistles,
+          2023, https://arxiv.org/abs/2306.00989, section 3 and appendix
+        - An Experimental Study on Exploring Strong Lightweight Vision Transformers via
+          Masked Image Modeling Pre-Training, 2024, https://arxiv.org/abs/2404.12210
+
+    Args:
+        arch: As :class:`Hiera`.
+        taps: Zero-based indices, increasing, of the stages whose output is returned
+            before the last one's; by default those that a pooling follows, which MAE's
+            decoder fuses with the last one (stages 0 and 1 at ``q_pool=2``).
+        q_pool: How many stages begin with pooling; MAE pre-training has 2, so that a
+            mask unit ends as 2x2 tokens.
+        out_type: What the unmasked forward returns, see :class:`Hiera`.
+        **kwargs: Further arguments of :class:`Hiera`.
+
+    Raises:
+        ValueError: If a tap is out of range, repeated or out of order; see also
+            :class:`Hiera`.
+    """
+
+    with_cls_token = False
+
+    def __init__(
+        self,
+        arch: str | dict = "base",
+        taps: Sequence[int] | None = None,
+        q_pool: int = 2,
+        out_type: str = "featmap",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(arch=arch, q_pool=q_pool, out_type=out_type, **kwargs)
+        stages = len(self.depths)
+        self.taps = check_taps(range(q_pool) if taps is None else taps, stages)
+
+    @property
+    def num_levels(self) -> int:
+        """Number of latents of a masked forward pass."""
+        return len(self.taps) + 1
+
+    @property
+    def level_dims(self) -> list[int]:
+        """Width of each latent, shallow to deep."""
+        return [self.stage_dims[stage] for stage in self._levels]
+
+    @property
+    def level_scales(self) -> list[int]:
+        """Tokens of a unit per axis in each latent, shallow to deep."""
+        return [self.unit_side // 2 ** min(k, self.q_pool) for k in self._levels]
+
+    @property
+    def _levels(self) -> tuple[int, ...]:
+        return (*self.taps, len(self.depths) - 1)
+
+    def init_weights(self) -> None:
+        """Initialises as the official MAE, unless weights were loaded."""
+        super().init_weights()
+        if is_pretrained(self.init_cfg):
+            return
+        init_transformer(self)
+        # The patch embedding as the linear layer it is; its bias keeps conv's default.
+        weight = self.patch_embed.projection.weight.data
+        nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, mask: PatchMask | Tensor | None = None
+    ) -> tuple[Tensor, ...] | list[Tensor]:
+        """Encodes images, all of them or their visible units only.
+
+        Args:
+            x: Images, (N, C, H, W).
+            mask: ``None`` for plain features; a ``PatchMask`` or a tensor (N, L) with
+                1 = removed for the masked pass, L counting mask units.
+
+        Returns:
+            Without a mask, what ``out_type`` says. With one, a list of latents
+            (N, L_vis * t**2, C), shallow to deep: visible units in the order of
+            ``mask.ids_keep``, a unit's t x t tokens (``level_scales``) row by row, none
+            of them normed.
+
+        Raises:
+            TypeError: If ``mask`` is a bool: encoders never draw masks.
+            ValueError: If the image or the mask does not fit the mask units.
+        """
+        if mask is None:
+            return super().forward(x)
+        return self.latents(self.stream(x, mask))
+
+    def stream(self, x: Tensor, mask: PatchMask | Tensor) -> Iterator[Tensor]:
+        """Encodes visible units block by block, as far as it is asked to.
+
+        Args:
+            x: Images, (N, C, H, W).
+            mask: As in :meth:`forward`.
+
+        Yields:
+            The tokens as they enter block 0, 1, ... and, at last, as they leave the
+            last block, (N, L_vis, T, C); a unit's tokens are unrolled.
+        """
+        grid = self.image_grid(x)
+        if not isinstance(mask, PatchMask):
+            mask = PatchMask.from_mask(mask, grid, x.device)
+        if mask.grid != grid:
+            raise ValueError(
+                f"the mask covers {mask.grid} mask units, but images of "
+                f"{tuple(x.shape[-2:])} pixels have {grid}"
+            )
+        yield from self.run_blocks(self.embed(x, mask))
+
+    def latents(self, stream: Iterable[Tensor]) -> list[Tensor]:
+        """Picks the latents of the levels out of :meth:`stream`, shallow to deep."""
+        stages = self.stage_outputs(stream)
+        return [reroll(stages[level]).flatten(1, 2) for level in self._levels]
+
+    @property
+    def norms(self) -> list[nn.Module]:
+        """The norm of the tokens that enter each block."""
+        return [layer.ln1 for layer in self.layers]
+
+    def attention_shape(self, block: int) -> tuple[int, int, int]:
+        """Heads, queries and keys of a block, on whole images of ``img_size``.
+
+        Raises:
+            ValueError: If the block does not attend to all tokens alike.
+        """
+        attn = self.layers[block].attn
+        if attn.local or attn.pool:
+            alike = [
+                index
+                for index, layer in enumerate(self.layers)
+                if not (layer.attn.local or layer.attn.pool)
+            ]
+            raise ValueError(
+                f"block {block} of this Hiera attends inside mask units, or pools: its "
+                f"attention cannot be distilled; blocks that attend to all: {alike}"
+            )
+        tokens, _ = self.hidden_shape(block)
+        return attn.num_heads, tokens, tokens
+
+    def hidden_shape(self, block: int) -> tuple[int, int]:
+        """Tokens that enter a block and their width, on whole images of ``img_size``.
+
+        The index after the last block stands for what leaves it.
+        """
+        tokens, dims = self.pos_embed.shape[1], self.stage_dims[0]
+        for layer in self.layers[:block]:
+            tokens //= 4 if layer.attn.pool else 1
+            dims = layer.attn.embed_dims
+        return tokens, dims
+
+    def attention_logits(self, block: Any, tokens: Tensor) -> Tensor:
+        """Attention of a block before the softmax, (N, heads, queries, keys).
+
+        Args:
+            block: One of the encoder's, or an :meth:`attention_only_block`.
+            tokens: The tokens that enter it, of :meth:`stream`.
+        """
+        return self_attention_logits(block.attn, block.ln1(tokens).flatten(1, 2))
+
+    def attention_only_block(self) -> nn.Module:
+        """One more block of the last stage, cut down to what its logits need.
+
+        D2-MAE's, of which only the norm and the queries, keys and values exist.
+        """
+        dims, heads = self.stage_dims[-1], self.layers[-1].attn.num_heads
+        block: Any = HieraBlock(dims, dims, heads, dims, norm_cfg=self.norm_cfg)
+        block.attn.proj = block.ln2 = block.ffn = nn.Identity()
+        return block

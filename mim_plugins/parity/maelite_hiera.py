@@ -1,0 +1,277 @@
+"""Runs MAE-Lite's golden cases on Hiera."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from mim_plugins.checkpoints.hiera import (
+    PREDICTION,
+    channels_first,
+    convert_official,
+    rules_for,
+)
+from mim_plugins.models.backbones.hiera import feature_map
+from mim_plugins.models.backbones.hiera_block import reroll
+from mim_plugins.models.masking import PatchMask
+
+from .case import GoldenCase
+from .deepmim import IMAGENET, Produced
+
+
+def run(case: GoldenCase) -> Produced:
+    """Computes the arrays of a case with our modules.
+
+    Raises:
+        NotImplementedError: If the case is of a variant not built yet.
+    """
+    args = case.config["model"]
+    if args.get("cls") == "Hiera":
+        return run_classifier(case)
+    if args.get("cls") == "MaskedAutoencoderHiera":
+        return run_pretraining(case)
+    raise NotImplementedError(
+        f"MAE-Lite variant {case.config.get('variant')!r} is not built yet"
+    )
+
+
+def run_pretraining(case: GoldenCase) -> Produced:
+    """Pre-training: masks, stages, latents, targets, predictions, loss, gradients."""
+    args = case.config["model"]
+    model: Any = MODELS.build(
+        dict(type="DeepMIM", **pretraining_config(args, case.config["mask_ratio"]))
+    )
+    load(model, case.weights)
+    images = case.inputs["images"]
+    mask = official_mask(model, case)
+    stream = list(model.backbone.stream(images, mask))
+    latents = model.backbone.latents(stream)
+    predictions = model.neck(latents, mask)
+    targets = model.target_generator(images, mask)
+    loss = model.head.loss(predictions, targets)["loss"]
+    loss.backward()
+    everything = model.neck(latents, mask, masked_only=False)[0]
+    return {
+        "loss": loss,
+        "pred": to_patches(everything, model, mask),
+        **{
+            f"stage_out_{k}": by_unit(tokens, mask)
+            for k, tokens in enumerate(all_stages(model.backbone, stream))
+        },
+        **reconstruction_arrays(model, latents, predictions[0], targets[0][0], mask),
+        **gradients(model, case.weights),
+    }
+
+
+def reconstruction_arrays(
+    model: Any,
+    latents: list[Tensor],
+    prediction: Tensor,
+    target: Tensor,
+    mask: PatchMask,
+) -> Produced:
+    """What every pre-training case holds beside the losses."""
+    fused = model.neck.fuse(latents)
+    removed = mask.at_scale(model.neck.scales[0])
+    return {
+        "mask_units_keep": 1 - mask.mask,
+        "pred_mask_visible": 1 - removed,
+        "fused_before_norm": by_unit(fused, mask),
+        "latent": by_unit(model.neck.fusion_norm(fused), mask),
+        "pred_masked": to_patches(complete(prediction, mask), model, mask)[removed > 0],
+        "target_masked": to_patches(complete(target, mask), model, mask)[removed > 0],
+    }
+
+
+def run_classifier(case: GoldenCase) -> Produced:
+    """The fine-tuned classifier: stages, logits, loss, scores, gradients."""
+    args = case.config["model"]
+    backbone = encoder_args(args)
+    width = backbone["arch"]["embed_dims"] * 2 ** (len(args["stages"]) - 1)
+    model: Any = MODELS.build(
+        dict(
+            type="ImageClassifier",
+            backbone=dict(type="Hiera", **backbone),
+            head=dict(
+                type="LinearClsHead", num_classes=args["num_classes"], in_channels=width
+            ),
+        )
+    )
+    load(model, case.weights)
+    images = case.inputs["images"]
+    grid = model.backbone.image_grid(images)
+    stages: Produced = {}
+    for k, end in enumerate(stage_ends(args["stages"])):
+        model.backbone.layers[end].register_forward_hook(
+            lambda _m, _i, tokens, name=f"stage_out_{k}": stages.update(
+                {name: feature_map(tokens, grid).permute(0, 2, 3, 1)}
+            )
+        )
+    samples = [DataSample().set_gt_label(x) for x in case.inputs["labels"].tolist()]
+    features = model.extract_feat(images)
+    loss = model.head.loss(features, samples)["loss"]
+    loss.backward()
+    scores = [sample.pred_score for sample in model.head.predict(features)]
+    return {
+        "loss": loss,
+        "logits": model.head(features),
+        "eval_output_softmax": torch.stack(scores),
+        **stages,
+        **gradients(model, case.weights),
+    }
+
+
+def pretraining_config(args: dict, mask_ratio: float) -> dict:
+    """A pre-training model, but for its type, from the official arguments.
+
+    Raises:
+        NotImplementedError: If the prediction is not of whole patches.
+    """
+    if args.get("pred_dim"):
+        raise NotImplementedError(f"Hiera with pred_dim={args['pred_dim']}")
+    return dict(
+        data_preprocessor=IMAGENET,
+        mask_sampler=dict(type="RandomPatchMask", mask_ratio=mask_ratio),
+        backbone=dict(type="MIMHiera", **encoder_args(args)),
+        neck=dict(
+            type="FusionDecoder",
+            embed_dims=args["decoder_embed_dim"],
+            depth=args["decoder_depth"],
+            num_heads=args["decoder_num_heads"],
+            mlp_ratio=args["mlp_ratio"],
+            norm_cfg=norm_cfg(args),
+        ),
+        # One cell for each token of the last stage.
+        target_generator=dict(
+            type="PixelTarget", cell_size=args["patch_stride"][0] * 2 ** args["q_pool"]
+        ),
+        head=dict(type="ReconstructionHead", criterion="L2"),
+    )
+
+
+def encoder_args(args: dict) -> dict:
+    """Arguments of our Hiera from the official ones.
+
+    Raises:
+        NotImplementedError: If the official arguments ask for what ours has not.
+    """
+    stages = len(args["stages"])
+    kernel, stride = args["patch_kernel"][0], args["patch_stride"][0]
+    fixed = {
+        "q_stride": [2, 2],
+        "mask_unit_size": [2 ** (stages - 1)] * 2,
+        "dim_mul": 2.0,
+        "head_mul": 2.0,
+        "patch_kernel": [kernel] * 2,
+        "patch_stride": [stride] * 2,
+        "patch_padding": [(kernel - 1) // 2] * 2,
+        "sep_pos_embed": False,
+    }
+    for name, value in fixed.items():
+        if args.get(name, value) != value:
+            raise NotImplementedError(f"Hiera with {name}={args[name]}")
+    return dict(
+        arch=dict(
+            embed_dims=args["embed_dim"],
+            depths=args["stages"],
+            num_heads=args["num_heads"],
+        ),
+        img_size=tuple(args["input_size"]),
+        patch_size=stride,
+        patch_kernel=kernel,
+        in_channels=args["in_chans"],
+        mlp_ratio=args["mlp_ratio"],
+        q_pool=args["q_pool"],
+        mask_unit_attn=args["mask_unit_attn"],
+        drop_path_rate=args["drop_path_rate"],
+        norm_cfg=norm_cfg(args),
+    )
+
+
+def norm_cfg(args: dict) -> dict:
+    """The norm layer that ``norm_layer`` of a case names."""
+    match = re.search(r"eps=([\d.e-]+)", args.get("norm_layer", ""))
+    return dict(type="LN", eps=float(match[1]) if match else 1e-6)
+
+
+def stage_ends(depths: list[int]) -> list[int]:
+    """Zero-based index of the last block of each stage."""
+    return [sum(depths[: k + 1]) - 1 for k in range(len(depths))]
+
+
+def all_stages(backbone: Any, stream: list[Tensor]) -> list[Tensor]:
+    """Outputs of all stages, tapped or not, row by row inside units."""
+    stages = backbone.stage_outputs(stream)
+    return [reroll(tokens).flatten(1, 2) for tokens in stages]
+
+
+def official_mask(model: Any, case: GoldenCase) -> PatchMask:
+    """The mask of a case, visible units in raster order, as in the official code."""
+    drawn = PatchMask.from_noise(
+        case.inputs["noise"],
+        model.mask_sampler.mask_ratio,
+        model.backbone.image_grid(case.inputs["images"]),
+    )
+    return PatchMask.from_mask(drawn.mask, drawn.grid)
+
+
+def by_unit(tokens: Tensor, mask: PatchMask) -> Tensor:
+    """(N, L_vis * t * t, C) -> (N, L_vis, t, t, C)."""
+    side = round((tokens.shape[1] // mask.num_visible) ** 0.5)
+    return tokens.unflatten(1, (mask.num_visible, side, side))
+
+
+def complete(values: Tensor, mask: PatchMask) -> Tensor:
+    """Values of removed units among zeros, in raster order, (N, L, D)."""
+    visible = values.new_zeros(len(values), mask.num_visible, values.shape[-1])
+    return mask.restore(torch.cat([visible, values], dim=1))
+
+
+def to_patches(values: Tensor, model: Any, mask: PatchMask) -> Tensor:
+    """Predictions or targets of units as official patches in raster order.
+
+    Args:
+        values: A unit's s x s cells row by row, (N, L, s * s * p * p * C).
+        model: Has the scale s and the number of channels C.
+        mask: Has the grid.
+
+    Returns:
+        (N, L * s * s, C * p * p).
+    """
+    (rows, cols), side = mask.grid, int(model.neck.scales[0])
+    cells = values.unflatten(2, (side, side, -1)).unflatten(1, (rows, cols))
+    cells = cells.transpose(2, 3).flatten(1, 4)
+    pixels = cells.unflatten(2, (-1, model.backbone.in_channels))
+    return pixels.transpose(2, 3).flatten(2)
+
+
+def load(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Loads official weights, every key.
+
+    Raises:
+        KeyError: If a key is missing or left over.
+    """
+    converted = convert_official(weights)
+    model.load_state_dict(converted, strict=False)
+    missing = set(model.state_dict()) ^ set(converted)
+    if missing:
+        raise KeyError(f"keys without a counterpart: {sorted(missing)}")
+    model.eval()
+
+
+def gradients(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients in the official layout, under the names ``grad:<official key>``."""
+    found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    official = rules_for(weights).convert(found, to="official")
+    channels = model.backbone.in_channels
+    return {
+        f"grad:{key}": channels_first(value, channels)
+        if key.startswith(PREDICTION)
+        else value
+        for key, value in official.items()
+    }
