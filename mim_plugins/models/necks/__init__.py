@@ -6,4 +6,10 @@ from .mirl import MIRLDecoder
 from .multi_scale import MultiScaleDecoder
 from .pooled_norm import PooledNorm
 
-__all__ = ["FusionDecoder", "MIMDecoder", "MIRLDecoder", "MultiScaleDecoder", "PooledNorm"]
+__all__ = [
+    "FusionDecoder",
+    "MIMDecoder",
+    "MIRLDecoder",
+    "MultiScaleDecoder",
+    "PooledNorm",
+]
