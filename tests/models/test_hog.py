@@ -66,6 +66,15 @@ def test_histograms__do_not_depend_on_how_the_batch_is_cut(monkeypatch):
         assert torch.equal(a, b)
 
 
+def test_responses__as_of_other_devices(monkeypatch):
+    images, target = torch.randn(2, 3, 16, 24), HOGTarget(cell_size=[4, 8], bias=True)
+    expected = target.responses(images)
+    monkeypatch.setattr(hog, "_convolve", hog._convolve_depthwise)
+    for pair, wanted in zip(target.responses(images), expected, strict=True):
+        for a, b in zip(pair, wanted, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
 def test_histograms__flat_images_give_zero_or_the_bin_of_the_bias():
     flat = torch.full((1, 3, 16, 16), 0.5)
     assert HOGTarget().histograms(flat)[0].abs().max() == 0

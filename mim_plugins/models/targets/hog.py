@@ -127,17 +127,13 @@ class HOGTarget(Target):
         return found if self.bias else self._coarser(found[0], cells[0])
 
     def responses(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """The gradients (gx, gy), (n, C, H, W): one pair; with a bias, one a level.
-
-        Every channel is an image of its own: on the CPU that is the form which rounds
-        exactly as the official code. Where a gradient should be 0, its rounding
-        decides the bin.
-        """
+        """The gradients (gx, gy), (n, C, H, W): one pair; with a bias, one a level."""
         modules = self.gradients if self.bias else self.gradients[:1]
         weight = torch.cat([module.weight for module in modules])
         bias = torch.cat([module.bias for module in modules]) if self.bias else None
-        padded = F.pad(images, (1, 1, 1, 1), mode="reflect").flatten(0, 1)[:, None]
-        maps = F.conv2d(padded, weight, bias)  # (n * C, 2 * levels, H, W)
+        padded = F.pad(images, (1, 1, 1, 1), mode="reflect").flatten(0, 1)
+        convolve = _convolve if images.device.type == "cpu" else _convolve_depthwise
+        maps = convolve(padded, weight, bias)  # (n * C, 2 * levels, H, W)
         gradients = maps.unflatten(0, images.shape[:2]).unbind(2)
         return list(zip(gradients[::2], gradients[1::2], strict=True))
 
@@ -230,3 +226,24 @@ def _gradient(bias: bool) -> nn.Conv2d:
     kernel = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
     conv.weight.data.copy_(torch.stack([kernel, kernel.t()])[:, None])
     return conv.requires_grad_(False)
+
+
+def _convolve(images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """3x3 responses of one-channel images, (n, H + 2, W + 2) -> (n, K, H, W).
+
+    On the CPU this form rounds exactly as the official code, channel by channel.
+    Where a gradient should be 0, its rounding decides the bin.
+    """
+    return F.conv2d(images[:, None], weight, bias)
+
+
+def _convolve_depthwise(images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """As :func:`_convolve`, as a depthwise convolution of one wide image.
+
+    On a GPU torch has a kernel of its own for it, in full float32; others may round
+    their operands to TF32, which cuDNN is allowed by default.
+    """
+    n = len(images)
+    repeated = None if bias is None else bias.repeat(n)
+    maps = F.conv2d(images[None], weight.repeat(n, 1, 1, 1), repeated, groups=n)
+    return maps.unflatten(1, (n, -1))[0]
