@@ -1,10 +1,10 @@
 """Encoders, decoders, targets, losses and algorithms of masked image modelling."""
 
-from .backbones import MIMVisionTransformer
+from .backbones import MIMSwinTransformer, MIMVisionTransformer
 from .data_preprocessor import MIMDataPreprocessor
 from .heads import ReconstructionHead, ResidualPairHead
-from .masking import PatchMask, RandomPatchMask
-from .necks import MIMDecoder, MIRLDecoder, MultiScaleDecoder
+from .masking import PatchMask, RandomPatchMask, SharedPatchMask
+from .necks import MIMDecoder, MIRLDecoder, MultiScaleDecoder, PooledNorm
 from .selfsup import MIRL, DeepMIM, LocalMIM, MaskedImageModel
 from .targets import (
     CLIPTarget,
@@ -24,13 +24,16 @@ __all__ = [
     "MIMDataPreprocessor",
     "MIMDecoder",
     "MIRLDecoder",
+    "MIMSwinTransformer",
     "MIMVisionTransformer",
     "MaskedImageModel",
     "MultiScaleDecoder",
     "PatchMask",
     "PixelTarget",
+    "PooledNorm",
     "RandomPatchMask",
     "ReconstructionHead",
     "ResidualPairHead",
+    "SharedPatchMask",
     "TimmFeatureTarget",
 ]

@@ -276,6 +276,14 @@ class RandomPatchMask(nn.Module):
             noise = hashed_uniform(seeds.to(device), length)
         return PatchMask.from_noise(noise, self.mask_ratio, grid)
 
+    def count_visible(self, num_patches: int) -> int:
+        """Number of patches that stay visible.
+
+        Raises:
+            ValueError: If none does.
+        """
+        return count_visible(num_patches, self.mask_ratio)
+
     def extra_repr(self) -> str:
         """Shows the mask ratio in the module's print-out."""
         return f"mask_ratio={self.mask_ratio}"

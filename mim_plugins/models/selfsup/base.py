@@ -10,7 +10,7 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ..masking import PatchMask, count_visible
+from ..masking import PatchMask
 from ..patches import patchify, unpatchify
 from ..targets import ImageSpec, LevelSpec, LevelTargets
 
@@ -209,9 +209,8 @@ class MaskedImageModel(BaseSelfSupervisor):
             ValueError: Naming what does not fit and what to change.
         """
         rows, cols = self.backbone.grid
-        ratio = getattr(self.mask_sampler, "mask_ratio", None)
-        if ratio is not None:
-            count_visible(rows * cols, ratio)
+        if hasattr(self.mask_sampler, "count_visible"):
+            self.mask_sampler.count_visible(rows * cols)
         levels = self.backbone.num_levels
         if self.neck.num_levels != levels:
             raise ValueError(
