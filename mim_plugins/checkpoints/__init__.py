@@ -1,7 +1,7 @@
 """Checkpoints: conversion between official layouts and ours."""
 
-from .deepmim import convert_official
 from .geometry import merge_coordinates_of
+from .mae_lite import convert_official
 from .rules import KeyRules
 
 __all__ = ["KeyRules", "convert_official", "merge_coordinates_of"]

@@ -1,11 +1,27 @@
 """Encoders, decoders, targets, losses and algorithms of masked image modelling."""
 
-from .backbones import MIMSwinTransformer, MIMVisionTransformer
+from .backbones import (
+    Hiera,
+    MIMHiera,
+    MIMSwinTransformer,
+    MIMVisionTransformer,
+)
 from .data_preprocessor import MIMDataPreprocessor
-from .heads import ReconstructionHead, ResidualPairHead
+from .heads import (
+    AttentionDistillation,
+    HiddenDistillation,
+    ReconstructionHead,
+    ResidualPairHead,
+)
 from .masking import PatchMask, RandomPatchMask, SharedPatchMask
-from .necks import MIMDecoder, MIRLDecoder, MultiScaleDecoder, PooledNorm
-from .selfsup import MIRL, DeepMIM, LocalMIM, MaskedImageModel
+from .necks import (
+    FusionDecoder,
+    MIMDecoder,
+    MIRLDecoder,
+    MultiScaleDecoder,
+    PooledNorm,
+)
+from .selfsup import MIRL, DeepMIM, DistilledMIM, LocalMIM, MaskedImageModel
 from .targets import (
     CLIPTarget,
     HOGTarget,
@@ -15,14 +31,20 @@ from .targets import (
 )
 
 __all__ = [
+    "AttentionDistillation",
     "CLIPTarget",
     "MIRL",
     "DeepMIM",
+    "DistilledMIM",
+    "FusionDecoder",
     "HOGTarget",
+    "HiddenDistillation",
+    "Hiera",
     "HybridTarget",
     "LocalMIM",
     "MIMDataPreprocessor",
     "MIMDecoder",
+    "MIMHiera",
     "MIRLDecoder",
     "MIMSwinTransformer",
     "MIMVisionTransformer",

@@ -198,6 +198,11 @@ class MIMVisionTransformer(VisionTransformer):
         return latents
 
     @property
+    def blocks(self) -> Sequence[Any]:
+        """The transformer blocks, shallow to deep."""
+        return self.layers
+
+    @property
     def norms(self) -> list[nn.Module]:
         """The norm of the tokens that enter each block, and the final norm."""
         return [layer.ln1 for layer in self.layers] + (

@@ -2,7 +2,8 @@
 
 from .base import MaskedImageModel
 from .deepmim import DeepMIM
+from .distilled import DistilledMIM
 from .localmim import LocalMIM
 from .mirl import MIRL
 
-__all__ = ["MIRL", "DeepMIM", "LocalMIM", "MaskedImageModel"]
+__all__ = ["MIRL", "DeepMIM", "DistilledMIM", "LocalMIM", "MaskedImageModel"]

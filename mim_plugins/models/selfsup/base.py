@@ -111,6 +111,12 @@ class MaskedImageModel(BaseSelfSupervisor):
         """
         mask = self.draw_mask(inputs, data_samples)
         latents = self.backbone(inputs, mask)
+        return self.level_losses(latents, inputs, mask)
+
+    def level_losses(
+        self, latents: Sequence[Tensor], inputs: Tensor, mask: PatchMask
+    ) -> dict[str, Tensor]:
+        """Decodes every level and compares it with its target."""
         targets = self.target_generator(inputs, mask)
         predictions = self.neck(latents, mask)
         return self.head.loss(predictions, targets)
@@ -191,7 +197,8 @@ class MaskedImageModel(BaseSelfSupervisor):
             return ["prediction"]
         taps = getattr(self.backbone, "taps", ())
         if len(taps) == count - 1:
-            blocks = [*taps, self.backbone.num_layers - 1]
+            last = self.backbone.num_layers - 1
+            blocks = [*taps, getattr(self.backbone, "final_block", last)]
             return [f"block {block + 1}" for block in blocks]
         return [f"level {level}" for level in range(count)]
 

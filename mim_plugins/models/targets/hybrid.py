@@ -7,16 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.logging import MMLogger
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from mim_plugins.checkpoints import convert_official
-from mim_plugins.checkpoints.loading import read_state_dict
-
 from ..masking import PatchMask
 from .base import ImageSpec, LevelSpec, LevelTarget, Target
-from .teacher import FrozenTeacher
+from .teacher import FrozenTeacher, load_teacher
 
 
 @MODELS.register_module()
@@ -56,7 +52,12 @@ class HybridTarget(Target):
                     f"teacher's prediction) and 1 (pixels); got {value}"
                 )
         network: Any = MODELS.build(teacher)
-        load_teacher(network, checkpoint)
+        load_teacher(
+            network,
+            checkpoint,
+            option="target_generator.checkpoint",
+            otherwise="train on pixels, configs/deepmim/mae_vitb_300e.py",
+        )
         self.teacher = FrozenTeacher(network)
 
     def prepare(self, images: ImageSpec) -> list[LevelSpec]:
@@ -110,51 +111,6 @@ class HybridTarget(Target):
         """As the teacher's own targets."""
         network: Any = self.teacher.network
         return network.target_generator.denormalise(predictions, patches)
-
-
-def load_teacher(network: Any, checkpoint: str | Path) -> None:
-    """Loads every parameter of a teacher, official layouts included.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a parameter is missing, left over or of another shape.
-    """
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(
-            f"there is no teacher checkpoint {checkpoint}: set "
-            "target_generator.checkpoint to a trained MAE with its decoder, such as "
-            "work_dirs/vitb_1600e/epoch_1600.pth of configs/mae/vitb_1600e.py; or "
-            "train on pixels, configs/deepmim/mae_vitb_300e.py, which needs no teacher"
-        )
-    state = read_state_dict(checkpoint)
-    if not any(key.startswith("backbone.") for key in state):
-        state = convert_official(state)
-    own = network.state_dict()
-    problems = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - own.keys()),
-        "of another shape": sorted(
-            f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-            for key in own.keys() & state.keys()
-            if own[key].shape != state[key].shape
-        ),
-    }
-    if any(problems.values()):
-        told = "; ".join(
-            f"{len(keys)} {what}: {', '.join(keys[:5])}" + (" ..." if keys[5:] else "")
-            for what, keys in problems.items()
-            if keys
-        )
-        raise ValueError(
-            f"{checkpoint} does not hold the teacher's weights, encoder and decoder "
-            f"({told}): give the pre-training checkpoint of the model that `teacher` "
-            "describes"
-        )
-    network.load_state_dict(state)
-    MMLogger.get_current_instance().info(
-        f"Teacher {type(network).__name__}: all {len(own)} tensors of {checkpoint} "
-        "loaded"
-    )
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from mmengine.logging import MMLogger
+from torch import Tensor, nn
+
+from mim_plugins.checkpoints import convert_official
+from mim_plugins.checkpoints.loading import read_state_dict
+from mim_plugins.checkpoints.mae_lite import check_heads
 
 
 class FrozenTeacher(nn.Module):
@@ -43,3 +49,69 @@ class FrozenTeacher(nn.Module):
     def __deepcopy__(self, memo: dict) -> FrozenTeacher:
         """A copy of the model, such as a moving average, shares the teacher."""
         return FrozenTeacher(self.network)
+
+
+def load_teacher(
+    network: Any, checkpoint: str | Path, option: str, otherwise: str
+) -> None:
+    """Loads every parameter of a masked autoencoder, or of an encoder alone.
+
+    Args:
+        network: The model the teacher was trained as, or its encoder; for the latter
+            the rest of the checkpoint is left out.
+        checkpoint: A checkpoint of this package, or an official one.
+        option: Where a config names the checkpoint, for the messages.
+        otherwise: What to do without a teacher, likewise.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a parameter is missing, left over or of another shape, or the
+            teacher had another number of attention heads.
+    """
+    whole = hasattr(network, "backbone")
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(
+            f"there is no teacher checkpoint {checkpoint}: set {option} to a trained "
+            f"MAE{' with its decoder' if whole else ''}, such as "
+            "work_dirs/vitb_1600e/epoch_1600.pth of configs/mae/vitb_1600e.py; or "
+            f"{otherwise}, which needs no teacher"
+        )
+    state = read_state_dict(checkpoint)
+    if not any(key.startswith("backbone.") for key in state):
+        encoder = network.backbone if whole else network
+        if hasattr(encoder, "attention_shape"):
+            check_heads(state, encoder.attention_shape(0)[0], checkpoint)
+        state = convert_official(state)
+    if not whole:
+        prefix = "backbone."
+        state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    own = network.state_dict()
+    if problems := _differences(own, state):
+        raise ValueError(
+            f"{checkpoint} does not hold the teacher's weights"
+            f"{', encoder and decoder' if whole else ''} ({problems}): give the "
+            "pre-training checkpoint of the model that `teacher` describes"
+        )
+    network.load_state_dict(state)
+    MMLogger.get_current_instance().info(
+        f"Teacher {type(network).__name__}: all {len(own)} tensors of {checkpoint} "
+        "loaded"
+    )
+
+
+def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Names the tensors that two state dicts do not share; empty if all are alike."""
+    problems = {
+        "missing": sorted(own.keys() - given.keys()),
+        "unexpected": sorted(given.keys() - own.keys()),
+        "of another shape": sorted(
+            f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in own.keys() & given.keys()
+            if own[key].shape != given[key].shape
+        ),
+    }
+    return "; ".join(
+        f"{len(keys)} {what}: {', '.join(keys[:5])}" + (" ..." if keys[5:] else "")
+        for what, keys in problems.items()
+        if keys
+    )

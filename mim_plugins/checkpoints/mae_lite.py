@@ -1,0 +1,210 @@
+"""The official layouts of MAE-Lite: pre-training, distillation and fine-tuning."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from . import deepmim, hiera
+from .rules import KeyRules
+from .vit import CLASSIFIER_RULES, ENCODER_RULES
+
+T = TypeVar("T")
+
+# What a training wrapper holds: the student, the teacher, and the adapters of what is
+# distilled. Files of multi-GPU runs have a further `module.` in front.
+STUDENT, TEACHER = "model", "tch_model"
+ADAPTERS = {"attn_adapter": "attention", "hidden_adapter": "hidden"}
+
+# The relative-position model; the indices are buffers.
+RELATIVE_POSITION_RULES = [
+    (f"{official}relative_position_{name}", f"backbone.{ours}relative_position_{name}")
+    for official, ours in (
+        ("blocks.{i}.attn.", "layers.{i}.attn."),
+        ("rel_pos_bias.", "rel_pos_bias."),
+    )
+    for name in ("bias_table", "index")
+] + [
+    (f"blocks.{{i}}.{name}", f"backbone.layers.{{i}}.{name}")
+    for name in ("attn.q_bias", "attn.v_bias", "gamma_1", "gamma_2")
+]
+
+# Fine-tuning with a supervised teacher: the norms belong to the head.
+TOKEN_DISTILLATION_RULES = [
+    *ENCODER_RULES,
+    ("fc_norm.{p}", "head.norm.{p}"),
+    ("head.{p}", "head.fc.{p}"),
+    ("dist_norm.{p}", "head.norm_dist.{p}"),
+    ("head_dist.{p}", "head.fc_dist.{p}"),
+]
+
+# Heads of the Vision Transformers of MAE and MAE-Lite by their width. No tensor has
+# another shape at another number of heads.
+OFFICIAL_HEADS = {192: 12, 384: 12, 768: 12, 1024: 16, 1280: 16}
+
+
+def parts_of(state: Mapping[str, T]) -> dict[str, dict[str, T]]:
+    """Splits the state dict of a training wrapper into its parts, without prefixes.
+
+    Args:
+        state: With ``module.model.``, ``model.`` and the like before every key, or,
+            as a released encoder or teacher, without any.
+
+    Returns:
+        The tensors of ``model``, and of ``tch_model``, ``attn_adapter`` and
+        ``hidden_adapter`` if there are any.
+
+    Raises:
+        KeyError: If some keys belong to no part.
+    """
+    names = {key.removeprefix("module."): value for key, value in state.items()}
+    known = (STUDENT, TEACHER, *ADAPTERS)
+    if not any(name.startswith(f"{STUDENT}.") for name in names):
+        return {STUDENT: names}
+    parts: dict[str, dict[str, T]] = {}
+    unknown = []
+    for name, value in names.items():
+        part, _, rest = name.partition(".")
+        if part in known:
+            parts.setdefault(part, {})[rest] = value
+        else:
+            unknown.append(name)
+    if unknown:
+        raise KeyError(
+            f"{len(unknown)} keys belong to no part of a MAE-Lite training wrapper "
+            f"({', '.join(known)}): {', '.join(sorted(unknown)[:10])}"
+        )
+    return parts
+
+
+def rules_for(keys: Iterable[str]) -> KeyRules:
+    """The rules of one Vision Transformer's keys, which have no prefix.
+
+    Raises:
+        KeyError: If they are of none of the known layouts.
+    """
+    keys = set(keys)
+    if "head_dist.weight" in keys:
+        return KeyRules(TOKEN_DISTILLATION_RULES)
+    if any("q_bias" in key or "relative_position" in key for key in keys):
+        return KeyRules([*CLASSIFIER_RULES, *RELATIVE_POSITION_RULES])
+    rules = deepmim.rules_for(keys)
+    extra = extra_block_of(keys)
+    if extra is None:
+        return rules
+    own = [
+        (f"blocks.{extra}.{official}.{{p}}", f"extra_block.{ours}.{{p}}")
+        for official, ours in (("norm1", "ln1"), ("attn.qkv", "attn.qkv"))
+    ]
+    # The first rule that fits is taken.
+    return KeyRules([*own, *rules.rules])
+
+
+def extra_block_of(keys: Iterable[str]) -> int | None:
+    """The index of D2-MAE's block of attention logits alone, which has no MLP."""
+    keys = set(keys)
+    found = (re.fullmatch(r"blocks\.(\d+)\.norm1\.weight", key) for key in keys)
+    for index in (int(match[1]) for match in found if match):
+        if f"blocks.{index}.mlp.fc1.weight" not in keys:
+            return index
+    return None
+
+
+def convert_official(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts an official MAE, DeepMIM or MAE-Lite state dict to our keys.
+
+    Args:
+        state: Of pre-training with or without distillation, or of a classifier, on ViT
+            or Hiera. The teacher in it is left out; :func:`convert_teacher` takes it.
+
+    Raises:
+        KeyError: If a key is not accounted for.
+    """
+    parts = parts_of(state)
+    converted = convert_network(parts[STUDENT])
+    for part, name in ADAPTERS.items():
+        adapters = parts.get(part, {})
+        converted |= adapter_rules(adapters, name).convert(adapters)
+    return converted
+
+
+def convert_teacher(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts the teacher in a distillation checkpoint to our keys.
+
+    Raises:
+        KeyError: If there is none, or a key is not accounted for.
+    """
+    parts = parts_of(state)
+    if TEACHER not in parts:
+        raise KeyError(f"no teacher in this checkpoint: no key starts with {TEACHER}.")
+    return convert_network(parts[TEACHER])
+
+
+def convert_network(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts the keys of one network, which have no prefix."""
+    if hiera.is_hiera(state):
+        return hiera.convert_official(state)
+    return rules_for(state).convert(state)
+
+
+def adapter_rules(keys: Iterable[str], name: str) -> KeyRules:
+    """Rules of the adapters of one distilled quantity, in the order of their numbers.
+
+    Args:
+        keys: ``adapter11.weight`` and the like.
+        name: The name of the quantity's loss.
+    """
+    found = (re.fullmatch(r"adapter(\d+)\.weight", key) for key in keys)
+    numbers = sorted(int(match[1]) for match in found if match)
+    return KeyRules(
+        [
+            (f"adapter{number}.weight", f"distillation.{name}.adapters.{place}.weight")
+            for place, number in enumerate(numbers)
+        ]
+    )
+
+
+def num_heads_of(state: Mapping[str, Tensor]) -> int | None:
+    """The attention heads that an official Vision Transformer was trained with.
+
+    Adapters and relative-position tables show them; else its width does, if the file
+    is one of pre-training (or of a training wrapper). None if nothing tells: timm's
+    DeiT-Tiny, with 3 heads, has the keys and shapes of MAE-Lite's bare ones.
+    """
+    parts = parts_of(state)
+    student = parts[STUDENT]
+    if hiera.is_hiera(student):
+        return None
+    for weight in parts.get("attn_adapter", {}).values():
+        return weight.shape[1]
+    for key, table in student.items():
+        if key.endswith("relative_position_bias_table"):
+            return table.shape[1]
+    wrapped = any(key.startswith(("module.", f"{STUDENT}.")) for key in state)
+    if "cls_token" in student and (wrapped or "decoder_embed.weight" in student):
+        return OFFICIAL_HEADS.get(student["cls_token"].shape[-1])
+    return None
+
+
+def check_heads(state: Mapping[str, Tensor], num_heads: int, source: Any) -> None:
+    """Refuses official weights for a model with another number of attention heads.
+
+    Args:
+        state: The official state dict, before conversion.
+        num_heads: Heads of the model.
+        source: Where the weights are from, for the message.
+
+    Raises:
+        ValueError: If the weights were trained with another number.
+    """
+    official = num_heads_of(state)
+    if official is not None and official != num_heads:
+        raise ValueError(
+            f"{source} was trained with {official} attention heads, the model has "
+            f"{num_heads}: every tensor would fit and every output be wrong. Give the "
+            f"backbone an arch with num_heads={official} (MAE-Lite's ViT-Tiny and "
+            "ViT-Small have 12; mmpretrain's 'deit-tiny' has 3, 'deit-small' 6)"
+        )

@@ -1,0 +1,188 @@
+"""MAE-Lite and D2-MAE: masked image modelling beside a frozen teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from ..backbones.vit import init_transformer, is_pretrained
+from ..layer_reading import LayerReader, TeacherLayers
+from ..targets.teacher import FrozenTeacher, load_teacher
+from .base import MaskedImageModel, build_part
+
+
+@MODELS.register_module()
+class DistilledMIM(MaskedImageModel):
+    """Masked image modelling with distillation from a frozen, larger encoder.
+
+    The teacher encodes the same visible patches as the student, no further than the
+    deepest layer that is compared; to the losses of reconstruction, of whatever levels
+    and targets, comes one for each quantity that is distilled. Decoupled (D2-MAE), the
+    decoder reads a lower block (``backbone.final_block``) and a block of attention
+    logits alone, behind the last one, is compared with the teacher.
+
+    References:
+        - A Closer Look at Self-Supervised Lightweight Vision Transformers, 2023,
+          https://arxiv.org/abs/2205.14443
+        - An Experimental Study on Exploring Strong Lightweight Vision Transformers via
+          Masked Image Modeling Pre-Training, 2024, https://arxiv.org/abs/2404.12210
+
+    Args:
+        teacher: The teacher's encoder, with the student's patches. It is in no
+            checkpoint of this model.
+        teacher_checkpoint: Its weights: a pre-training checkpoint of this package, or
+            an official one, of which the encoder is taken. None only for a teacher
+            that is given built and trained.
+        distillation: What is compared: configs of :class:`AttentionDistillation` and
+            :class:`HiddenDistillation`, each at most once.
+        extra_block: Add the block behind the last one; its layer is the one after the
+            last block's, 12 for a student of 12 blocks.
+        **kwargs: As :class:`MaskedImageModel`.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If the teacher does not see the student's patches, the checkpoint is
+            another model's, a layer does not exist, or a block would be trained by
+            nothing.
+    """
+
+    def __init__(
+        self,
+        teacher: dict | nn.Module,
+        distillation: Sequence[dict | nn.Module],
+        teacher_checkpoint: str | Path | None = None,
+        extra_block: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        network = build_part(teacher)
+        _check_same_patches(self.backbone, network)
+        student = LayerReader(self.backbone, name="student")
+        self.extra_block = self.backbone.attention_only_block() if extra_block else None
+        student.extra_block = self.extra_block
+        self.distillation = _by_quantity(map(build_part, distillation))
+        for term in self.distillation.values():
+            term.prepare(student, LayerReader(network, name="teacher"))
+        self._check_training()
+        if teacher_checkpoint is not None:
+            load_teacher(
+                network,
+                teacher_checkpoint,
+                option="teacher_checkpoint",
+                otherwise="train plain MAE, configs/distilled/mae_vitt_400e.py",
+            )
+        elif not isinstance(teacher, nn.Module):
+            raise ValueError(
+                "an untrained teacher teaches nothing: set teacher_checkpoint to the "
+                "weights of a trained MAE"
+            )
+        wanted = {name: t.teacher_layers for name, t in self.distillation.items()}
+        self.teacher = FrozenTeacher(TeacherLayers(network, wanted))
+
+    def init_weights(self) -> None:
+        """Initialises as the official code, unless weights were loaded."""
+        super().init_weights()
+        if self.extra_block is not None and not is_pretrained(self.init_cfg):
+            init_transformer(self.extra_block)
+
+    def loss(
+        self, inputs: Tensor, data_samples: Mapping[str, Tensor] | list | None = None
+    ) -> dict[str, Tensor]:
+        """The losses of reconstruction, and one for each quantity distilled.
+
+        Args:
+            inputs: Normalised images, (N, C, H, W).
+            data_samples: As :meth:`MaskedImageModel.loss`.
+
+        Returns:
+            ``loss_reconstruction``, or ``loss_0``, ``loss_1``, ... of several levels;
+            ``loss_attention`` and ``loss_hidden`` as configured. mmengine adds them.
+        """
+        mask = self.draw_mask(inputs, data_samples)
+        stream = list(self.backbone.stream(inputs, mask))
+        losses = self.level_losses(self.backbone.latents(stream), inputs, mask)
+        if "loss" in losses:
+            # mmengine logs the sum under this name.
+            losses["loss_reconstruction"] = losses.pop("loss")
+        taught = self.teacher(inputs, mask)
+        for name, layers in self.read_student(stream).items():
+            losses[f"loss_{name}"] = self.distillation[name](layers, taught[name])
+        return losses
+
+    def read_student(self, stream: Sequence[Tensor]) -> dict[str, list[Tensor]]:
+        """What is compared of the student, by quantity, one tensor per layer."""
+        wanted = {name: t.student_layers for name, t in self.distillation.items()}
+        return LayerReader(self.backbone, self.extra_block).read(stream, wanted)
+
+    def _check_training(self) -> None:
+        """Checks that every block of the student is trained by something.
+
+        Raises:
+            ValueError: Naming the blocks that are not, and what to change.
+        """
+        blocks = len(self.backbone.blocks)
+        layers = {n: term.student_layers for n, term in self.distillation.items()}
+        if self.extra_block is not None and blocks not in layers.get("attention", ()):
+            raise ValueError(
+                f"extra_block=True adds layer {blocks}, which is compared with nothing:"
+                " name it in student_layers of an AttentionDistillation, or leave "
+                "extra_block out"
+            )
+        # The tokens that enter a layer are what the blocks before it make; the layer's
+        # own block is trained whole only if something reads what leaves it.
+        final = getattr(self.backbone, "final_block", blocks - 1)
+        trained = max(final + 1, *(max(indices) for indices in layers.values()))
+        if trained < blocks:
+            raise ValueError(
+                f"nothing reads what leaves blocks {trained} to {blocks - 1}, so they "
+                f"would not be trained: the decoder reads block {final} "
+                f"(backbone.final_block), the distillation layers {layers}; set "
+                f"extra_block=True and distil layer {blocks}"
+            )
+
+
+def _by_quantity(terms: Any) -> Any:
+    """One term for each quantity.
+
+    Raises:
+        ValueError: If there is none, or two of one quantity.
+    """
+    result: dict[str, nn.Module] = {}
+    for term in terms:
+        if term.quantity in result:
+            raise ValueError(
+                f"distillation has two {type(term).__name__}: list all layers in one"
+            )
+        result[term.quantity] = term
+    if not result:
+        raise ValueError(
+            "distillation is empty: name what is compared with the teacher, such as "
+            "dict(type='AttentionDistillation', student_layers=(11,))"
+        )
+    return nn.ModuleDict(result)
+
+
+def _check_same_patches(student: Any, teacher: Any) -> None:
+    """Checks that both encoders see the same patches of the same images.
+
+    Raises:
+        ValueError: Naming the first thing that differs.
+    """
+    for name, what in (
+        ("grid", "a grid (rows, columns) of {} patches"),
+        ("mask_patch_size", "patches of {} pixels"),
+        ("in_channels", "{} image channels"),
+        ("num_extra_tokens", "{} class tokens"),
+    ):
+        ours, theirs = getattr(student, name), getattr(teacher, name)
+        if ours != theirs:
+            raise ValueError(
+                f"the teacher has {what.format(theirs)}, the student "
+                f"{what.format(ours)}: they encode the same patches of the same "
+                "images; give the teacher the student's img_size, patch_size and "
+                "in_channels, and a checkpoint trained so"
+            )
