@@ -7,6 +7,7 @@ import torch
 from mim_plugins.models.masking import (
     PatchMask,
     RandomPatchMask,
+    SharedPatchMask,
     count_visible,
     hashed_uniform,
 )
@@ -114,3 +115,25 @@ def test_hashed_uniform__matches_splitmix64_and_is_uniform():
     counts = np.histogram(many, bins=20, range=(0, 1))[0]
     # 20 bins of 5,000 on average; 5 standard deviations are about 350.
     assert np.abs(counts - 5000).max() < 350
+
+
+def test_shared_mask__one_for_all_images_by_the_first_seed():
+    sampler = SharedPatchMask(0.75)
+    seeds = torch.tensor([3, 5, 7])
+    mask = sampler(3, (7, 7), "cpu", seeds)
+    assert (mask.mask == mask.mask[0]).all()
+    # As official: int(36.75) + 1 of 49 are removed.
+    assert (mask.num_masked, mask.num_visible) == (37, 12)
+    assert torch.equal(mask.ids_keep, mask.ids_keep.sort(1).values)
+    assert torch.equal(mask.ids_host, mask.ids_keep)
+    assert torch.equal(sampler(1, (7, 7), "cpu", seeds[:1]).mask, mask.mask[:1])
+    assert not torch.equal(sampler(3, (7, 7), "cpu", seeds + 1).mask, mask.mask)
+    assert not torch.equal(sampler(2, (7, 7)).mask, sampler(2, (7, 7)).mask)
+
+
+def test_shared_mask__lowest_ranks_go():
+    ranks = torch.tensor([5, 0, 3, 1, 4, 2])
+    mask = SharedPatchMask(0.5).from_ranks(ranks, 2, (2, 3))
+    assert mask.mask.tolist() == [[0, 1, 1, 1, 0, 1]] * 2
+    with pytest.raises(ValueError, match="keeps none of 4 patches"):
+        SharedPatchMask(0.75).count_visible(4)
