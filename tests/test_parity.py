@@ -7,9 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from samples import ROOT, golden_folder
 
-from mim_plugins.parity import run_case
+from mim_plugins.models import HOGTarget, PatchMask
+from mim_plugins.models.targets import hog
+from mim_plugins.parity import Report, run_case
+from mim_plugins.parity.compare import WithTies
+from mim_plugins.parity.ties import settle
 
 CASES = [
     "deepmim/mae_clip",
@@ -69,6 +74,37 @@ def test_case__a_wrong_value_a_nan_and_an_unknown_array_fail(tmp_path):
     assert not report.ok
     assert [line.split(":")[0] for line in report.failed] == ["pred2", "grad"]
     assert report.skipped == ["surprise: not computed"]
+
+
+def test_ties__the_cpu_stands_in_for_cells_that_differ_and_nothing_else():
+    on_cpu = torch.nn.functional.normalize(torch.rand(1, 3, 5), dim=-1)
+    device = on_cpu + 1e-7
+    device[0, 1] = device[0, 1].roll(1)
+    settled, count = settle(device.flatten(1), on_cpu.flatten(1), dims=5)
+    assert count == 1
+    settled = settled.view(1, 3, 5)
+    assert torch.equal(settled[0, 1], on_cpu[0, 1])
+    assert torch.equal(settled[0, 0], device[0, 0])
+    device[0, 2] = float("nan")
+    assert settle(device.flatten(1), on_cpu.flatten(1), dims=5)[0].isnan().sum() == 5
+    report = Report("case", tol=1e-5)
+    report.add("target", WithTies(settled, count), on_cpu.numpy())
+    assert report.ok and report.as_dict()["tied"] == {"target": 1}
+
+
+def test_device__other_than_the_cpu_settles_ties_and_keeps_the_rest(monkeypatch):
+    """The CPU with the convolution of other devices, which rounds differently."""
+    monkeypatch.setattr(hog, "_convolve", hog._convolve_depthwise)
+    rough = HOGTarget(cell_size=[4, 8])
+    # Of few grey levels, so that many gradients tie, normalised, so that they round.
+    images = ((torch.rand(1, 3, 16, 16) * 4).round() / 4 - 0.485) / 0.229
+    mask = PatchMask.from_noise(torch.rand(1, 4), 0.5, (2, 2))
+    values = rough(images, mask)[0].values
+    monkeypatch.undo()
+    exact = HOGTarget(cell_size=[4, 8])(images, mask)[0].values
+    settled, count = settle(values, exact, dims=27)
+    assert count > 0
+    torch.testing.assert_close(settled, exact, rtol=0, atol=1e-5)
 
 
 def test_tool__json_line_and_exit_code(tmp_path):

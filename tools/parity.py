@@ -21,11 +21,16 @@ def main() -> int:
         default=1e-5,
         help="an array passes if max|a-b| <= TOL * (1e-2 + max|b|); default 1e-5",
     )
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        help="where to compute, such as cuda; default cpu, as the golden cases",
+    )
     args = parser.parse_args()
     MMLogger.get_instance("parity", log_level="ERROR")
     ok = True
     for case in args.cases:
-        report = run_case(case, args.tol)
+        report = run_case(case, args.tol, args.device)
         print(json.dumps(report.as_dict()), flush=True)
         ok = ok and report.ok
     return 0 if ok else 1

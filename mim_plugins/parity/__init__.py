@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from . import deepmim, localmim, mirl
 from .case import GoldenCase
@@ -16,7 +19,7 @@ RUNNERS: dict[str, Callable] = {
 }
 
 
-def run_case(folder: str | Path, tol: float = 1e-5) -> Report:
+def run_case(folder: str | Path, tol: float = 1e-5, device: str = "cpu") -> Report:
     """Runs one golden case and compares every array of it.
 
     Args:
@@ -24,6 +27,7 @@ def run_case(folder: str | Path, tol: float = 1e-5) -> Report:
             ``outputs.npz``; a function has no weights, a case of files to read none of
             the three.
         tol: An array passes if max|a - b| <= tol * (1e-2 + max|b|).
+        device: Where to compute. The golden cases were made on a CPU.
     """
     report = Report(case=str(folder), tol=tol)
     try:
@@ -31,7 +35,8 @@ def run_case(folder: str | Path, tol: float = 1e-5) -> Report:
         method = case.config["method"]
         if method not in RUNNERS:
             raise NotImplementedError(f"method {method!r} is not built yet")
-        produced = RUNNERS[method](case)
+        with on_device(device):
+            produced = RUNNERS[method](case.to(device))
     except (FileNotFoundError, NotImplementedError, KeyError, ValueError) as error:
         report.error = f"{type(error).__name__}: {error}"
         return report
@@ -41,6 +46,18 @@ def run_case(folder: str | Path, tol: float = 1e-5) -> Report:
         else:
             report.skipped.append(f"{name}: not computed")
     return report
+
+
+@contextmanager
+def on_device(device: str) -> Iterator[None]:
+    """Builds and computes on a device, in full float32."""
+    if torch.device(device).type == "cpu":
+        yield
+        return
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    with torch.device(device):
+        yield
 
 
 __all__ = ["GoldenCase", "Report", "run_case"]

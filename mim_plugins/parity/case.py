@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,14 @@ class GoldenCase:
             weights=load_file(path / WEIGHTS) if has_weights else {},
             inputs={k: torch.from_numpy(v) for k, v in _arrays(path / "inputs.npz")},
             outputs=dict(_arrays(path / "outputs.npz")),
+        )
+
+    def to(self, device: torch.device | str) -> GoldenCase:
+        """The case with its weights and inputs on a device."""
+        return replace(
+            self,
+            weights={k: v.to(device) for k, v in self.weights.items()},
+            inputs={k: v.to(device) for k, v in self.inputs.items()},
         )
 
 

@@ -43,7 +43,20 @@ class MaskedRows:
         """
         rows, cols = (side * self.scale for side in self.mask.grid)
         cells = torch.from_numpy(golden)[:, -rows * cols :].unflatten(1, (rows, cols))
-        return self.mask.masked(cells_by_patch(cells, self.scale)).numpy()
+        return self.mask.to("cpu").masked(cells_by_patch(cells, self.scale)).numpy()
+
+
+@dataclass(frozen=True)
+class WithTies:
+    """Values of which some cells are the CPU's, see :mod:`.ties`.
+
+    Args:
+        values: What to compare.
+        count: Number of such cells.
+    """
+
+    values: Tensor | MaskedRows
+    count: int
 
 
 @dataclass
@@ -56,6 +69,7 @@ class Report:
     skipped: list[str] = field(default_factory=list)
     masked_only: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    tied: dict[str, int] = field(default_factory=dict)
     max_abs: float = 0.0
     max_rel: float = 0.0
     worst: str | None = None
@@ -67,8 +81,14 @@ class Report:
         complete = self.error is None and not self.failed and not self.skipped
         return complete and self.compared > 0
 
-    def add(self, name: str, ours: Tensor | MaskedRows, golden: np.ndarray) -> None:
+    def add(
+        self, name: str, ours: Tensor | MaskedRows | WithTies, golden: np.ndarray
+    ) -> None:
         """Compares one array: passes if max|a-b| <= tol * (1e-2 + max|b|)."""
+        if isinstance(ours, WithTies):
+            if ours.count:
+                self.tied[name] = ours.count
+            ours = ours.values
         if isinstance(ours, MaskedRows):
             self.masked_only.append(f"{name}: {ours.reason}")
             golden, ours = ours.rows_of(golden), ours.values
@@ -88,7 +108,7 @@ class Report:
         self.max_abs = max(self.max_abs, max_abs)
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain values, failures and errors only when there are any."""
+        """The report as plain values; ties, failures and errors where there are any."""
         result = {
             "case": self.case,
             "ok": self.ok,
@@ -99,6 +119,8 @@ class Report:
             "max_rel": self.max_rel,
             "worst": self.worst,
         }
+        if self.tied:
+            result["tied"] = self.tied
         if self.failed:
             result["failed"] = self.failed
         if self.error:

@@ -14,7 +14,7 @@ from mim_plugins.models.targets import HOGTarget
 
 from . import localmim_swin
 from .case import GoldenCase
-from .compare import MASKED_ONLY, MaskedRows
+from .compare import MASKED_ONLY, MaskedRows, WithTies
 from .deepmim import (
     IMAGENET,
     Produced,
@@ -23,6 +23,7 @@ from .deepmim import (
     load_official,
     run_classifier,
 )
+from .ties import settle, settled_targets
 
 # What the official HOG layer lets one choose and nobody does.
 HOG_CONSTANTS = {"max_angle": math.pi, "stride": 1, "padding": 1, "dilation": 1}
@@ -89,7 +90,7 @@ def run_vit(case: GoldenCase) -> Produced:
         model.backbone.image_grid(images),
     )
     latents = model.backbone(images, mask)
-    targets = model.target_generator(images, mask)
+    targets, ties = settled_targets(model.target_generator, images, mask)
     predictions = model.neck(latents, mask)
     losses = model.head.loss(predictions, targets)
     total = sum(losses.values())
@@ -100,20 +101,21 @@ def run_vit(case: GoldenCase) -> Produced:
         "loss": total,
         **gradients(model, ours),
     }
-    for k, (decoder, latent, prediction, target, loss) in enumerate(
+    for k, (decoder, latent, prediction, target, count, loss) in enumerate(
         zip(
             model.neck.decoders,
             latents,
             predictions,
             targets,
+            ties,
             losses.values(),
             strict=True,
         )
     ):
         produced[f"latent_{k}"] = decoder.latent_norm(latent)
         produced[f"pred_{k}"] = all_or_masked("pred", prediction, mask, decoder.scale)
-        produced[f"target_{k}"] = all_or_masked(
-            "target", target.values, mask, decoder.scale
+        produced[f"target_{k}"] = WithTies(
+            all_or_masked("target", target.values, mask, decoder.scale), count
         )
         produced[f"mask_{k}"] = mask.at_scale(decoder.scale)
         produced[f"loss_{k}"] = loss
@@ -131,7 +133,7 @@ def all_or_masked(
 
 def run_hog(case: GoldenCase) -> Produced:
     """The HOG target by itself, on many images and settings."""
-    arrays: dict[str, Tensor] = {}
+    produced: Produced = {}
     for args in case.config["model"]["cases"]:
         for name, value in HOG_CONSTANTS.items():
             if not math.isclose(args.get(name, value), value):
@@ -145,7 +147,9 @@ def run_hog(case: GoldenCase) -> Produced:
         }
         target.load_state_dict(weights)
         images = case.inputs[f"{tag}/images"]
-        arrays[f"{tag}/target"] = target.histograms(images)[0].flatten(1, 2)
         gradient = torch.stack(target.responses(images)[0], dim=2)
-        arrays[f"{tag}/grad_ch0"] = gradient[:, 0]
-    return {**arrays}
+        produced[f"{tag}/grad_ch0"] = gradient[:, 0]
+        cells = target.histograms(images)[0].flatten(1, 2)
+        on_cpu = target.cpu().histograms(images.cpu())[0].flatten(1, 2)
+        produced[f"{tag}/target"] = WithTies(*settle(cells, on_cpu, cells.shape[-1]))
+    return produced

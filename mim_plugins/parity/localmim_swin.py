@@ -15,7 +15,9 @@ from mim_plugins.models.masking import PatchMask
 from mim_plugins.models.patches import unpatchify
 
 from .case import GoldenCase
+from .compare import WithTies
 from .deepmim import IMAGENET, Produced
+from .ties import settled_targets
 
 # Tokens of a stage between two that are stored, where a case does not say.
 TRANSFER_STRIDES = (16, 4, 1, 1)
@@ -74,13 +76,15 @@ def run_pretraining(case: GoldenCase) -> Produced:
     grid = model.backbone.image_grid(images)
     mask = model.mask_sampler.from_ranks(case.inputs["perm"], len(images), grid)
     latents = model.backbone(images, mask)
-    targets = model.target_generator(images, mask)
+    targets, _ = settled_targets(model.target_generator, images, mask)
     losses = model.head.loss(model.neck(latents, mask), targets)
     total = sum(losses.values())
     total.backward()
     with torch.no_grad():
         predictions = model.neck(latents, mask, masked_only=False)
-    everything = model.target_generator(images, all_removed(mask))
+    everything, ties = settled_targets(
+        model.target_generator, images, all_removed(mask)
+    )
     produced: Produced = {"mask": mask.mask, "loss": total, **gradients(model)}
     for k, (latent, scale) in enumerate(
         zip(latents, model.backbone.level_scales, strict=True)
@@ -95,7 +99,9 @@ def run_pretraining(case: GoldenCase) -> Produced:
             f"mask_{k}": mask.at_scale(scale)[:1],
             f"loss_{k}": losses[f"loss_{k}"],
             f"pred_{k}": in_raster(predictions[k], grid, scale)[:, ::stride],
-            f"target_{k}": in_raster(everything[k].values, grid, scale)[:, ::stride],
+            f"target_{k}": WithTies(
+                in_raster(everything[k].values, grid, scale)[:, ::stride], ties[k]
+            ),
             # How the case is stored, which is all that this array says.
             f"stride_{k}": torch.tensor(stride),
         }

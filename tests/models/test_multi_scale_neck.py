@@ -113,6 +113,19 @@ def test_forward__other_image_sizes_resize_the_positions():
     assert shapes == [(12, 80), (12, 20), (12, 5), (6, 5)]
 
 
+def test_with_cp__same_predictions_and_gradients():
+    mask = PatchMask.from_noise(torch.rand(1, 8), 0.75, GRID)
+    plain, lean = neck(**VIT), neck(**VIT, with_cp=True)
+    lean.load_state_dict(plain.state_dict())
+    latents = latents_for(plain, mask)
+    for model in (plain, lean):
+        sum(p.square().sum() for p in model(latents, mask)).backward()
+    for a, b in zip(plain.parameters(), lean.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None)
+        if a.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad)
+
+
 def test_norms__of_all_latents_but_the_last_with_the_official_epsilon():
     model = neck(**VIT)
     kinds = [type(decoder.latent_norm) for decoder in model.decoders]

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ..backbones.vit import init_transformer, is_pretrained
 from ..masking import PatchMask
 from ..position import sincos_position_embedding
+from ..recompute import recompute_in_backward
 from ..targets import LevelSpec
 from ..targets.cells import cells_by_patch
 from .cell_prediction import CellPrediction
@@ -175,6 +176,8 @@ class MultiScaleDecoder(BaseModule):
         num_heads: Attention heads.
         mlp_ratio: Hidden width of the MLPs over ``embed_dims``.
         norm_cfg: Norm layer.
+        with_cp: Recompute every decoder in the backward pass in place of keeping its
+            activations.
         init_cfg: As mmengine's.
 
     References:
@@ -207,6 +210,7 @@ class MultiScaleDecoder(BaseModule):
         num_heads: int = 8,
         mlp_ratio: float = 4.0,
         norm_cfg: dict | None = None,
+        with_cp: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -241,6 +245,9 @@ class MultiScaleDecoder(BaseModule):
             )
             for level in range(levels)
         )
+        if with_cp:
+            for decoder in self.decoders:
+                recompute_in_backward(decoder)
 
     @staticmethod
     def follows_from(backbone: Any, targets: Sequence[LevelSpec]) -> dict[str, Any]:
