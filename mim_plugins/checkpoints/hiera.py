@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -62,27 +63,21 @@ def is_hiera(keys: Iterable[str]) -> bool:
     return any(re.fullmatch(r"blocks\.\d+\.proj\.weight", key) for key in keys)
 
 
-def convert_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_official(state: Mapping[str, Any]) -> dict[str, Any]:
     """Converts an official Hiera state dict to ours.
 
     Args:
         state: The official state dict: pre-training, with or without its decoder, or a
-            classifier, with or without its head.
+            classifier, with or without its head. What is no tensor, such as a shape, is
+            renamed alone.
 
     Raises:
         KeyError: If a key is not accounted for.
     """
-    rules = rules_for(state)
-    channels = state["patch_embed.proj.weight"].shape[1]
-    return rules.convert(
-        {
-            key: channels_last(rows, channels) if key.startswith(PREDICTION) else rows
-            for key, rows in state.items()
-        }
-    )
+    return rules_for(state).convert(_reorder(state, channels_last))
 
 
-def convert_to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_to_official(state: Mapping[str, Any]) -> dict[str, Any]:
     """Converts our state dict of a Hiera, in pre-training or classifying, back.
 
     Args:
@@ -93,12 +88,7 @@ def convert_to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     fuses = "neck.fusion.0.weight" in state
     rules = KeyRules(PRETRAIN_RULES if fuses else CLASSIFIER_RULES)
-    official = rules.convert(state, to="official")
-    channels = official["patch_embed.proj.weight"].shape[1]
-    return {
-        key: channels_first(rows, channels) if key.startswith(PREDICTION) else rows
-        for key, rows in official.items()
-    }
+    return _reorder(rules.convert(state, to="official"), channels_first)
 
 
 def channels_last(pixels: Tensor, channels: int) -> Tensor:
@@ -112,3 +102,14 @@ def channels_last(pixels: Tensor, channels: int) -> Tensor:
 def channels_first(pixels: Tensor, channels: int) -> Tensor:
     """Inverse of :func:`channels_last`."""
     return pixels.unflatten(0, (-1, channels)).transpose(0, 1).flatten(0, 1)
+
+
+def _reorder(
+    official: Mapping[str, Any], order: Callable[[Tensor, int], Tensor]
+) -> dict[str, Any]:
+    """Reorders what has a row for each pixel, under official keys."""
+    result = dict(official)
+    for key, value in official.items():
+        if key.startswith(PREDICTION) and isinstance(value, Tensor):
+            result[key] = order(value, official["patch_embed.proj.weight"].shape[1])
+    return result

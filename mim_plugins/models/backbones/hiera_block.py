@@ -7,8 +7,9 @@ from typing import Any
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from mmpretrain.models.utils import MultiheadAttention, build_norm_layer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ..attention import attention, split_heads
+from ..attention import attention, attention_logits, split_heads
 
 
 class MaskUnitAttention(MultiheadAttention):
@@ -32,23 +33,37 @@ class MaskUnitAttention(MultiheadAttention):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, U, T, input_dims) -> (N, U, T or T / 4, embed_dims)."""
-        query, key, value = self.query_key_value(x)
+        query, key, value = self.qkv(x).chunk(3, dim=-1)
         dropout = self.attn_drop if self.training else 0.0
-        out = self.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        out = self.scaled_dot_product_attention(
+            self.queries(query), self.heads(key), self.heads(value), dropout_p=dropout
+        )
         out = out.transpose(1, 2).reshape(*x.shape[:2], -1, self.embed_dims)
         return self.out_drop(self.gamma1(self.proj_drop(self.proj(out))))
 
-    def query_key_value(self, x: Tensor) -> list[Tensor]:
-        """Query, key and value of every head, each (N or N * U, heads, L, d)."""
-        query, key, value = self.qkv(x).chunk(3, dim=-1)
-        if self.pool:
-            query = max_pool(query)
-        # Units are images of their own, or parts of one sequence: views in both cases.
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits before the softmax, (N or N * U, heads, queries, keys).
+
+        As those of :func:`self_attention_logits`, beside the layer and without values.
+        """
+        dims = 2 * self.embed_dims
+        query, key = F.linear(x, self.qkv.weight[:dims], self.qkv.bias[:dims]).chunk(
+            2, dim=-1
+        )
+        return attention_logits(self.queries(query), self.heads(key))
+
+    def queries(self, tokens: Tensor) -> Tensor:
+        """As :meth:`heads`, pooled if the layer pools."""
+        return self.heads(max_pool(tokens) if self.pool else tokens)
+
+    def heads(self, tokens: Tensor) -> Tensor:
+        """Tokens that attend to each other: (N, U, T, C) -> (..., heads, L, d).
+
+        Units are images of their own, (N * U, heads, T, d), or parts of one sequence,
+        (N, heads, U * T, d): views in both cases.
+        """
         dims = (0, 1) if self.local else (1, 2)
-        return [
-            split_heads(tokens.flatten(*dims), self.num_heads)
-            for tokens in (query, key, value)
-        ]
+        return split_heads(tokens.flatten(*dims), self.num_heads)
 
 
 class HieraBlock(TransformerEncoderLayer):

@@ -8,7 +8,6 @@ from typing import Any
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ..attention import self_attention_logits
 from ..masking import PatchMask
 from .hiera import Hiera
 from .hiera_block import HieraBlock, reroll
@@ -134,6 +133,11 @@ class MIMHiera(Hiera):
         return [reroll(stages[level]).flatten(1, 2) for level in self._levels]
 
     @property
+    def blocks(self) -> Sequence[Any]:
+        """The transformer blocks of all stages, shallow to deep."""
+        return self.layers
+
+    @property
     def norms(self) -> list[nn.Module]:
         """The norm of the tokens that enter each block."""
         return [layer.ln1 for layer in self.layers]
@@ -141,22 +145,12 @@ class MIMHiera(Hiera):
     def attention_shape(self, block: int) -> tuple[int, int, int]:
         """Heads, queries and keys of a block, on whole images of ``img_size``.
 
-        Raises:
-            ValueError: If the block does not attend to all tokens alike.
+        A block whose attention is local has those of one unit.
         """
         attn = self.layers[block].attn
-        if attn.local or attn.pool:
-            alike = [
-                index
-                for index, layer in enumerate(self.layers)
-                if not (layer.attn.local or layer.attn.pool)
-            ]
-            raise ValueError(
-                f"block {block} of this Hiera attends inside mask units, or pools: its "
-                f"attention cannot be distilled; blocks that attend to all: {alike}"
-            )
-        tokens, _ = self.hidden_shape(block)
-        return attn.num_heads, tokens, tokens
+        keys, _ = self.hidden_shape(block)
+        keys //= self.grid[0] * self.grid[1] if attn.local else 1
+        return attn.num_heads, keys // 4 if attn.pool else keys, keys
 
     def hidden_shape(self, block: int) -> tuple[int, int]:
         """Tokens that enter a block and their width, on whole images of ``img_size``.
@@ -172,11 +166,14 @@ class MIMHiera(Hiera):
     def attention_logits(self, block: Any, tokens: Tensor) -> Tensor:
         """Attention of a block before the softmax, (N, heads, queries, keys).
 
+        Where attention is local, units stand for images. (The official distillation
+        has blocks of the last stage, which attend to all tokens.)
+
         Args:
             block: One of the encoder's, or an :meth:`attention_only_block`.
             tokens: The tokens that enter it, of :meth:`stream`.
         """
-        return self_attention_logits(block.attn, block.ln1(tokens).flatten(1, 2))
+        return block.attn.logits(block.ln1(tokens))
 
     def attention_only_block(self) -> nn.Module:
         """One more block of the last stage, cut down to what its logits need.

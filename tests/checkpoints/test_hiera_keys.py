@@ -1,0 +1,86 @@
+"""Hiera's official layout: complete, reversible, its pixels in our order."""
+
+import json
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from samples import golden_folder
+
+from mim_plugins.checkpoints.hiera import (
+    channels_last,
+    convert_official,
+    convert_to_official,
+    is_hiera,
+)
+from mim_plugins.models.patches import patchify
+
+TINY = dict(embed_dims=46, depths=(1, 2, 7, 2), num_heads=1)
+DECODERS = {
+    "hiera_tiny_pretrain": dict(embed_dims=96, depth=1, num_heads=3),
+    "hiera_base_teacher_full": dict(embed_dims=512, depth=8, num_heads=16),
+}
+NAMES = [*DECODERS, "hiera_tiny_finetune"]
+
+
+def official(name):
+    text = golden_folder(f"maelite/keys/{name}.json").read_text()
+    return json.loads(text)["tensors"]
+
+
+def build(name, **backbone):
+    """A full-size model, or a smaller one of the same keys."""
+    backbone = dict(arch="base" if "base" in name else TINY) | backbone
+    if name in DECODERS:
+        cfg = dict(
+            type="DeepMIM",
+            mask_sampler=dict(type="RandomPatchMask", mask_ratio=0.4),
+            backbone=dict(type="MIMHiera", **backbone),
+            neck=dict(type="FusionDecoder", **DECODERS[name]),
+            target_generator=dict(type="PixelTarget", cell_size=16),
+            head=dict(type="ReconstructionHead"),
+        )
+    else:
+        cfg = dict(
+            type="ImageClassifier",
+            backbone=dict(type="Hiera", **backbone),
+            head=dict(type="LinearClsHead", num_classes=1000, in_channels=368),
+        )
+    return MODELS.build(cfg)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_full_size_keys__convert_with_nothing_missing_or_left_over(name):
+    with torch.device("meta"):
+        state = build(name).state_dict()
+    ours = {key: list(value.shape) for key, value in state.items()}
+    assert convert_official(official(name)) == ours
+
+
+@pytest.mark.parametrize("name", ["hiera_tiny_pretrain", "hiera_tiny_finetune"])
+def test_round_trip__gives_every_tensor_back(name):
+    state = build(name, img_size=64).state_dict()
+    back = convert_official(convert_to_official(state))
+    assert state.keys() == back.keys()
+    assert all(torch.equal(value, back[key]) for key, value in state.items())
+
+
+def test_prediction__rows_are_pixels_in_our_order():
+    patch = torch.randn(1, 3, 16, 16)
+    # unfold has channel, row, column, as the official target.
+    theirs = torch.nn.functional.unfold(patch, 16, stride=16)[0, :, 0]
+    assert torch.equal(channels_last(theirs, 3), patchify(patch, (1, 1))[0, 0])
+    name, state = "decoder_pred.bias", official("hiera_tiny_pretrain")
+    state = {key: torch.zeros(shape) for key, shape in state.items()}
+    converted = convert_official(state | {name: theirs})
+    row = converted["neck.decoders.0.decoder_pred.bias"]
+    assert torch.equal(row, channels_last(theirs, 3))
+
+
+def test_other_layouts__are_named():
+    assert is_hiera(official("hiera_tiny_finetune"))
+    assert not is_hiera(["blocks.0.attn.proj.weight", "blocks.0.norm1.weight"])
+    with pytest.raises(KeyError, match="not an official Hiera checkpoint"):
+        convert_official({"blocks.0.attn.proj.weight": 0})
+    with pytest.raises(KeyError, match=r"not accounted for.*blocks\.0\.extra"):
+        convert_official(official("hiera_tiny_finetune") | {"blocks.0.extra": 1})
