@@ -320,7 +320,7 @@ class SharedPatchMask(RandomPatchMask):
         """
         length = grid[0] * grid[1]
         if seeds is None:
-            noise = torch.rand(1, length)
+            noise = torch.rand(1, length, device="cpu")
         else:
             noise = hashed_uniform(seeds[:1].cpu(), length)
         return self.from_ranks(noise.argsort(dim=1)[0], batch_size, grid, device)
@@ -341,7 +341,7 @@ class SharedPatchMask(RandomPatchMask):
             device: Where the mask is needed.
         """
         self.count_visible(len(ranks))
-        removed = ranks <= int(self.mask_ratio * len(ranks))
+        removed = ranks.cpu() <= int(self.mask_ratio * len(ranks))
         host = PatchMask.from_mask(removed.expand(batch_size, -1), grid)
         mask = host.to(device)
         mask.__dict__["ids_host"] = host.ids_keep

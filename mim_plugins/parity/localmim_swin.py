@@ -74,7 +74,9 @@ def run_pretraining(case: GoldenCase) -> Produced:
     load_all(model, convert_official(case.weights))
     images = case.inputs["images"]
     grid = model.backbone.image_grid(images)
-    mask = model.mask_sampler.from_ranks(case.inputs["perm"], len(images), grid)
+    mask = model.mask_sampler.from_ranks(
+        case.inputs["perm"], len(images), grid, images.device
+    )
     latents = model.backbone(images, mask)
     targets, _ = settled_targets(model.target_generator, images, mask)
     losses = model.head.loss(model.neck(latents, mask), targets)

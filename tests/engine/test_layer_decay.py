@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
-from samples import ROOT, golden_folder
+from samples import ROOT, golden_folder, laid_out_only
 
 from mim_plugins.checkpoints.deepmim import rules_for
 
@@ -90,3 +90,63 @@ def test_optimiser__is_fused_where_possible_unless_told_otherwise(build):
     fused = wrapper_for(build(), {}).optimizer.defaults["fused"]
     assert bool(fused) == supports_fused_optimizer("cpu")
     assert wrapper_for(build(), {}, fused=False).optimizer.defaults["fused"] is False
+
+
+def swin_depth(name: str, depths: list[int]) -> int:
+    """The layer of a parameter in LocalMIM's released fine-tuning code."""
+    part, *rest = name.removeprefix("backbone.").split(".")
+    if part == "patch_embed":
+        return 0
+    if part != "stages":
+        return sum(depths) + 1
+    stage = int(rest[0])
+    if rest[1] == "downsample":
+        return sum(depths[: stage + 1])
+    return sum(depths[:stage]) + int(rest[2]) + 1
+
+
+def test_swin_groups__layers_and_position_tables_as_official():
+    arch = dict(embed_dims=8, depths=[1, 2, 3], num_heads=[1, 1, 1])
+    model = MODELS.build(
+        dict(
+            type="ImageClassifier",
+            backbone=dict(
+                type="MIMSwinTransformer",
+                arch=arch,
+                img_size=56,
+                patch_size=2,
+                norm_cfg=None,
+            ),
+            neck=dict(type="PooledNorm", in_channels=32),
+            head=dict(type="LinearClsHead", in_channels=32, num_classes=3),
+        )
+    )
+    rules = dict(flat_decay_mult=0.0, bias_decay_mult=0.0)
+    groups = wrapper_for(model, dict(layer_decay_rate=0.9, **rules)).optimizer
+    found = {id(p): g for g in groups.param_groups for p in g["params"]}
+    for name, parameter in model.named_parameters():
+        group = found[id(parameter)]
+        scale = 0.9 ** (7 - swin_depth(name, arch["depths"]))
+        assert group["lr"] == pytest.approx(scale), name
+        # In fine-tuning, tables of relative positions are decayed.
+        assert (group["weight_decay"] == 0) is (parameter.ndim == 1), name
+
+
+def test_swin_groups__pre_training_decays_neither_position_tables_nor_mask_tokens():
+    cfg = Config.fromfile(ROOT / "configs/localmim/swinb_hog_400e.py")
+    with laid_out_only():
+        model = MODELS.build(cfg.model)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    decay = {
+        id(p): g["weight_decay"]
+        for g in wrapper.optimizer.param_groups
+        for p in g["params"]
+    }
+    assert len(wrapper.optimizer.param_groups) == 2
+    spared = ("relative_position_bias_table", "mask_token")
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            plain = parameter.ndim == 1 or name.endswith(spared)
+            assert decay[id(parameter)] == (0 if plain else 0.05), name
+        else:
+            assert id(parameter) not in decay
