@@ -216,8 +216,9 @@ class MaskedImageModel(BaseSelfSupervisor):
             ValueError: Naming what does not fit and what to change.
         """
         rows, cols = self.backbone.grid
-        if hasattr(self.mask_sampler, "count_visible"):
-            self.mask_sampler.count_visible(rows * cols)
+        count_visible: Any = getattr(self.mask_sampler, "count_visible", None)
+        if count_visible is not None:
+            count_visible(rows * cols)
         levels = self.backbone.num_levels
         if self.neck.num_levels != levels:
             raise ValueError(
