@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Names under which training scripts wrap the state dict, outermost first.
-WRAPPERS = ("state_dict", "model", "module")
+# Names under which training scripts wrap the state dict, outermost first; Meta's Hiera
+# has the last one.
+WRAPPERS = ("state_dict", "model", "module", "model_state")
 
 
 class _Leftover:

@@ -314,6 +314,47 @@ def test_other_methods__levels_by_config():
     assert all(loss.isfinite() for loss in losses.values())
 
 
+def test_distillation__teaches_the_last_attention_from_metas_file(tmp_path):
+    # As in Meta's file, with the decoder; the teacher has other depths and more heads.
+    arch = TINY | dict(depths=(1, 1, 2, 2), num_heads=2)
+    teacher = MODELS.build(pretraining_cfg(arch=arch))
+    teacher.init_weights()
+    state = convert_to_official(teacher.state_dict())
+    torch.save(dict(epoch=400, model_state=state), tmp_path / "teacher.pth")
+    cfg = pretraining_cfg() | dict(
+        type="DistilledMIM",
+        teacher=dict(type="MIMHiera", arch=arch, img_size=64),
+        teacher_checkpoint=str(tmp_path / "teacher.pth"),
+        distillation=[
+            dict(type="AttentionDistillation", student_layers=[6], teacher_layers=[5])
+        ],
+    )
+    model = MODELS.build(cfg)
+    model.init_weights()
+    adapter = model.distillation.attention.adapters[0]
+    assert adapter.weight.shape == (16, 8, 1, 1)
+    images, seeds = torch.randn(2, 3, 64, 64), torch.arange(2)
+    losses = model.loss(images, dict(seed=seeds))
+    assert sorted(losses) == ["loss_attention", "loss_reconstruction"]
+    sum(losses.values()).backward()
+    assert not [n for n, p in model.named_parameters() if p.grad is None]
+
+    mask = model.draw_mask(images, dict(seed=seeds))
+    logits = [
+        encoder.attention_logits(
+            encoder.blocks[-1], list(encoder.stream(images, mask))[-2]
+        )
+        for encoder in (model.backbone, teacher.backbone)
+    ]
+    wanted = F.mse_loss(adapter(logits[0]), logits[1])
+    torch.testing.assert_close(losses["loss_attention"], wanted)
+
+    # The teacher's layer 1 attends inside units.
+    cfg["distillation"][0]["teacher_layers"] = [1]
+    with pytest.raises(ValueError, match="student's layer 6 has .* tokens"):
+        MODELS.build(cfg)
+
+
 def test_layer_decay__groups_equal_the_official_ones():
     with torch.device("meta"):
         model = MODELS.build(
