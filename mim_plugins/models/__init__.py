@@ -5,13 +5,16 @@ from .backbones import (
     MIMHiera,
     MIMSwinTransformer,
     MIMVisionTransformer,
+    RelPosVisionTransformer,
 )
+from .classifiers import DistilledClassifier
 from .data_preprocessor import MIMDataPreprocessor
 from .heads import (
     AttentionDistillation,
     HiddenDistillation,
     ReconstructionHead,
     ResidualPairHead,
+    TokenDistillationHead,
 )
 from .masking import PatchMask, RandomPatchMask, SharedPatchMask
 from .necks import (
@@ -35,6 +38,7 @@ __all__ = [
     "CLIPTarget",
     "MIRL",
     "DeepMIM",
+    "DistilledClassifier",
     "DistilledMIM",
     "FusionDecoder",
     "HOGTarget",
@@ -55,7 +59,9 @@ __all__ = [
     "PooledNorm",
     "RandomPatchMask",
     "ReconstructionHead",
+    "RelPosVisionTransformer",
     "ResidualPairHead",
     "SharedPatchMask",
     "TimmFeatureTarget",
+    "TokenDistillationHead",
 ]

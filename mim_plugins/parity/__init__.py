@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
-from . import deepmim, localmim, mirl
+from . import deepmim, localmim, maelite, mirl
 from .case import GoldenCase
 from .compare import Report
 
 RUNNERS: dict[str, Callable] = {
     "deepmim": deepmim.run,
     "localmim": localmim.run,
+    "maelite": maelite.run,
     "mirl": mirl.run,
 }
 

@@ -249,5 +249,5 @@ def gradients(model: nn.Module, ours: dict[str, str]) -> dict[str, Tensor]:
     return {
         f"grad:{official}": value
         for official, key in ours.items()
-        if (value := gradient[key]) is not None
+        if (value := gradient.get(key)) is not None
     }

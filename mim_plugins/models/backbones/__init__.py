@@ -2,7 +2,14 @@
 
 from .hiera import Hiera
 from .mim_hiera import MIMHiera
+from .rel_pos_vit import RelPosVisionTransformer
 from .swin import MIMSwinTransformer
 from .vit import MIMVisionTransformer
 
-__all__ = ["Hiera", "MIMHiera", "MIMSwinTransformer", "MIMVisionTransformer"]
+__all__ = [
+    "Hiera",
+    "MIMHiera",
+    "MIMSwinTransformer",
+    "MIMVisionTransformer",
+    "RelPosVisionTransformer",
+]

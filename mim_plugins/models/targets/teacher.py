@@ -86,7 +86,7 @@ def load_teacher(
         prefix = "backbone."
         state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
     own = network.state_dict()
-    if problems := _differences(own, state):
+    if problems := differences(own, state):
         raise ValueError(
             f"{checkpoint} does not hold the teacher's weights"
             f"{', encoder and decoder' if whole else ''} ({problems}): give the "
@@ -99,7 +99,7 @@ def load_teacher(
     )
 
 
-def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     """Names the tensors that two state dicts do not share; empty if all are alike."""
     problems = {
         "missing": sorted(own.keys() - given.keys()),
