@@ -5,14 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mmpretrain.registry import MODELS
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mim_plugins.checkpoints.mae_lite import (
-    convert_teacher,
-    extra_block_of,
-    parts_of,
-)
+from mim_plugins.checkpoints.mae_lite import extra_block_of, parts_of
 from mim_plugins.models.masking import PatchMask
 
 from . import maelite_finetune, maelite_hiera
@@ -21,6 +15,7 @@ from .compare import MASKED_ONLY, MaskedRows
 from .deepmim import IMAGENET, Produced, encoder_args, gradients
 from .maelite_finetune import load_official
 from .maelite_hiera import norm_cfg
+from .maelite_teaching import distillation_terms, load_encoder, teaching
 
 
 def run(case: GoldenCase) -> Produced:
@@ -47,16 +42,16 @@ def run_pretraining(case: GoldenCase) -> Produced:
     args = case.config["model"]
     student = args.get("student", args)
     config = mae_config(student, case.config["mask_ratio"])
-    terms = distillation_terms(args["distill"]) if "distill" in args else []
-    if terms:
+    distilled = "distill" in args
+    if distilled:
         extra = extra_block_of(parts_of(case.weights)["model"]) is not None
         if extra:
             config["backbone"]["arch"]["num_layers"] -= 1
             config["backbone"]["final_block"] = args["distill"]["decode_idx"] - 1
         config |= dict(
             type="DistilledMIM",
-            teacher=load_encoder(args["teacher"], case.weights),
-            distillation=terms,
+            teacher=load_encoder(encoder_config(args["teacher"]), case.weights),
+            distillation=distillation_terms(args["distill"], order="teacher"),
             extra_block=extra,
         )
     model: Any = MODELS.build(config)
@@ -78,12 +73,9 @@ def run_pretraining(case: GoldenCase) -> Produced:
         "pred": MaskedRows(predictions[0], mask, MASKED_ONLY["pred"]),
         "target": MaskedRows(targets[0].values, mask, MASKED_ONLY["target"]),
     }
-    if terms:
-        taught = model.teacher(images, mask)
-        for name, layers in model.read_student(stream).items():
-            term = model.distillation[name]
-            total = total + term(layers, taught[name])
-            arrays |= distilled_arrays(term, layers, taught[name])
+    if distilled:
+        loss, taught = teaching(model, images, mask, stream)
+        total, arrays = total + loss, arrays | taught
     total.backward()
     return {"loss": total, **arrays, **gradients(model, official)}
 
@@ -119,67 +111,3 @@ def encoder_config(args: dict) -> dict[str, Any]:
     return dict(
         type="MIMVisionTransformer", norm_cfg=norm_cfg(args), **encoder_args(args)
     )
-
-
-def load_encoder(args: dict, weights: dict[str, Tensor]) -> nn.Module:
-    """The teacher's encoder, with its weights out of the training wrapper's."""
-    encoder = MODELS.build(encoder_config(args))
-    state = convert_teacher(weights)
-    encoder.load_state_dict(
-        {key.removeprefix("backbone."): value for key, value in state.items()}
-    )
-    return encoder
-
-
-def distillation_terms(args: dict) -> list[dict]:
-    """What is distilled; layers count from one in the official arguments.
-
-    Adapters are numbered by the teacher's layers, hence the order.
-    """
-    student = args.get("student_attn_idx", args.get("attn_idx", []))
-    teacher = args.get("teacher_attn_idx", args.get("attn_idx", []))
-    pairs = sorted(zip(student, teacher, strict=True), key=lambda pair: pair[1])
-    hidden = sorted(args.get("hidden_idx", args.get("distill_hidden_idx", [])))
-    terms = []
-    if pairs:
-        terms.append(
-            dict(
-                type="AttentionDistillation",
-                student_layers=[layer - 1 for layer, _ in pairs],
-                teacher_layers=[layer - 1 for _, layer in pairs],
-                weight=args["distill_attn_alpha"],
-                adapter=args.get("use_attn_adapter", True),
-            )
-        )
-    if hidden:
-        terms.append(
-            dict(
-                type="HiddenDistillation",
-                student_layers=hidden,
-                weight=args["distill_hidden_alpha"],
-            )
-        )
-    return terms
-
-
-def distilled_arrays(
-    term: Any, student: list[Tensor], teacher: list[Tensor]
-) -> dict[str, Tensor]:
-    """What one quantity adds to the arrays, named by the student's layer."""
-    attention = term.quantity == "attention"
-    name = "attn" if attention else "hidden"
-    arrays: dict[str, Any] = {}
-    errors = []
-    for layer, ours, theirs, adapted in zip(
-        term.student_layers, student, teacher, term.adapted(student), strict=True
-    ):
-        errors.append(F.mse_loss(adapted, theirs))
-        found = dict(student=ours, teacher=theirs, adapted=adapted, loss=errors[-1])
-        number = layer + 1 if attention else layer
-        for what, value in found.items():
-            arrays[f"{what}_{name}_{number}"] = value
-            if attention:
-                # With one layer the arrays carry no number.
-                arrays[f"{what}_{name}"] = value
-    arrays[f"loss_{name}"] = sum(errors)
-    return arrays

@@ -8,64 +8,63 @@ from typing import Any
 import torch
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from torch import Tensor, nn
+from torch import Tensor
 
-from mim_plugins.checkpoints.hiera import (
-    PREDICTION,
-    channels_first,
-    convert_official,
-    rules_for,
-)
+from mim_plugins.checkpoints.hiera import PREDICTION, channels_first
 from mim_plugins.models.backbones.hiera import feature_map
 from mim_plugins.models.backbones.hiera_block import reroll
 from mim_plugins.models.masking import PatchMask
 
 from .case import GoldenCase
-from .deepmim import IMAGENET, Produced
+from .deepmim import IMAGENET, Produced, gradients
+from .maelite_finetune import load_official
+from .maelite_teaching import distillation_terms, load_encoder, teaching
 
 
 def run(case: GoldenCase) -> Produced:
-    """Computes the arrays of a case with our modules.
-
-    Raises:
-        NotImplementedError: If the case is of a variant not built yet.
-    """
-    args = case.config["model"]
-    if args.get("cls") == "Hiera":
+    """Computes the arrays of a case with our modules."""
+    if case.config["model"].get("cls") == "Hiera":
         return run_classifier(case)
-    if args.get("cls") == "MaskedAutoencoderHiera":
-        return run_pretraining(case)
-    raise NotImplementedError(
-        f"MAE-Lite variant {case.config.get('variant')!r} is not built yet"
-    )
+    return run_pretraining(case)
 
 
 def run_pretraining(case: GoldenCase) -> Produced:
-    """Pre-training: masks, stages, latents, targets, predictions, loss, gradients."""
+    """MAE, with or without distillation: all that leads to the loss, and gradients."""
     args = case.config["model"]
-    model: Any = MODELS.build(
-        dict(type="DeepMIM", **pretraining_config(args, case.config["mask_ratio"]))
-    )
-    load(model, case.weights)
+    distilled = "distill" in args
+    config = mae_config(args.get("student", args), case.config["mask_ratio"])
+    if distilled:
+        teacher = dict(type="MIMHiera", **encoder_args(args["teacher"]))
+        config |= dict(
+            type="DistilledMIM",
+            teacher=load_encoder(teacher, case.weights),
+            distillation=distillation_terms(args["distill"], order="student"),
+        )
+    model: Any = MODELS.build(config)
+    official = load_official(model, case.weights)
     images = case.inputs["images"]
     mask = official_mask(model, case)
     stream = list(model.backbone.stream(images, mask))
     latents = model.backbone.latents(stream)
     predictions = model.neck(latents, mask)
     targets = model.target_generator(images, mask)
-    loss = model.head.loss(predictions, targets)["loss"]
-    loss.backward()
+    total = model.head.loss(predictions, targets)["loss"]
     everything = model.neck(latents, mask, masked_only=False)[0]
-    return {
-        "loss": loss,
+    arrays: Produced = {
+        "loss_recon": total,
         "pred": to_patches(everything, model, mask),
         **{
-            f"stage_out_{k}": by_unit(tokens, mask)
-            for k, tokens in enumerate(all_stages(model.backbone, stream))
+            f"stage_out_{k}": by_unit(reroll(tokens).flatten(1, 2), mask)
+            for k, tokens in enumerate(model.backbone.stage_outputs(stream))
         },
         **reconstruction_arrays(model, latents, predictions[0], targets[0][0], mask),
-        **gradients(model, case.weights),
     }
+    if distilled:
+        loss, taught = teaching(model, images, mask, stream)
+        total = total + loss
+        arrays |= {k: official_attention(k, v, mask) for k, v in taught.items()}
+    total.backward()
+    return {"loss": total, **arrays, **official_gradients(model, official)}
 
 
 def reconstruction_arrays(
@@ -102,7 +101,7 @@ def run_classifier(case: GoldenCase) -> Produced:
             ),
         )
     )
-    load(model, case.weights)
+    official = load_official(model, case.weights)
     images = case.inputs["images"]
     grid = model.backbone.image_grid(images)
     stages: Produced = {}
@@ -122,12 +121,12 @@ def run_classifier(case: GoldenCase) -> Produced:
         "logits": model.head(features),
         "eval_output_softmax": torch.stack(scores),
         **stages,
-        **gradients(model, case.weights),
+        **official_gradients(model, official),
     }
 
 
-def pretraining_config(args: dict, mask_ratio: float) -> dict:
-    """A pre-training model, but for its type, from the official arguments.
+def mae_config(args: dict, mask_ratio: float) -> dict[str, Any]:
+    """An MAE from the official arguments.
 
     Raises:
         NotImplementedError: If the prediction is not of whole patches.
@@ -135,6 +134,7 @@ def pretraining_config(args: dict, mask_ratio: float) -> dict:
     if args.get("pred_dim"):
         raise NotImplementedError(f"Hiera with pred_dim={args['pred_dim']}")
     return dict(
+        type="DeepMIM",
         data_preprocessor=IMAGENET,
         mask_sampler=dict(type="RandomPatchMask", mask_ratio=mask_ratio),
         backbone=dict(type="MIMHiera", **encoder_args(args)),
@@ -204,12 +204,6 @@ def stage_ends(depths: list[int]) -> list[int]:
     return [sum(depths[: k + 1]) - 1 for k in range(len(depths))]
 
 
-def all_stages(backbone: Any, stream: list[Tensor]) -> list[Tensor]:
-    """Outputs of all stages, tapped or not, row by row inside units."""
-    stages = backbone.stage_outputs(stream)
-    return [reroll(tokens).flatten(1, 2) for tokens in stages]
-
-
 def official_mask(model: Any, case: GoldenCase) -> PatchMask:
     """The mask of a case, visible units in raster order, as in the official code."""
     drawn = PatchMask.from_noise(
@@ -250,28 +244,24 @@ def to_patches(values: Tensor, model: Any, mask: PatchMask) -> Tensor:
     return pixels.transpose(2, 3).flatten(2)
 
 
-def load(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Loads official weights, every key.
+def official_attention(name: str, values: Tensor, mask: PatchMask) -> Tensor:
+    """Attention (N, heads, queries, keys) in the official order of tokens.
 
-    Raises:
-        KeyError: If a key is missing or left over.
+    A unit's tokens follow each other here, equal tokens of all units there. An axis of
+    windows, of which there is one, is squeezed before the adapter.
     """
-    converted = convert_official(weights)
-    model.load_state_dict(converted, strict=False)
-    missing = set(model.state_dict()) ^ set(converted)
-    if missing:
-        raise KeyError(f"keys without a counterpart: {sorted(missing)}")
-    model.eval()
+    if values.ndim == 0:
+        return values
+    for dim in (2, 3):
+        units = values.unflatten(dim, (mask.num_visible, -1))
+        values = units.transpose(dim, dim + 1).flatten(dim, dim + 1)
+    return values if name.startswith("adapted") else values.unsqueeze(2)
 
 
-def gradients(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def official_gradients(model: Any, official: dict[str, str]) -> dict[str, Tensor]:
     """Gradients in the official layout, under the names ``grad:<official key>``."""
-    found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    official = rules_for(weights).convert(found, to="official")
     channels = model.backbone.in_channels
     return {
-        f"grad:{key}": channels_first(value, channels)
-        if key.startswith(PREDICTION)
-        else value
-        for key, value in official.items()
+        name: channels_first(value, channels) if PREDICTION in name else value
+        for name, value in gradients(model, official).items()
     }
