@@ -34,6 +34,21 @@ def drawn(height=150, width=200, channels=3):
     return large.reshape(height, width, channels)
 
 
+def test_crop__random_interpolation_is_drawn_per_image_and_leaves_the_box():
+    image = drawn()
+    made = []
+    for seed in range(8):
+        crops = {}
+        for mode in ("bicubic", "bilinear", "random"):
+            np.random.seed(seed)
+            transform = TensorRandomResizedCrop(scale=64, interpolation=mode)
+            crops[mode] = transform(dict(img=image.copy()))["img"]
+        is_cubic = np.array_equal(crops["random"], crops["bicubic"])
+        assert is_cubic or np.array_equal(crops["random"], crops["bilinear"])
+        made.append(is_cubic)
+    assert 0 < sum(made) < 8
+
+
 def test_crop_equals_pillow_on_photographs(photos):
     load = LoadImageFromFile(color_type="color_ignore_orientation")
     transform = TensorRandomResizedCrop(scale=224, crop_ratio_range=(0.2, 1.0))

@@ -10,6 +10,8 @@ from mmengine.registry import TRANSFORMS
 from mmpretrain.datasets import RandomResizedCrop
 from torch.nn import functional as F
 
+MODES = ("bicubic", "bilinear")
+
 
 @TRANSFORMS.register_module()
 class TensorRandomResizedCrop(RandomResizedCrop):
@@ -31,7 +33,9 @@ class TensorRandomResizedCrop(RandomResizedCrop):
             image.
         aspect_ratio_range: Smallest and largest width-to-height ratio of the crop.
         max_attempts: Draws before falling back to a central crop.
-        interpolation: ``"bicubic"`` or ``"bilinear"``, always antialiased.
+        interpolation: ``"bicubic"`` or ``"bilinear"``, always antialiased; or
+            ``"random"``, one of the two for each image (timm's default, MAE-Lite's
+            pre-training), drawn after the box.
 
     Raises:
         ValueError: If ``interpolation`` is another one.
@@ -45,10 +49,11 @@ class TensorRandomResizedCrop(RandomResizedCrop):
         max_attempts: int = 10,
         interpolation: str = "bicubic",
     ) -> None:
-        if interpolation not in ("bicubic", "bilinear"):
+        if interpolation not in (*MODES, "random"):
             raise ValueError(
-                "TensorRandomResizedCrop interpolates 'bicubic' or 'bilinear', got "
-                f"{interpolation!r}; use RandomResizedCrop for other kinds"
+                "TensorRandomResizedCrop interpolates 'bicubic', 'bilinear' or "
+                f"'random' (either), got {interpolation!r}; use RandomResizedCrop for "
+                "other kinds"
             )
         super().__init__(
             scale=scale,
@@ -77,6 +82,9 @@ class TensorRandomResizedCrop(RandomResizedCrop):
                 "LoadImageFromFile(to_float32=True)"
             )
         top, left, height, width = self.rand_crop_params(image)
+        mode = self.interpolation
+        if mode == "random":
+            mode = MODES[np.random.randint(len(MODES))]
         crop = image[top : top + height, left : left + width]
         if crop.ndim == 2:
             crop = crop[:, :, None]
@@ -86,7 +94,7 @@ class TensorRandomResizedCrop(RandomResizedCrop):
         planes = F.interpolate(
             planes,
             size=tuple(self.scale),
-            mode=self.interpolation,
+            mode=mode,
             antialias=True,
         )
         image = planes[0].permute(1, 2, 0).numpy()
