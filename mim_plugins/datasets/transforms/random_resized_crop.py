@@ -60,9 +60,10 @@ class TensorRandomResizedCrop(RandomResizedCrop):
             crop_ratio_range=crop_ratio_range,
             aspect_ratio_range=aspect_ratio_range,
             max_attempts=max_attempts,
-            interpolation=interpolation,
             backend="torch",
         )
+        # The parent's is one of the modes of its own backends.
+        self.interpolation = interpolation
 
     def transform(self, results: dict) -> dict:
         """Crops and resizes one image.
