@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from mmpretrain.registry import MODELS
 from samples import ROOT, golden_folder
-from toy_run import loader, make_runner
+from toy_run import TINY_MODEL, loader, make_runner
 
 from mim_plugins.checkpoints.mirl import rules_for
 from mim_plugins.engine import WarmupEMA
@@ -162,3 +163,22 @@ def test_step_ema_hook__updates_once_per_optimiser_step_and_is_stored(tmp_path):
     assert torch.equal(stored, hook.ema_model.module.state_dict()[key])
     assert not torch.equal(stored, last)
     assert torch.equal(checkpoint["ema_state_dict"][f"module.{key}"], last)
+
+
+def test_reconstructions__three_columns_for_every_pair(tmp_path):
+    model = TINY_MODEL | dict(
+        type="MIRL",
+        backbone=TINY_MODEL["backbone"] | dict(tap_embedding=True),
+        neck=dict(type="MIRLDecoder", embed_dims=16, depth=1, num_heads=2),
+        head=dict(type="ResidualPairHead"),
+    )
+    hook = dict(type="ReconstructionHook", interval=2, num_images=2)
+    make_runner(tmp_path, model=model, custom_hooks=[hook]).train()
+    picture = cv2.imread(str(tmp_path / "work" / "reconstructions" / "epoch_002.png"))
+    # Original, masked, main part, residual, sum, pasted: 112 pixels each, 4 apart.
+    cells = picture[-2 * 116 : -2 * 116 + 112, 4:].reshape(112, 6, 116, 3)[:, :, :112]
+    main, residual, total = cells[7::14, 2:5, 7::14].swapaxes(0, 1).astype(int)
+    inside = ((0 < main) & (main < 255)) & ((0 < total) & (total < 255))
+    assert inside.any()
+    # The residual is drawn around the mean colour, 128 in the toy run.
+    assert np.abs((main + residual - 128 - total)[inside]).max() <= 2

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 
+import clip_files
 import pytest
 import torch
 from mmpretrain.registry import MODELS
@@ -60,6 +61,29 @@ def test_loss__is_the_mean_over_the_pairs_of_sums(mirl):
 def test_loss__two_segments_are_one_pair(mirl):
     model = mirl(backbone=dict(taps=(1,)))
     assert list(model.loss(torch.randn(2, 3, 32, 32))) == ["loss"]
+
+
+def test_loss__float32_under_autocast_and_close(mirl):
+    model, images = mirl(), torch.randn(2, 3, 32, 32)
+    seeds = dict(seed=torch.arange(2))
+    exact = model.loss(images, seeds)["loss_1"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = model.loss(images, seeds)["loss_1"]
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=2e-2, atol=0)
+
+
+def test_encoder__the_embedding_comes_first_and_only_the_last_latent_is_normed(mirl):
+    model, images = mirl(), torch.randn(2, 3, 32, 32)
+    mask = some_mask(model, images)
+    low, *segments, last = model.backbone(images, mask)
+    tokens = model.backbone.embed_visible(images, mask)
+    assert torch.equal(low, tokens)
+    for layer, segment in zip(model.backbone.layers, segments, strict=False):
+        tokens = layer(tokens)
+        assert torch.equal(segment, tokens)
+    tokens = model.backbone.layers[-1](tokens)
+    assert torch.equal(last, model.backbone.ln1(tokens))
 
 
 def test_head__weights_scale_pairs_and_sums_are_float32():
@@ -261,6 +285,19 @@ def test_targets__pairs_may_sum_to_something_else_than_pixels(mirl):
         sum(model.loss(images).values()).backward()
     shown = mixed.reconstruct(images)["levels"]
     assert [level is None for level in shown] == [False] * 3 + [True] * 3
+
+
+def test_targets__pairs_may_sum_to_clip_features(mirl, tmp_path):
+    checkpoint = str(tmp_path / "clip.pth")
+    torch.save(clip_files.tower(), checkpoint)
+    model = mirl(
+        target_generator=dict(type="CLIPTarget", checkpoint=checkpoint),
+        head=dict(criterion="cosine"),
+    )
+    assert model.neck.out_dims == [clip_files.OUT] * 2
+    losses = model.loss(torch.randn(2, 3, 32, 32))
+    assert all(0 < loss < 2 for loss in losses.values())
+    sum(losses.values()).backward()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 # MIRL, ViT-B-48/16: six segments of 8 blocks (taps name the last block of each but the
 # last, zero-based) and the embedding, each with a cross-attention decoder of 2 blocks;
 # decoders 1 and 6, 2 and 5, 3 and 4 are pairs whose sum is compared with the pixels.
+# The pairs may sum to another target than the paper's, one for all or a list with one
+# per pair: HOGTarget, or CLIPTarget with criterion="cosine" in the head.
 # Less memory for about a third more time, block by block and decoder by decoder:
 #   --cfg-options model.backbone.with_cp=True model.neck.with_cp=True
 model = dict(
