@@ -16,7 +16,7 @@ from mim_plugins.models.backbones.hiera_block import reroll
 from mim_plugins.models.masking import PatchMask
 
 from .case import GoldenCase
-from .deepmim import IMAGENET, Produced, gradients
+from .deepmim import Produced, gradients
 from .maelite_finetune import load_official
 from .maelite_teaching import distillation_terms, load_encoder, teaching
 
@@ -133,9 +133,10 @@ def mae_config(args: dict, mask_ratio: float) -> dict[str, Any]:
     """
     if args.get("pred_dim"):
         raise NotImplementedError(f"Hiera with pred_dim={args['pred_dim']}")
+    channels = args["in_chans"]
     return dict(
         type="DeepMIM",
-        data_preprocessor=IMAGENET,
+        data_preprocessor=dict(mean=[0.0] * channels, std=[1.0] * channels),
         mask_sampler=dict(type="RandomPatchMask", mask_ratio=mask_ratio),
         backbone=dict(type="MIMHiera", **encoder_args(args)),
         neck=dict(

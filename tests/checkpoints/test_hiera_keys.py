@@ -7,12 +7,14 @@ import torch
 from mmpretrain.registry import MODELS
 from samples import golden_folder
 
+from mim_plugins.checkpoints import mae_lite
 from mim_plugins.checkpoints.hiera import (
     channels_last,
     convert_official,
     convert_to_official,
     is_hiera,
 )
+from mim_plugins.models import MIMHiera
 from mim_plugins.models.patches import patchify
 
 TINY = dict(embed_dims=46, depths=(1, 2, 7, 2), num_heads=1)
@@ -28,33 +30,63 @@ def official(name):
     return json.loads(text)["tensors"]
 
 
-def build(name, **backbone):
-    """A full-size model, or a smaller one of the same keys."""
+def pretraining_cfg(name, **backbone):
     backbone = dict(arch="base" if "base" in name else TINY) | backbone
+    return dict(
+        type="DeepMIM",
+        mask_sampler=dict(type="RandomPatchMask", mask_ratio=0.4),
+        backbone=dict(type="MIMHiera", **backbone),
+        neck=dict(type="FusionDecoder", **DECODERS[name]),
+        target_generator=dict(type="PixelTarget", cell_size=16),
+        head=dict(type="ReconstructionHead"),
+    )
+
+
+def build(name, **backbone):
+    """A full-size model, or one of the same keys for smaller images."""
     if name in DECODERS:
-        cfg = dict(
-            type="DeepMIM",
-            mask_sampler=dict(type="RandomPatchMask", mask_ratio=0.4),
-            backbone=dict(type="MIMHiera", **backbone),
-            neck=dict(type="FusionDecoder", **DECODERS[name]),
-            target_generator=dict(type="PixelTarget", cell_size=16),
-            head=dict(type="ReconstructionHead"),
-        )
-    else:
-        cfg = dict(
+        return MODELS.build(pretraining_cfg(name, **backbone))
+    return MODELS.build(
+        dict(
             type="ImageClassifier",
-            backbone=dict(type="Hiera", **backbone),
+            backbone=dict(type="Hiera", arch=TINY, **backbone),
             head=dict(type="LinearClsHead", num_classes=1000, in_channels=368),
         )
-    return MODELS.build(cfg)
+    )
+
+
+def shapes(model):
+    return {key: list(value.shape) for key, value in model.state_dict().items()}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_full_size_keys__convert_with_nothing_missing_or_left_over(name):
     with torch.device("meta"):
-        state = build(name).state_dict()
-    ours = {key: list(value.shape) for key, value in state.items()}
-    assert convert_official(official(name)) == ours
+        model = build(name)
+    assert convert_official(official(name)) == shapes(model)
+
+
+def test_full_size_distillation__student_teacher_and_adapter():
+    state = official("hiera_distill_tiny_wrapper")
+    with torch.device("meta"):
+        teacher = MIMHiera(arch="base")
+        cfg = pretraining_cfg("hiera_tiny_pretrain") | dict(
+            type="DistilledMIM",
+            teacher=teacher,
+            distillation=[
+                dict(
+                    type="AttentionDistillation",
+                    student_layers=[11],
+                    teacher_layers=[23],
+                )
+            ],
+        )
+        model = MODELS.build(cfg)
+    assert mae_lite.convert_official(state) == shapes(model)
+    taught = mae_lite.convert_teacher(state)
+    wanted = {f"backbone.{key}": shape for key, shape in shapes(teacher).items()}
+    # The official teacher keeps what fuses its levels, which nothing reads.
+    assert {k: v for k, v in taught.items() if not k.startswith("neck.fus")} == wanted
 
 
 @pytest.mark.parametrize("name", ["hiera_tiny_pretrain", "hiera_tiny_finetune"])

@@ -277,6 +277,15 @@ def test_pretraining__trains_every_parameter_and_shows_its_images():
     assert [level.shape for level in shown["levels"]] == [images.shape]
 
 
+def test_pretraining__its_encoder_is_the_classifiers():
+    model = MODELS.build(pretraining_cfg())
+    classifier = Hiera(arch=TINY, img_size=64)
+    missing, unexpected = classifier.load_state_dict(
+        model.backbone.state_dict(), strict=False
+    )
+    assert missing == ["ln2.weight", "ln2.bias"] and not unexpected
+
+
 def test_fusion__is_the_convolution_of_the_maps():
     model = MODELS.build(pretraining_cfg())
     images, mask = torch.randn(2, 3, 64, 64), random_mask((2, 2))
@@ -287,6 +296,41 @@ def test_fusion__is_the_convolution_of_the_maps():
         fused = fused + conv(units.flatten(0, 1))
     wanted = fused.unflatten(0, (2, 2)).permute(0, 1, 3, 4, 2).flatten(1, 3)
     torch.testing.assert_close(model.neck.fuse(latents), wanted)
+
+
+def test_decoder__equals_the_form_on_whole_maps():
+    model = MODELS.build(pretraining_cfg(img_size=(64, 96)))
+    model.init_weights()
+    decoder = model.neck.decoders[0]
+    torch.nn.init.normal_(decoder.pos_embed)
+    images = torch.randn(2, 3, 64, 96)
+    mask = PatchMask.from_noise(torch.rand(2, 6), 0.5, (2, 3))
+    latents = model.backbone(images, mask)
+    visible = decoder.decoder_embed(model.neck.fusion_norm(model.neck.fuse(latents)))
+    # Mask tokens everywhere, visible units in their place, 4 x 6 tokens row by row.
+    units = decoder.mask_token.expand(2, 6, 4, -1).clone()
+    for image in range(2):
+        units[image, mask.ids_keep[image]] = visible[image].view(3, 4, -1)
+    tokens = units.view(2, 2, 3, 2, 2, -1).transpose(2, 3).flatten(1, 4)
+    tokens = tokens + decoder.pos_embed
+    for block in decoder.decoder_blocks:
+        tokens = block(tokens)
+    wanted = decoder.decoder_pred(decoder.ln1(tokens))
+    (ours,) = model.neck(latents, mask, masked_only=False)
+    ours = ours.view(2, 2, 3, 2, 2, -1).transpose(2, 3).flatten(1, 4)
+    torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_autocast__close_to_float32():
+    model, images = MODELS.build(pretraining_cfg()), torch.randn(2, 3, 64, 64)
+    model.init_weights()
+    exact = model.loss(images, dict(seed=torch.arange(2)))["loss"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = model.loss(images, dict(seed=torch.arange(2)))["loss"]
+    rough.backward()
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=1e-2, atol=0)
+    assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_predictions__of_removed_units_equal_those_of_all():
