@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 TINY_ARCH = dict(embed_dims=24, num_layers=4, num_heads=2, feedforward_channels=48)
+TINY_HIERA = dict(embed_dims=8, depths=(1, 2, 2, 2), num_heads=1)
 
 
 def tiny_model(taps: tuple[int, ...] = (1, 2), **overrides: dict) -> dict:
@@ -55,6 +57,18 @@ def laid_out_only() -> Iterator[None]:
         on_cpu = partial(torch.linspace, device="cpu")
         with mock.patch.object(torch, "linspace", on_cpu):
             yield
+
+
+def hiera_model(**backbone: Any) -> dict:
+    """Config of a tiny MAE on Hiera on 64x64 images, 2x2 mask units."""
+    return dict(
+        type="DeepMIM",
+        mask_sampler=dict(type="RandomPatchMask", mask_ratio=0.4),
+        backbone=dict(type="MIMHiera", arch=dict(TINY_HIERA), img_size=64) | backbone,
+        neck=dict(type="FusionDecoder", embed_dims=8, depth=1, num_heads=2),
+        target_generator=dict(type="PixelTarget", cell_size=16),
+        head=dict(type="ReconstructionHead", criterion="L2"),
+    )
 
 
 def golden_folder(case: str) -> Path:
@@ -112,14 +126,23 @@ def stand_in_teachers(cfg: dict, folder: Path) -> None:
 
     Tensors are one zero, expanded, so that a full-size file has a few kilobytes.
     """
-    target = cfg["target_generator"]
-    if target["type"] == "CLIPTarget":
-        state = clip_state_dict()
-    elif target["type"] == "HybridTarget":
-        with laid_out_only():
-            state = MODELS.build(target["teacher"]).state_dict()
-        state = {k: torch.zeros(1).expand(v.shape) for k, v in state.items()}
-    else:
-        return
-    target["checkpoint"] = str(folder / "teacher.pth")
-    torch.save(state, target["checkpoint"])
+    path = folder / "teacher.pth"
+    target, teacher = cfg.get("target_generator", {}), cfg.get("teacher", {})
+    if "type" in target and target["type"] == "CLIPTarget":
+        torch.save(clip_state_dict(), path)
+        target["checkpoint"] = str(path)
+    elif "type" in target and target["type"] == "HybridTarget":
+        torch.save(zero_weights(target["teacher"]), path)
+        target["checkpoint"] = str(path)
+    if "pretrained" in teacher:
+        teacher["pretrained"] = False
+    elif teacher:
+        torch.save(zero_weights(teacher, "backbone."), path)
+        cfg["teacher_checkpoint"] = str(path)
+
+
+def zero_weights(model: dict, prefix: str = "") -> dict[str, Tensor]:
+    """Every tensor of a model, of one zero."""
+    with laid_out_only():
+        state = MODELS.build(model).state_dict()
+    return {prefix + k: torch.zeros(1).expand(v.shape) for k, v in state.items()}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
-from samples import golden_folder
+from samples import TINY_HIERA, golden_folder, hiera_model
 from torch.nn import functional as F
 
 from mim_plugins.checkpoints.hiera import ENCODER_RULES, convert_to_official
@@ -16,13 +16,12 @@ from mim_plugins.models import Hiera, MIMHiera, PatchMask
 from mim_plugins.models.backbones.hiera import feature_map
 from mim_plugins.models.backbones.hiera_block import max_pool, reroll, unroll
 
-TINY = dict(embed_dims=8, depths=(1, 2, 2, 2), num_heads=1)
 PAPER_TINY = dict(embed_dims=46, depths=(1, 2, 7, 2), num_heads=1)
 
 
 def build(cls=Hiera, **kwargs):
     """A tiny encoder whose biases are not all zero."""
-    encoder = cls(**{"arch": TINY, "img_size": (64, 96), **kwargs})
+    encoder = cls(**{"arch": TINY_HIERA, "img_size": (64, 96), **kwargs})
     encoder.init_weights()
     for name, parameter in encoder.named_parameters():
         if parameter.ndim == 1 or name == "pos_embed":
@@ -37,17 +36,6 @@ def random_mask(grid=(2, 3), ratio=0.5, batch=2):
     return PatchMask.from_mask(drawn.mask, grid)
 
 
-def pretraining_cfg(**backbone):
-    return dict(
-        type="DeepMIM",
-        mask_sampler=dict(type="RandomPatchMask", mask_ratio=0.4),
-        backbone=dict(type="MIMHiera", arch=TINY, img_size=64) | backbone,
-        neck=dict(type="FusionDecoder", embed_dims=8, depth=1, num_heads=2),
-        target_generator=dict(type="PixelTarget", cell_size=16),
-        head=dict(type="ReconstructionHead", criterion="L2"),
-    )
-
-
 @pytest.fixture
 def timm_hiera():
     """Builds timm's Hiera with the weights of one of ours."""
@@ -58,7 +46,7 @@ def timm_hiera():
             img_size=tuple(side * 32 for side in ours.grid),
             embed_dim=8,
             num_heads=1,
-            stages=TINY["depths"],
+            stages=TINY_HIERA["depths"],
             q_pool=ours.q_pool,
             norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
             num_classes=5,
@@ -214,7 +202,7 @@ def test_parameters__as_many_as_the_papers_hiera_tiny_has():
     with torch.device("meta"):
         whole = Hiera(arch=PAPER_TINY)
         masked = MODELS.build(
-            pretraining_cfg(arch=PAPER_TINY, img_size=224)
+            hiera_model(arch=PAPER_TINY, img_size=224)
             | dict(neck=dict(type="FusionDecoder", embed_dims=96, num_heads=3))
         )
     head = 1000 * 369
@@ -227,7 +215,7 @@ def test_parameters__as_many_as_the_papers_hiera_tiny_has():
 
 
 def test_init__classifier_and_mae():
-    whole = Hiera(arch=TINY | dict(embed_dims=32), img_size=64)
+    whole = Hiera(arch=TINY_HIERA | dict(embed_dims=32), img_size=64)
     whole.init_weights()
     whole.requires_grad_(False)
     assert whole.layers[3].attn.qkv.weight.std() == pytest.approx(0.02, rel=0.05)
@@ -238,7 +226,7 @@ def test_init__classifier_and_mae():
     # A convolution's bias keeps torch's default.
     assert whole.patch_embed.projection.bias.std() > 0.02
 
-    model = MODELS.build(pretraining_cfg(arch=TINY | dict(embed_dims=32)))
+    model = MODELS.build(hiera_model(arch=TINY_HIERA | dict(embed_dims=32)))
     model.init_weights()
     assert all(p.requires_grad for p in model.parameters())
     model.requires_grad_(False)
@@ -255,148 +243,12 @@ def test_init__pretrained_weights_stay(tmp_path):
     state = build().state_dict()
     torch.save(state, tmp_path / "hiera.pth")
     loaded = Hiera(
-        arch=TINY,
+        arch=TINY_HIERA,
         img_size=(64, 96),
         init_cfg=dict(type="Pretrained", checkpoint=str(tmp_path / "hiera.pth")),
     )
     loaded.init_weights()
     assert all(torch.equal(v, state[k]) for k, v in loaded.state_dict().items())
-
-
-def test_pretraining__trains_every_parameter_and_shows_its_images():
-    model = MODELS.build(pretraining_cfg())
-    model.init_weights()
-    images = torch.randn(2, 3, 64, 64)
-    # 2 of 4 units are kept: int(4 * 0.6).
-    loss = model.loss(images, dict(seed=torch.arange(2)))
-    assert list(loss) == ["loss"]
-    loss["loss"].backward()
-    assert not [n for n, p in model.named_parameters() if p.grad is None]
-    shown = model.reconstruct(images, torch.tensor([[1, 0, 1, 0]] * 2))
-    assert model.level_names == ["prediction"]
-    assert [level.shape for level in shown["levels"]] == [images.shape]
-
-
-def test_pretraining__its_encoder_is_the_classifiers():
-    model = MODELS.build(pretraining_cfg())
-    classifier = Hiera(arch=TINY, img_size=64)
-    missing, unexpected = classifier.load_state_dict(
-        model.backbone.state_dict(), strict=False
-    )
-    assert missing == ["ln2.weight", "ln2.bias"] and not unexpected
-
-
-def test_fusion__is_the_convolution_of_the_maps():
-    model = MODELS.build(pretraining_cfg())
-    images, mask = torch.randn(2, 3, 64, 64), random_mask((2, 2))
-    latents = model.backbone(images, mask)
-    fused = latents[-1].unflatten(1, (2, 2, 2)).permute(0, 1, 4, 2, 3).flatten(0, 1)
-    for conv, latent, side in zip(model.neck.fusion, latents, (8, 4), strict=False):
-        units = latent.unflatten(1, (2, side, side)).permute(0, 1, 4, 2, 3)
-        fused = fused + conv(units.flatten(0, 1))
-    wanted = fused.unflatten(0, (2, 2)).permute(0, 1, 3, 4, 2).flatten(1, 3)
-    torch.testing.assert_close(model.neck.fuse(latents), wanted)
-
-
-def test_decoder__equals_the_form_on_whole_maps():
-    model = MODELS.build(pretraining_cfg(img_size=(64, 96)))
-    model.init_weights()
-    decoder = model.neck.decoders[0]
-    torch.nn.init.normal_(decoder.pos_embed)
-    images = torch.randn(2, 3, 64, 96)
-    mask = PatchMask.from_noise(torch.rand(2, 6), 0.5, (2, 3))
-    latents = model.backbone(images, mask)
-    visible = decoder.decoder_embed(model.neck.fusion_norm(model.neck.fuse(latents)))
-    # Mask tokens everywhere, visible units in their place, 4 x 6 tokens row by row.
-    units = decoder.mask_token.expand(2, 6, 4, -1).clone()
-    for image in range(2):
-        units[image, mask.ids_keep[image]] = visible[image].view(3, 4, -1)
-    tokens = units.view(2, 2, 3, 2, 2, -1).transpose(2, 3).flatten(1, 4)
-    tokens = tokens + decoder.pos_embed
-    for block in decoder.decoder_blocks:
-        tokens = block(tokens)
-    wanted = decoder.decoder_pred(decoder.ln1(tokens))
-    (ours,) = model.neck(latents, mask, masked_only=False)
-    ours = ours.view(2, 2, 3, 2, 2, -1).transpose(2, 3).flatten(1, 4)
-    torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
-
-
-def test_autocast__close_to_float32():
-    model, images = MODELS.build(pretraining_cfg()), torch.randn(2, 3, 64, 64)
-    model.init_weights()
-    exact = model.loss(images, dict(seed=torch.arange(2)))["loss"]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough = model.loss(images, dict(seed=torch.arange(2)))["loss"]
-    rough.backward()
-    assert rough.dtype == torch.float32
-    torch.testing.assert_close(rough, exact, rtol=1e-2, atol=0)
-    assert all(p.grad.isfinite().all() for p in model.parameters())
-
-
-def test_predictions__of_removed_units_equal_those_of_all():
-    model = MODELS.build(pretraining_cfg())
-    model.init_weights()
-    images = torch.randn(2, 3, 64, 64)
-    mask = PatchMask.from_noise(torch.rand(2, 4), 0.4, (2, 2))
-    latents = model.backbone(images, mask)
-    (some,), (every,) = (
-        model.neck(latents, mask),
-        model.neck(latents, mask, masked_only=False),
-    )
-    assert some.shape == (2, 2, 4 * 768) and every.shape == (2, 4, 4 * 768)
-    torch.testing.assert_close(some, mask.masked(every), rtol=1e-5, atol=1e-5)
-
-
-def test_other_methods__levels_by_config():
-    cfg = pretraining_cfg(taps=(0, 1, 2)) | dict(
-        type="LocalMIM",
-        neck=dict(type="MultiScaleDecoder", embed_dims=8, depth=1, num_heads=2),
-        target_generator=dict(type="HOGTarget", nbins=4),
-    )
-    losses = MODELS.build(cfg).loss(torch.randn(2, 3, 64, 64))
-    assert sorted(losses) == [f"loss_{level}" for level in range(4)]
-    assert all(loss.isfinite() for loss in losses.values())
-
-
-def test_distillation__teaches_the_last_attention_from_metas_file(tmp_path):
-    # As in Meta's file, with the decoder; the teacher has other depths and more heads.
-    arch = TINY | dict(depths=(1, 1, 2, 2), num_heads=2)
-    teacher = MODELS.build(pretraining_cfg(arch=arch))
-    teacher.init_weights()
-    state = convert_to_official(teacher.state_dict())
-    torch.save(dict(epoch=400, model_state=state), tmp_path / "teacher.pth")
-    cfg = pretraining_cfg() | dict(
-        type="DistilledMIM",
-        teacher=dict(type="MIMHiera", arch=arch, img_size=64),
-        teacher_checkpoint=str(tmp_path / "teacher.pth"),
-        distillation=[
-            dict(type="AttentionDistillation", student_layers=[6], teacher_layers=[5])
-        ],
-    )
-    model = MODELS.build(cfg)
-    model.init_weights()
-    adapter = model.distillation.attention.adapters[0]
-    assert adapter.weight.shape == (16, 8, 1, 1)
-    images, seeds = torch.randn(2, 3, 64, 64), torch.arange(2)
-    losses = model.loss(images, dict(seed=seeds))
-    assert sorted(losses) == ["loss_attention", "loss_reconstruction"]
-    sum(losses.values()).backward()
-    assert not [n for n, p in model.named_parameters() if p.grad is None]
-
-    mask = model.draw_mask(images, dict(seed=seeds))
-    logits = [
-        encoder.attention_logits(
-            encoder.blocks[-1], list(encoder.stream(images, mask))[-2]
-        )
-        for encoder in (model.backbone, teacher.backbone)
-    ]
-    wanted = F.mse_loss(adapter(logits[0]), logits[1])
-    torch.testing.assert_close(losses["loss_attention"], wanted)
-
-    # The teacher's layer 1 attends inside units.
-    cfg["distillation"][0]["teacher_layers"] = [1]
-    with pytest.raises(ValueError, match="student's layer 6 has .* tokens"):
-        MODELS.build(cfg)
 
 
 def test_layer_decay__groups_equal_the_official_ones():
@@ -443,7 +295,7 @@ def test_layer_decay__groups_equal_the_official_ones():
         (dict(img_size=0), "not a multiple"),
         (dict(arch="tinny"), "no arch 'tinny': choose one of .*'tiny'"),
         (dict(arch=dict(embed_dims=8)), "a dict with .*depths"),
-        (dict(arch=TINY | dict(num_heads=3)), "multiple of num_heads"),
+        (dict(arch=TINY_HIERA | dict(num_heads=3)), "multiple of num_heads"),
         (dict(q_pool=4), "between 0 and 3"),
         (dict(mask_unit_attn=(True, False)), "2 entries for 4 stages"),
         (dict(out_type="cls_token"), "out_type is one of"),
@@ -452,7 +304,7 @@ def test_layer_decay__groups_equal_the_official_ones():
 )
 def test_bad_settings__are_refused_at_build(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        Hiera(**{"arch": TINY, "img_size": 64, **kwargs})
+        Hiera(**{"arch": TINY_HIERA, "img_size": 64, **kwargs})
 
 
 def test_bad_inputs__are_refused_by_name():
@@ -465,24 +317,4 @@ def test_bad_inputs__are_refused_by_name():
     with pytest.raises(TypeError, match="a mask is a tensor"):
         encoder(torch.randn(1, 3, 64, 96), True)
     with pytest.raises(ValueError, match="tap 4 is out of range"):
-        MIMHiera(arch=TINY, taps=(0, 4))
-
-
-def test_bad_parts__are_refused_at_build():
-    cfg = pretraining_cfg()
-    cfg["backbone"]["out_type"] = "avg_featmap"
-    with pytest.raises(ValueError, match="avg_featmap"):
-        MODELS.build(cfg)
-    cfg = pretraining_cfg()
-    cfg["mask_sampler"]["mask_ratio"] = 0.9
-    with pytest.raises(ValueError, match="keeps none of 4 patches"):
-        MODELS.build(cfg)
-    cfg = pretraining_cfg() | dict(
-        neck=dict(type="MIMDecoder", embed_dims=8, depth=1, num_heads=2)
-    )
-    with pytest.raises(ValueError, match="class token"):
-        MODELS.build(cfg)
-    cfg = pretraining_cfg()
-    cfg["neck"]["level_scales"] = (8, 3, 2)
-    with pytest.raises(ValueError, match=r"\[8, 3, 2\].* cannot be fused"):
-        MODELS.build(cfg)
+        MIMHiera(arch=TINY_HIERA, taps=(0, 4))
