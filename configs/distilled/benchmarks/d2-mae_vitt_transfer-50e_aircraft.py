@@ -1,0 +1,18 @@
+# Transfer of D2-MAE-Tiny (ViT-Tiny/16, 12 heads) to FGVC-Aircraft (100 variants) at 224
+# pixels, 50 epochs.
+# Papers: https://arxiv.org/abs/2205.14443 and its extension,
+# https://arxiv.org/abs/2404.12210.
+# Expected: unknown, not reproduced here.
+# Global batch size: 512 (8 GPUs x 64); the lr scales to the real one.
+# Command: tools/dist_train.sh \
+#   configs/distilled/benchmarks/d2-mae_vitt_transfer-50e_aircraft.py 8 \
+#   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
+# Unverified: lr and epochs, here CIFAR-100's, which alone are documented.
+_base_ = "./d2-mae_vitt_transfer-50e_flowers.py"
+
+model = dict(data_preprocessor=dict(num_classes=100), head=dict(num_classes=100))
+
+image_set = dict(type="FGVCAircraft", data_root="data/fgvc-aircraft-2013b")
+train_dataloader = dict(dataset=dict(dataset=dict(**image_set)))
+val_dataloader = dict(dataset=image_set)
+test_dataloader = val_dataloader
