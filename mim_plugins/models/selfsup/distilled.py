@@ -60,13 +60,14 @@ class DistilledMIM(MaskedImageModel):
     ) -> None:
         super().__init__(**kwargs)
         network = build_part(teacher)
-        _check_same_patches(self.backbone, network)
         student = LayerReader(self.backbone, name="student")
+        tutor = LayerReader(network, name="teacher")
+        _check_same_patches(self.backbone, network)
         self.extra_block = self.backbone.attention_only_block() if extra_block else None
         student.extra_block = self.extra_block
         self.distillation = _by_quantity(map(build_part, distillation))
         for term in self.distillation.values():
-            term.prepare(student, LayerReader(network, name="teacher"))
+            term.prepare(student, tutor)
         self._check_training()
         if teacher_checkpoint is not None:
             load_teacher(
@@ -138,10 +139,10 @@ class DistilledMIM(MaskedImageModel):
         trained = max(final + 1, *(max(indices) for indices in layers.values()))
         if trained < blocks:
             raise ValueError(
-                f"nothing reads what leaves blocks {trained} to {blocks - 1}, so they "
-                f"would not be trained: the decoder reads block {final} "
-                f"(backbone.final_block), the distillation layers {layers}; set "
-                f"extra_block=True and distil layer {blocks}"
+                f"nothing would train all of the blocks from {trained} on: the decoder "
+                f"reads block {final} (backbone.final_block), the distillation what "
+                f"enters layers {layers}; set extra_block=True and distil layer "
+                f"{blocks}, behind the last block"
             )
 
 

@@ -1,0 +1,165 @@
+"""What distillation refuses when it is built, and says about it."""
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from safetensors.torch import save_file
+from samples import tiny_model
+
+from mim_plugins.checkpoints.deepmim import pretrain_rules
+
+ARCH = dict(embed_dims=32, num_layers=4, num_heads=4, feedforward_channels=64)
+TEACHER = dict(type="MIMVisionTransformer", arch=ARCH, img_size=32, patch_size=8)
+
+
+def student(layers=(3,), term=None, student_parts=None, **options) -> dict:
+    terms = [dict(type="AttentionDistillation", student_layers=layers) | (term or {})]
+    return (
+        tiny_model(**{"taps": (), **(student_parts or {})})
+        | dict(type="DistilledMIM", teacher=dict(TEACHER), distillation=terms)
+        | options
+    )
+
+
+def weights_of(folder, **changes) -> str:
+    """A checkpoint of a teacher that may be another than the one asked for."""
+    encoder = MODELS.build(TEACHER | changes)
+    path = folder / "teacher.pth"
+    torch.save({f"backbone.{k}": v for k, v in encoder.state_dict().items()}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(term=dict(teacher_layers=(2, 3))), r"\(3,\) and .*\(2, 3\) differ in n"),
+        (dict(layers=()), "has no layers to compare"),
+        (
+            dict(layers=(4,), term=dict(teacher_layers=(3,))),
+            r"the student has no layer 4 to read attention from: it has layers 0 to 3 "
+            r"\(zero-based\); extra_block=True adds layer 4",
+        ),
+        (
+            dict(term=dict(teacher_layers=(12,))),
+            "the teacher has no layer 12 to read attention from: it has layers 0 to 3",
+        ),
+        (
+            dict(term=dict(type="HiddenDistillation"), layers=(5,)),
+            "the student has no layer 5 to read hidden from: it has layers 0 to 4",
+        ),
+        (
+            dict(teacher=TEACHER | dict(img_size=48)),
+            r"the teacher has a grid \(rows, columns\) of \(6, 6\) patches, the student"
+            r" .* \(4, 4\)",
+        ),
+        (
+            dict(teacher=TEACHER | dict(img_size=64, patch_size=16)),
+            r"the teacher has patches of \(16, 16\) pixels, the student .*\(8, 8\)",
+        ),
+        (dict(teacher=TEACHER | dict(in_channels=1)), "has 1 image channels, .* 3"),
+        (
+            dict(teacher=TEACHER | dict(with_cls_token=False, out_type="raw")),
+            "the teacher has 0 class tokens, the student 1",
+        ),
+        (
+            dict(teacher=TEACHER | dict(type="VisionTransformer")),
+            "the teacher, a VisionTransformer, cannot be read block by block",
+        ),
+        (
+            dict(term=dict(adapter=False)),
+            "layer 3 has 2 heads or channels, the teacher's layer 3 4: .*adapter=True",
+        ),
+        (dict(distillation=[]), "distillation is empty"),
+        (
+            dict(
+                distillation=[dict(type="AttentionDistillation", student_layers=(3,))]
+                * 2
+            ),
+            "two AttentionDistillation: list all layers in one",
+        ),
+        (dict(extra_block=True), "adds layer 4, which is compared with nothing"),
+        (
+            dict(student_parts=dict(backbone=dict(final_block=1))),
+            "nothing would train all of the blocks from 3 on: the decoder reads block "
+            "1 .*set extra_block=True and distil layer 4",
+        ),
+        (
+            dict(student_parts=dict(backbone=dict(final_block=4))),
+            "final_block=4 is out of range: the encoder has 4 blocks, 0 to 3",
+        ),
+        (
+            dict(student_parts=dict(taps=(2,), backbone=dict(final_block=1))),
+            "tap 2 lies behind final_block=1",
+        ),
+        (dict(), "an untrained teacher teaches nothing: set teacher_checkpoint"),
+    ],
+)
+def test_build__what_does_not_fit_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(student(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            dict(arch=ARCH | dict(embed_dims=48)),
+            r"of another shape: cls_token \(1, 1, 48\) instead of \(1, 1, 32\)",
+        ),
+        (dict(arch=ARCH | dict(num_layers=6)), "unexpected: layers.4.attn.proj.bias"),
+        (dict(arch=ARCH | dict(num_layers=3)), "missing: layers.3.attn.proj.bias"),
+        (dict(img_size=48), r"pos_embed \(1, 37, 32\) instead of \(1, 17, 32\)"),
+    ],
+)
+def test_teacher__a_file_of_the_wrong_size_is_refused_by_name(
+    tmp_path, changes, message
+):
+    path = weights_of(tmp_path, **changes)
+    with pytest.raises(ValueError, match=f"teacher.pth does not hold.*{message}"):
+        MODELS.build(student(teacher_checkpoint=path))
+
+
+def test_teacher__a_missing_file_is_named_with_what_to_do():
+    with pytest.raises(FileNotFoundError, match="nowhere.pth: set teacher_checkpoint"):
+        MODELS.build(student(teacher_checkpoint="nowhere.pth"))
+
+
+def official_mae(folder):
+    """An official MAE of MAE-Lite's width, encoder and decoder, one block each."""
+    arch = dict(embed_dims=192, num_layers=1, num_heads=12, feedforward_channels=8)
+    neck = dict(embed_dims=8, depth=1, num_heads=1)
+    model = MODELS.build(tiny_model(taps=(), backbone=dict(arch=arch), neck=neck))
+    model.init_weights()
+    path = folder / "mae.safetensors"
+    save_file(pretrain_rules(None).convert(model.state_dict(), to="official"), path)
+    return model, str(path)
+
+
+def test_teacher__official_layouts_are_converted_and_only_the_encoder_is_taken(
+    tmp_path,
+):
+    mae, path = official_mae(tmp_path)
+    arch = dict(mae.backbone.arch_settings)
+    model = MODELS.build(
+        student(
+            term=dict(teacher_layers=(0,)),
+            teacher=TEACHER | dict(arch=arch),
+            teacher_checkpoint=path,
+        )
+    )
+    network = model.teacher.network.encoder
+    for key, value in mae.backbone.state_dict().items():
+        assert torch.equal(network.state_dict()[key], value), key
+
+
+def test_teacher__with_three_heads_official_weights_are_refused(tmp_path):
+    mae, path = official_mae(tmp_path)
+    arch = dict(mae.backbone.arch_settings, num_heads=3)
+    with pytest.raises(ValueError, match="trained with 12 attention heads, .* has 3"):
+        MODELS.build(
+            student(
+                term=dict(teacher_layers=(0,)),
+                teacher=TEACHER | dict(arch=arch),
+                teacher_checkpoint=path,
+            )
+        )
