@@ -22,6 +22,15 @@ TABLE = "relative_position_bias_table"
 class RelPosAttention(BEiTAttention):
     """mmpretrain's ``BEiTAttention``, fused where torch can."""
 
+    def init_weights(self) -> None:
+        """Starts the table at zero, where mmpretrain draws it.
+
+        Here, since a checkpoint of pre-training, which has none, is loaded afterwards.
+        """
+        super().init_weights()
+        if self.relative_position_bias_table is not None:
+            nn.init.zeros_(self.relative_position_bias_table)
+
     def forward(self, x: Tensor, rel_pos_bias: Tensor | None = None) -> Tensor:
         """Self-attention, (N, L, C) -> (N, L, C).
 
@@ -155,9 +164,6 @@ class RelPosVisionTransformer(BEiTViT):
                 nn.init.trunc_normal_(module.weight, std=0.02)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        for name, parameter in self.named_parameters():
-            if name.endswith(TABLE):
-                nn.init.zeros_(parameter)
         if self.cls_token is not None:
             nn.init.trunc_normal_(self.cls_token, std=0.02)
         for number, layer in enumerate(self.layers, 1):
