@@ -1,5 +1,8 @@
 """Fixtures shared by all tests."""
 
+import gc
+from collections.abc import Iterator
+
 import pytest
 import torch
 from mmengine.logging import MMLogger
@@ -10,12 +13,26 @@ import mim_plugins  # noqa: F401  (registers everything)
 
 torch.set_num_threads(1)
 MMLogger.get_instance("tests", log_level="WARNING")
+# What is imported stays; collecting after every test need not look at it.
+gc.collect()
+gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Every test starts from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Runs end with their test: their loading workers are shut down, not inherited.
+
+    A runner is a cycle, which Python collects at some later time; until then its
+    workers are alive, and whatever is forked next inherits them.
+    """
+    yield
+    gc.collect()
 
 
 @pytest.fixture
