@@ -141,7 +141,12 @@ def build_config(name: str, cfg: Config, setting: Setting) -> Contender:
     for key in ("model", "optim_wrapper"):
         if key not in cfg:
             raise ValueError(f"{cfg.filename} has no `{key}`: give a training config")
-    model = MODELS.build(cfg.model)
+    model_cfg = dict(cfg.model)
+    if model_cfg.get("teacher_checkpoint") is not None:
+        # The speed does not depend on the teacher's weights: no file is needed.
+        model_cfg["teacher"] = MODELS.build(model_cfg["teacher"])
+        model_cfg["teacher_checkpoint"] = None
+    model = MODELS.build(model_cfg)
     if not isinstance(model, BaseSelfSupervisor):
         raise ValueError(
             f"{cfg.filename} builds {type(model).__name__}, which needs labels; the "

@@ -25,6 +25,11 @@ class MIMDims:
         decoder_heads: Attention heads of each decoder.
         decoder_hidden: Hidden width of the decoders' MLPs.
         norm_pix: Whether the pixel target is normalised per patch.
+        teacher: Sizes of the frozen encoder beside the model, of which those of its
+            decoders mean nothing; None if there is none.
+        student_reads: Zero-based blocks of the encoder whose attention logits are
+            distilled; ``depth`` is the block of logits alone behind the last.
+        teacher_reads: The teacher's blocks they are compared with.
     """
 
     img_size: tuple[int, int] = (224, 224)
@@ -41,6 +46,9 @@ class MIMDims:
     decoder_heads: int = 16
     decoder_hidden: int = 2048
     norm_pix: bool = True
+    teacher: "MIMDims | None" = None
+    student_reads: tuple[int, ...] = ()
+    teacher_reads: tuple[int, ...] = ()
 
     @classmethod
     def from_model(cls, model: Any) -> "MIMDims":
@@ -89,6 +97,40 @@ class MIMDims:
             decoder_heads=decoder_layer.attn.num_heads,
             decoder_hidden=decoder_layer.ffn.feedforward_channels,
             norm_pix=model.target_generator.norm_pix,
+            **cls._distilled(model),
+        )
+
+    @classmethod
+    def _distilled(cls, model: Any) -> dict[str, Any]:
+        """What a DistilledMIM has more; nothing of another model.
+
+        Raises:
+            ValueError: If something other than attention is distilled.
+        """
+        terms = getattr(model, "distillation", None)
+        if terms is None:
+            return {}
+        if set(terms) != {"attention"}:
+            raise ValueError(
+                f"no FLOP formula for the distillation of {sorted(terms)}: the "
+                "benchmark knows attention"
+            )
+        encoder, term = model.teacher.network.encoder, terms["attention"]
+        rows, cols = encoder.grid
+        teacher = cls(
+            img_size=(rows * encoder.patch_size[0], cols * encoder.patch_size[1]),
+            patch_size=encoder.patch_size[0],
+            in_channels=encoder.in_channels,
+            mask_ratio=model.mask_sampler.mask_ratio,
+            width=encoder.embed_dims,
+            depth=encoder.num_layers,
+            heads=encoder.layers[0].attn.num_heads,
+            hidden=encoder.layers[0].ffn.feedforward_channels,
+        )
+        return dict(
+            teacher=teacher,
+            student_reads=term.student_layers,
+            teacher_reads=term.teacher_layers,
         )
 
     @property

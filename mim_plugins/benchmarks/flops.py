@@ -115,11 +115,57 @@ def decoder_terms(dims: MIMDims, lean: bool = False) -> list[Term]:
     ]
 
 
+def distillation_terms(dims: MIMDims, lean: bool = False) -> list[Term]:
+    """Terms of attention distillation (MAE-Lite, D2-MAE); none without a teacher.
+
+    Args:
+        dims: Sizes of the model.
+        lean: False for the official computation, which runs all of the teacher and
+            takes the student's logits from its attention; True for a teacher that ends
+            at the deepest logits, and a student that computes its own once more.
+    """
+    teacher = dims.teacher
+    if teacher is None:
+        return []
+    tokens = dims.visible + 1
+    embed = linear(
+        teacher.visible if lean else teacher.patches,
+        teacher.patch_values,
+        teacher.width,
+    )
+    full = block(tokens, teacher.width, teacher.hidden)
+    forward = embed + teacher.depth * full
+    if lean:
+        forward = embed + max(dims.teacher_reads) * full
+        forward += len(dims.teacher_reads) * logits(tokens, teacher.width, parts=2)
+    own = 0.0
+    for index in dims.student_reads:
+        if lean or index == dims.depth:
+            own += logits(tokens, dims.width, parts=2 if lean else 3)
+    adapters = len(dims.student_reads) * 2 * tokens**2 * dims.heads * teacher.heads
+    return [
+        frozen("teacher", forward),
+        trained("student logits", own),
+        trained("adapters", adapters),
+    ]
+
+
+def logits(tokens: int, dims: int, parts: int) -> float:
+    """Operations of attention logits with their projections, forward.
+
+    Args:
+        tokens: Tokens that attend to each other.
+        dims: Token width.
+        parts: How many of queries, keys and values are computed.
+    """
+    return linear(tokens, dims, parts * dims) + 2 * tokens**2 * dims
+
+
 def mim_terms(dims: MIMDims, lean: bool = False) -> list[Term]:
     """Terms of one training step of MAE or DeepMIM on pixels, for one image.
 
     MAE has one level. `DeepMIM <https://arxiv.org/abs/2303.08817>`_ has one decoder
-    for each supervised level.
+    for each supervised level. Either may have a teacher beside it.
 
     Args:
         dims: Sizes of the model.
@@ -127,4 +173,5 @@ def mim_terms(dims: MIMDims, lean: bool = False) -> list[Term]:
             left when neither removed patches are embedded nor visible ones
             predicted.
     """
-    return encoder_terms(dims, lean) + decoder_terms(dims, lean)
+    terms = encoder_terms(dims, lean) + decoder_terms(dims, lean)
+    return terms + distillation_terms(dims, lean)

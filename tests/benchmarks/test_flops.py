@@ -1,14 +1,17 @@
 """The FLOP formulas give the published counts and those of torch's counter."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from mmpretrain.registry import MODELS
+from samples import tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from mim_plugins.benchmarks import flops
 from mim_plugins.benchmarks.dims import MIMDims
 from mim_plugins.benchmarks.reference import ReferenceMAE
-from mim_plugins.models import attention
+from mim_plugins.models import MIMVisionTransformer, attention
 
 MAE_B = MIMDims()
 MAE_L = MIMDims(width=1024, depth=24, heads=16, hidden=4096)
@@ -92,6 +95,48 @@ def test_lean_formula_equals_counter_on_our_model(monkeypatch):
     assert counter.get_total_flops() == 3 * flops.total(
         flops.mim_terms(dims, lean=True)
     )
+
+
+@pytest.mark.parametrize("extra", [False, True], ids=["mae-lite", "d2"])
+def test_lean_formula_of_distillation_equals_counter(extra, monkeypatch):
+    monkeypatch.setattr(attention, "attention_backend", lambda *args: "explicit")
+    teacher = MIMVisionTransformer(
+        arch=dict(embed_dims=32, num_layers=3, num_heads=4, feedforward_channels=60),
+        img_size=32,
+        patch_size=8,
+    )
+    layers = dict(student_layers=(4 if extra else 3,), teacher_layers=(2,))
+    cfg = tiny_model(taps=(), backbone=dict(final_block=1 if extra else None)) | dict(
+        type="DistilledMIM",
+        teacher=teacher,
+        extra_block=extra,
+        distillation=[dict(type="AttentionDistillation", **layers)],
+    )
+    model = MODELS.build(cfg)
+    dims = MIMDims.from_model(model)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        sum(model.loss(torch.rand(1, 3, 32, 32)).values()).backward()
+    terms = flops.mim_terms(dims, lean=True)
+    assert counter.get_total_flops() == flops.total(terms)
+
+
+def test_official_formula_of_distillation_for_the_papers_models():
+    tiny = MIMDims(
+        width=192,
+        hidden=768,
+        decoder_width=96,
+        decoder_depth=1,
+        decoder_heads=3,
+        decoder_hidden=384,
+    )
+    mae = flops.total(flops.mim_terms(tiny))
+    reads = dict(teacher=MIMDims(), student_reads=(11,), teacher_reads=(11,))
+    lite = flops.total(flops.mim_terms(replace(tiny, **reads)))
+    reads["student_reads"] = (12,)
+    d2 = flops.total(flops.mim_terms(replace(tiny, **reads)))
+    # Billions, of which the teacher's forward pass has 8.82.
+    assert [round(x / 1e9, 2) for x in (mae, lite, d2)] == [2.05, 10.86, 10.9]
 
 
 def test_unknown_parts_have_no_formula():
