@@ -6,47 +6,22 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
-from mmpretrain.models.utils import ShiftWindowMSA
 from torch import Tensor
 
 from .geometry import MERGE_COORDINATES
 from .localmim import DECODER_RULES, level_norm_rules
 from .rules import KeyRules
+from .swin import (
+    COLUMN_BY_COLUMN,
+    ROW_BY_ROW,
+    encoder_rules,
+    quads_to_official,
+    quads_to_ours,
+    shift_masks,
+    without_shift_masks,
+)
 
 MERGE_ORDERS = ("trained", "official_transfer")
-
-# Where a merge weight has the four tokens of a quad (upper left, upper right, lower
-# left, lower right), as blocks of C channels: row by row in the pre-training code,
-# column by column in the code for fine-tuning and segmentation.
-ROW_BY_ROW, COLUMN_BY_COLUMN = [0, 1, 2, 3], [0, 2, 1, 3]
-
-MERGE_WEIGHT = re.compile(r"downsample\.(norm\.(weight|bias)|reduction\.weight)$")
-SHIFT_MASK = re.compile(r"layers\.\d+\.blocks\.\d+\.attn_mask$")
-
-
-def encoder_rules(prefix: str) -> list[tuple[str, str]]:
-    """Rules of the encoder, whose official keys start with ``prefix``."""
-    official, ours = prefix + "layers.{i}.", "backbone.stages.{i}."
-    attention = "relative_position_bias_table", "relative_position_index"
-    return [
-        (prefix + "patch_embed.proj.{p}", "backbone.patch_embed.projection.{p}"),
-        (prefix + "patch_embed.norm.{p}", "backbone.patch_embed.norm.{p}"),
-        *(
-            (f"{official}blocks.{{j}}.{a}", f"{ours}blocks.{{j}}.{b}")
-            for a, b in [
-                ("norm1.{p}", "norm1.{p}"),
-                ("attn.qkv.{p}", "attn.w_msa.qkv.{p}"),
-                ("attn.proj.{p}", "attn.w_msa.proj.{p}"),
-                *((f"attn.{name}", f"attn.w_msa.{name}") for name in attention),
-                ("norm2.{p}", "norm2.{p}"),
-                ("mlp.fc1.{p}", "ffn.layers.0.0.{p}"),
-                ("mlp.fc2.{p}", "ffn.layers.1.{p}"),
-            ]
-        ),
-        (official + "downsample.norm.{p}", ours + "downsample.norm.{p}"),
-        (official + "downsample.reduction.{p}", ours + "downsample.reduction.{p}"),
-    ]
-
 
 # A fine-tuned classifier, or its encoder alone; `norm` follows the pooling.
 CLASSIFIER_RULES = [
@@ -105,16 +80,11 @@ def convert_official(
     """
     if merge_order not in MERGE_ORDERS:
         raise ValueError(f"merge_order is one of {MERGE_ORDERS}, got {merge_order!r}")
-    # Computed from window and map; mmpretrain keeps none.
-    state = {key: x for key, x in state.items() if not SHIFT_MASK.search(key)}
+    state = without_shift_masks(state)
     pretraining = any(key.startswith("encoder.") for key in state)
     trained = pretraining and merge_order == "trained"
     order = ROW_BY_ROW if trained else COLUMN_BY_COLUMN
-    converted = OrderedDict(rules_for(state).convert(state))
-    for key, weight in converted.items():
-        if MERGE_WEIGHT.search(key):
-            blocks = weight.unflatten(-1, (4, -1))[..., order, :]
-            converted[key] = blocks.transpose(-1, -2).flatten(-2)
+    converted = OrderedDict(quads_to_ours(rules_for(state).convert(state), order))
     if pretraining:
         # What load_state_dict hands to the encoder, as if it had saved this.
         metadata = {"backbone": {MERGE_COORDINATES: "official"}}
@@ -139,32 +109,9 @@ def to_official(
     state = {k: x for k, x in state.items() if not k.startswith("data_preprocessor.")}
     converted = rules_for(state).convert(state, to="official")
     pretraining = any(key.startswith("encoder.") for key in converted)
-    order = ROW_BY_ROW if pretraining else COLUMN_BY_COLUMN
-    for key, weight in converted.items():
-        if MERGE_WEIGHT.search(key):
-            blocks = weight.unflatten(-1, (-1, 4)).transpose(-1, -2)
-            # The exchange of the two middle blocks is its own inverse.
-            converted[key] = blocks[..., order, :].flatten(-2)
+    converted = quads_to_official(
+        converted, ROW_BY_ROW if pretraining else COLUMN_BY_COLUMN
+    )
     if not pretraining:
         converted |= shift_masks(converted, img_size // patch_size)
     return converted
-
-
-def shift_masks(state: Mapping[str, Tensor], map_size: int) -> dict[str, Tensor]:
-    """The masks of shifted windows, which official classifiers hold.
-
-    Args:
-        state: The official state dict; its position indices tell the windows.
-        map_size: Tokens per side of the first stage's map.
-    """
-    masks = {}
-    for key, index in state.items():
-        match = re.fullmatch(r"layers\.(\d+)\.blocks\.(\d+)\.attn\..*_index", key)
-        if not match or int(match[2]) % 2 == 0:
-            continue
-        window, side = round(len(index) ** 0.5), map_size >> int(match[1])
-        if side > window:
-            masks[f"layers.{match[1]}.blocks.{match[2]}.attn_mask"] = (
-                ShiftWindowMSA.get_attn_mask((side, side), window, window // 2)
-            )
-    return masks
