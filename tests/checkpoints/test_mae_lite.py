@@ -67,6 +67,23 @@ def test_convert__full_size_files_fill_the_configs_models(file, prefix, laid_out
     assert shapes(state) == shapes(laid_out(MODELS_OF[file]).state_dict())
 
 
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [
+        ("mae-lite_vitt_400e", 5_691_888),
+        ("d2-mae_vitt_400e", 5_803_440),
+        ("benchmarks/mae_vitt_finetune-300e_in1k", 5_717_416),
+        ("benchmarks/mae_vitt_finetune-rpe-1000e_in1k", 5_820_520),
+        ("benchmarks/d2-mae_vitt_finetune-rpe-1000e_in1k", 5_822_824),
+    ],
+)
+def test_models__have_as_many_trainable_parameters_as_the_official(
+    config, count, laid_out
+):
+    parameters = laid_out(config).parameters()
+    assert sum(p.numel() for p in parameters if p.requires_grad) == count
+
+
 def test_convert__the_teacher_is_taken_by_its_exact_prefix(laid_out):
     official = official_tensors("d2_mae_tiny_wrapper")
     network = laid_out("d2-mae_vitt_400e").teacher.network.encoder
