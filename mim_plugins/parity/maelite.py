@@ -9,10 +9,10 @@ from mmpretrain.registry import MODELS
 from mim_plugins.checkpoints.mae_lite import extra_block_of, parts_of
 from mim_plugins.models.masking import PatchMask
 
-from . import maelite_finetune, maelite_hiera
+from . import maelite_finetune, maelite_hiera, maelite_swin
 from .case import GoldenCase
 from .compare import MASKED_ONLY, MaskedRows
-from .deepmim import IMAGENET, Produced, encoder_args, gradients
+from .deepmim import Produced, encoder_args, gradients
 from .maelite_finetune import load_official
 from .maelite_hiera import norm_cfg
 from .maelite_teaching import distillation_terms, load_encoder, teaching
@@ -32,6 +32,8 @@ def run(case: GoldenCase) -> Produced:
         return maelite_finetune.run(case)
     if "Hiera" in kind:
         return maelite_hiera.run(case)
+    if kind in ("SimMIM", "SwinTransformer"):
+        return maelite_swin.run(case)
     raise NotImplementedError(
         f"MAE-Lite variant {case.config.get('variant')!r} is not built yet"
     )
@@ -45,9 +47,9 @@ def run_pretraining(case: GoldenCase) -> Produced:
     distilled = "distill" in args
     if distilled:
         extra = extra_block_of(parts_of(case.weights)["model"]) is not None
-        if extra:
-            config["backbone"]["arch"]["num_layers"] -= 1
-            config["backbone"]["final_block"] = args["distill"]["decode_idx"] - 1
+        config["backbone"]["arch"]["num_layers"] -= extra
+        if (blocks := args["distill"].get("decode_idx")) is not None:
+            config["backbone"]["final_block"] = blocks - 1
         config |= dict(
             type="DistilledMIM",
             teacher=load_encoder(encoder_config(args["teacher"]), case.weights),
@@ -90,7 +92,6 @@ def mae_config(args: dict, mask_ratio: float) -> dict[str, Any]:
         raise NotImplementedError(f"decoder_pred_dim={args['decoder_pred_dim']}")
     return dict(
         type="DeepMIM",
-        data_preprocessor=IMAGENET,
         mask_sampler=dict(type="RandomPatchMask", mask_ratio=mask_ratio),
         backbone=encoder_config(args),
         neck=dict(
