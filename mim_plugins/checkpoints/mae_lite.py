@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from . import deepmim, hiera
+from . import deepmim, hiera, simmim
 from .rules import KeyRules
 from .vit import CLASSIFIER_RULES, ENCODER_RULES
 
@@ -117,8 +117,9 @@ def convert_official(state: Mapping[str, Any]) -> dict[str, Any]:
     """Converts an official MAE, DeepMIM or MAE-Lite state dict to our keys.
 
     Args:
-        state: Of pre-training with or without distillation, or of a classifier, on ViT
-            or Hiera. The teacher in it is left out; :func:`convert_teacher` takes it.
+        state: Of pre-training with or without distillation, or of a classifier, on ViT,
+            Hiera or Swin. The teacher in it is left out; :func:`convert_teacher` takes
+            it.
 
     Raises:
         KeyError: If a key is not accounted for.
@@ -147,6 +148,8 @@ def convert_network(state: Mapping[str, Any]) -> dict[str, Any]:
     """Converts the keys of one network, which have no prefix."""
     if hiera.is_hiera(state):
         return hiera.convert_official(state)
+    if simmim.is_swin(state):
+        return simmim.convert_official(state)
     return rules_for(state).convert(state)
 
 
@@ -176,7 +179,8 @@ def num_heads_of(state: Mapping[str, Tensor]) -> int | None:
     """
     parts = parts_of(state)
     student = parts[STUDENT]
-    if hiera.is_hiera(student):
+    # A Swin Transformer's heads show in the shapes of its tables, stage by stage.
+    if hiera.is_hiera(student) or simmim.is_swin(student):
         return None
     for weight in parts.get("attn_adapter", {}).values():
         return weight.shape[1]

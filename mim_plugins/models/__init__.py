@@ -6,6 +6,7 @@ from .backbones import (
     MIMSwinTransformer,
     MIMVisionTransformer,
     RelPosVisionTransformer,
+    SimMIMSwin,
 )
 from .classifiers import DistilledClassifier
 from .data_preprocessor import MIMDataPreprocessor
@@ -23,6 +24,7 @@ from .necks import (
     MIRLDecoder,
     MultiScaleDecoder,
     PooledNorm,
+    SimMIMDecoder,
 )
 from .selfsup import MIRL, DeepMIM, DistilledMIM, LocalMIM, MaskedImageModel
 from .targets import (
@@ -62,6 +64,8 @@ __all__ = [
     "RelPosVisionTransformer",
     "ResidualPairHead",
     "SharedPatchMask",
+    "SimMIMDecoder",
+    "SimMIMSwin",
     "TimmFeatureTarget",
     "TokenDistillationHead",
 ]

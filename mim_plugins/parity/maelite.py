@@ -9,7 +9,7 @@ from mmpretrain.registry import MODELS
 from mim_plugins.checkpoints.mae_lite import extra_block_of, parts_of
 from mim_plugins.models.masking import PatchMask
 
-from . import maelite_finetune, maelite_hiera
+from . import maelite_finetune, maelite_hiera, maelite_swin
 from .case import GoldenCase
 from .compare import MASKED_ONLY, MaskedRows
 from .deepmim import Produced, encoder_args, gradients
@@ -32,6 +32,8 @@ def run(case: GoldenCase) -> Produced:
         return maelite_finetune.run(case)
     if "Hiera" in kind:
         return maelite_hiera.run(case)
+    if kind in ("SimMIM", "SwinTransformer"):
+        return maelite_swin.run(case)
     raise NotImplementedError(
         f"MAE-Lite variant {case.config.get('variant')!r} is not built yet"
     )

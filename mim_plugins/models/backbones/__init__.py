@@ -3,6 +3,7 @@
 from .hiera import Hiera
 from .mim_hiera import MIMHiera
 from .rel_pos_vit import RelPosVisionTransformer
+from .simmim_swin import SimMIMSwin
 from .swin import MIMSwinTransformer
 from .vit import MIMVisionTransformer
 
@@ -12,4 +13,5 @@ __all__ = [
     "MIMSwinTransformer",
     "MIMVisionTransformer",
     "RelPosVisionTransformer",
+    "SimMIMSwin",
 ]

@@ -74,6 +74,7 @@ class MIMSwinTransformer(SwinTransformer):
     num_extra_tokens = 0
     with_cls_token = False
     out_type = "featmap"
+    takes_absolute_positions = False
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class MIMSwinTransformer(SwinTransformer):
             raise ValueError(
                 f"merge_coordinates is one of {COORDINATES}, got {merge_coordinates!r}"
             )
-        if kwargs.get("use_abs_pos_embed"):
+        if kwargs.get("use_abs_pos_embed") and not self.takes_absolute_positions:
             raise ValueError(
                 "MIMSwinTransformer has relative positions only: leave "
                 "use_abs_pos_embed at False"
@@ -196,20 +197,13 @@ class MIMSwinTransformer(SwinTransformer):
         """
         if mask is None:
             return super().forward(x)
-        grid = self.image_grid(x)
-        if not isinstance(mask, PatchMask):
-            mask = PatchMask.from_mask(mask, grid, x.device)
-        if mask.grid != grid:
-            raise ValueError(
-                f"the mask covers {mask.grid} cells, but images of "
-                f"{tuple(x.shape[-2:])} pixels have {grid}"
-            )
+        mask = self.check_mask(x, mask)
         tokens = self.drop_after_pos(self.embed_visible(x, mask))
         latents = []
         for index, stage in enumerate(self.stages):
             groups: dict[int, WindowGroups] = {}
             for block in stage.blocks:
-                shift = self._shift(block, index, grid)
+                shift = window_shift(block, self._map_sizes(mask.grid)[index])
                 if shift not in groups:
                     groups[shift] = self._window_groups(block, shift, index, mask)
                 tokens = _run_block(block, tokens, groups[shift])
@@ -219,6 +213,23 @@ class MIMSwinTransformer(SwinTransformer):
                 latents.append(tokens)
         latents.append(getattr(self, f"norm{len(self.stages) - 1}")(tokens))
         return latents
+
+    def check_mask(self, x: Tensor, mask: PatchMask | Tensor) -> PatchMask:
+        """The mask of images (N, C, H, W), given as :meth:`forward` takes it.
+
+        Raises:
+            TypeError: If ``mask`` is no mask.
+            ValueError: If the image or the mask does not fit the cells or windows.
+        """
+        grid = self.image_grid(x)
+        if not isinstance(mask, PatchMask):
+            mask = PatchMask.from_mask(mask, grid, x.device)
+        if mask.grid != grid:
+            raise ValueError(
+                f"the mask covers {mask.grid} cells, but images of "
+                f"{tuple(x.shape[-2:])} pixels have {grid}"
+            )
+        return mask
 
     def image_grid(self, x: Tensor) -> tuple[int, int]:
         """Rows and columns of the mask's cells in images (N, C, H, W).
@@ -290,11 +301,6 @@ class MIMSwinTransformer(SwinTransformer):
         cells = places.reshape(2, grid[0], side, grid[1], side)
         return cells.transpose(1, 3, 2, 4, 0).reshape(-1, 2)
 
-    def _shift(self, block: SwinBlock, stage: int, grid: tuple[int, int]) -> int:
-        """Shift of a block's windows: none where one window covers a side."""
-        covers = min(self._map_sizes(grid)[stage]) <= block.attn.window_size
-        return 0 if covers else block.attn.shift_size
-
     def _cell_side(self, stage: int) -> int:
         """Tokens of a cell per axis in the blocks of a stage."""
         return self.mask_patch_size[0] // self.patch_size[0] // 2**stage
@@ -339,6 +345,12 @@ class MIMSwinTransformer(SwinTransformer):
                     "window_size that fit, such as 224 with 7 or 14, 192 with 6 or "
                     "12, 384 with 12"
                 )
+
+
+def window_shift(block: SwinBlock, size: Sequence[int]) -> int:
+    """Shift of a block's windows on a map: none where one window covers a side."""
+    covers = min(size) <= block.attn.window_size
+    return 0 if covers else block.attn.shift_size
 
 
 def _run_block(block: SwinBlock, tokens: Tensor, groups: WindowGroups) -> Tensor:

@@ -5,6 +5,7 @@ from .fusion import FusionDecoder
 from .mirl import MIRLDecoder
 from .multi_scale import MultiScaleDecoder
 from .pooled_norm import PooledNorm
+from .simmim import SimMIMDecoder
 
 __all__ = [
     "FusionDecoder",
@@ -12,4 +13,5 @@ __all__ = [
     "MIRLDecoder",
     "MultiScaleDecoder",
     "PooledNorm",
+    "SimMIMDecoder",
 ]

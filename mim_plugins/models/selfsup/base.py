@@ -226,6 +226,14 @@ class MaskedImageModel(BaseSelfSupervisor):
                 f"{self.neck.num_levels}: leave the neck's in_dims out, or give one "
                 "width per level"
             )
+        whole = getattr(self.backbone, "keeps_masked_tokens", False)
+        if whole != getattr(self.neck, "decodes_maps", False):
+            raise ValueError(
+                f"{type(self.backbone).__name__} gives "
+                f"{'whole maps' if whole else 'visible tokens alone'}, which "
+                f"{type(self.neck).__name__} does not decode: SimMIMDecoder goes with "
+                "SimMIMSwin, all other decoders with all other encoders"
+            )
         if self.neck.needs_cls_token and not self.backbone.with_cls_token:
             raise ValueError(
                 f"{type(self.neck).__name__} needs an encoder with a class token: "

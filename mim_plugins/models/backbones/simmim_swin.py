@@ -1,0 +1,258 @@
+"""The Swin Transformer of SimMIM, which encodes mask tokens along with the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from mmengine.model.weight_init import trunc_normal_, trunc_normal_init
+from mmpretrain.models import SwinTransformer
+from mmpretrain.models.backbones.swin_transformer import SwinBlock
+from mmpretrain.models.utils import resize_pos_embed
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..attention import self_attention_logits
+from ..masking import PatchMask
+from .swin import MIMSwinTransformer, window_shift
+from .vit import is_pretrained
+
+
+@MODELS.register_module()
+class SimMIMSwin(MIMSwinTransformer):
+    """Swin Transformer that reads a mask token in place of every removed one.
+
+    Nothing is dropped: after the patch embedding and its norm, the tokens of removed
+    cells are replaced by one learned token, and the whole map is encoded, as in
+    mmpretrain's ``SimMIMSwinTransformer``, whose parameters, under their names, these
+    are. Here the encoder can also be read block by block, for distillation, and end its
+    latent before the last stage.
+
+    References:
+        - SimMIM: A Simple Framework for Masked Image Modeling, 2021,
+          https://arxiv.org/abs/2111.09886, section 3
+        - An Experimental Study on Exploring Strong Lightweight Vision Transformers via
+          Masked Image Modeling Pre-Training, 2024, https://arxiv.org/abs/2404.12210
+
+    Args:
+        arch: As :class:`MIMSwinTransformer`. The "Swin-Tiny" of the second paper has
+            ``embed_dims`` 48; its teacher, "Swin-Small", is mmpretrain's ``'tiny'``.
+        final_stage: Zero-based index of the stage whose output is the latent, after its
+            patch merging; by default the last, whose output is normed. D2-MAE has 1, so
+            that the encoder has no norm of its own, as nothing would train it.
+        **kwargs: Further arguments of :class:`MIMSwinTransformer`. The official code
+            leaves ``drop_path_rate`` at 0.1 in pre-training.
+
+    Raises:
+        ValueError: If there is no such stage; see also :class:`MIMSwinTransformer`.
+    """
+
+    takes_absolute_positions = True
+    keeps_masked_tokens = True
+
+    def __init__(
+        self, arch: str | dict = "tiny", final_stage: int | None = None, **kwargs: Any
+    ) -> None:
+        num_stages = len(arch["depths"]) if isinstance(arch, dict) else 4
+        if final_stage is None:
+            final_stage = num_stages - 1
+        if isinstance(final_stage, bool) or final_stage not in range(num_stages):
+            raise ValueError(
+                f"final_stage={final_stage!r} is out of range: the encoder has "
+                f"{num_stages} stages, 0 to {num_stages - 1} (zero-based)"
+            )
+        if final_stage < num_stages - 1:
+            kwargs = {"norm_cfg": None, **kwargs}
+        super().__init__(arch=arch, taps=(), merge_coordinates="correct", **kwargs)
+        self.final_stage = final_stage
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
+
+    @property
+    def _levels(self) -> tuple[int, ...]:
+        return (self.final_stage,)
+
+    @property
+    def latent_is_normed(self) -> bool:
+        """Whether the encoder has norms for the latent; else the decoder has."""
+        return self.final_stage == len(self.stages) - 1
+
+    @property
+    def final_block(self) -> int:
+        """Zero-based index, through all stages, of the block that ends the latent."""
+        return sum(self.depths[: self.final_stage + 1]) - 1
+
+    def init_weights(self) -> None:
+        """Initialises as mmpretrain's SimMIM, unless weights were loaded.
+
+        Linear layers, tables of relative positions and the mask token: std 0.02.
+        """
+        super(SwinTransformer, self).init_weights()
+        if is_pretrained(self.init_cfg):
+            return
+        if self.use_abs_pos_embed:
+            trunc_normal_(self.absolute_pos_embed, std=0.02)
+        trunc_normal_(self.mask_token, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_init(module, std=0.02, bias=0)
+
+    def forward(
+        self, x: Tensor, mask: PatchMask | Tensor | None = None
+    ) -> tuple[Tensor, ...] | list[Tensor]:
+        """Encodes images, as they are or with mask tokens in their removed cells.
+
+        Args:
+            x: Images, (N, C, H, W).
+            mask: ``None`` for plain features; a ``PatchMask`` or a tensor (N, L) with
+                1 = removed for the masked pass, L counting cells.
+
+        Returns:
+            Without a mask, mmpretrain's tuple of feature maps. With one, a list of one
+            latent, (N, rows * t * cols * t, C): all tokens in raster order, t x t of
+            them per cell (``level_scales``).
+
+        Raises:
+            TypeError: If ``mask`` is a bool: encoders never draw masks.
+            ValueError: If the image or the mask does not fit the cells or windows.
+        """
+        if mask is None:
+            return SwinTransformer.forward(self, x)
+        return self.latents(self.stream(x, mask))
+
+    def stream(self, x: Tensor, mask: PatchMask | Tensor) -> Iterator[Tensor]:
+        """Encodes block by block, as far as it is asked to.
+
+        Args:
+            x: Images, (N, C, H, W).
+            mask: As in :meth:`forward`.
+
+        Yields:
+            The map of tokens as it enters block 0, 1, ... of all stages and, at last,
+            as it leaves the last block, (N, rows, columns, C).
+        """
+        mask = self.check_mask(x, mask)
+        tokens, size = self.patch_embed(x)
+        removed = mask.at_scale(self._cell_side(0)).unsqueeze(-1) > 0
+        tokens = torch.where(removed, self.mask_token.to(tokens.dtype), tokens)
+        if self.use_abs_pos_embed:
+            tokens = tokens + resize_pos_embed(
+                self.absolute_pos_embed,
+                self.patch_resolution,
+                size,
+                self.interpolate_mode,
+                self.num_extra_tokens,
+            )
+        tokens = self.drop_after_pos(tokens)
+        for stage in self.stages:
+            for block in stage.blocks:
+                yield tokens.unflatten(1, size)
+                tokens = block(tokens, size)
+            if stage.downsample is not None:
+                tokens, size = stage.downsample(tokens, size)
+        yield tokens.unflatten(1, size)
+
+    def latents(self, stream: Iterable[Tensor]) -> list[Tensor]:
+        """Picks the latent out of :meth:`stream`, going no further than it has to."""
+        tokens = next(islice(stream, self.final_block + 1, None))
+        if self.latent_is_normed:
+            tokens = getattr(self, f"norm{self.final_stage}")(tokens)
+        return [tokens.flatten(1, 2)]
+
+    @property
+    def blocks(self) -> Sequence[Any]:
+        """The transformer blocks of all stages, shallow to deep."""
+        return [block for stage in self.stages for block in stage.blocks]
+
+    @property
+    def norms(self) -> list[nn.Module]:
+        """The norm of the tokens that enter each block, and the final norm if any."""
+        norms = [block.norm1 for block in self.blocks]
+        final = getattr(self, f"norm{len(self.stages) - 1}")
+        return norms + ([] if isinstance(final, nn.Identity) else [final])
+
+    def attention_shape(self, block: int) -> tuple[int, int, int, int]:
+        """Heads, queries, keys of each, and shift of a block's windows.
+
+        On whole images of ``img_size``; only blocks that agree in all but the heads
+        have the same windows.
+        """
+        attn = self.blocks[block].attn
+        rows, cols = self._map_size(block)
+        shift = window_shift(self.blocks[block], (rows, cols))
+        return attn.w_msa.num_heads, rows * cols, attn.window_size**2, shift
+
+    def hidden_shape(self, block: int) -> tuple[int, int]:
+        """Tokens that enter a block and their width, on whole images of ``img_size``.
+
+        The index after the last block stands for what leaves it.
+        """
+        rows, cols = self._map_size(block)
+        stage = self._stage_of(block)
+        return rows * cols, self.stages[stage].embed_dims
+
+    def attention_logits(self, block: Any, tokens: Tensor) -> Tensor:
+        """Attention of a block's windows before the softmax.
+
+        Relative position biases are added; what keeps the regions of a shifted window
+        apart is not (the released code).
+
+        Args:
+            block: One of the encoder's, or an :meth:`attention_only_block`.
+            tokens: The map that enters it, of :meth:`stream`.
+
+        Returns:
+            (N * windows, heads, window_size**2, window_size**2).
+        """
+        attn, msa = block.attn, block.attn.w_msa
+        normed = block.norm1(tokens)
+        if shift := window_shift(block, tokens.shape[1:3]):
+            normed = normed.roll((-shift, -shift), (1, 2))
+        windows = attn.window_partition(normed, attn.window_size).flatten(1, 2)
+        logits = self_attention_logits(msa, windows)
+        default_scale = (msa.embed_dims // msa.num_heads) ** -0.5
+        if msa.scale != default_scale:
+            logits = logits * (msa.scale / default_scale)
+        # (window_size**2, window_size**2, heads)
+        bias = F.embedding(
+            msa.relative_position_index, msa.relative_position_bias_table
+        )
+        return logits + bias.permute(2, 0, 1)
+
+    def attention_only_block(self) -> nn.Module:
+        """One more block of the last stage, cut down to what its logits need.
+
+        D2-MAE's, of which only the norm and the queries, keys and values exist, and
+        the table of relative positions.
+        """
+        last = self.stages[-1].blocks[-1]
+        block: Any = SwinBlock(
+            last.attn.w_msa.embed_dims,
+            last.attn.w_msa.num_heads,
+            window_size=last.attn.window_size,
+            shift=self.depths[-1] % 2 == 1,
+            attn_cfgs=dict(
+                qkv_bias=last.attn.w_msa.qkv.bias is not None,
+                qk_scale=last.attn.w_msa.scale,
+            ),
+        )
+        block.norm1.eps = last.norm1.eps
+        block.attn.w_msa.proj = block.norm2 = block.ffn = nn.Identity()
+        return block
+
+    def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
+        """Depth of a parameter, and number of depths, for layer-wise learning rates."""
+        depth, num_depths = super().get_layer_depth(param_name, prefix)
+        embedding = (f"{prefix}mask_token", f"{prefix}absolute_pos_embed")
+        return 0 if param_name.startswith(embedding) else depth, num_depths
+
+    def _stage_of(self, block: int) -> int:
+        """The stage of a block; the last one's for the index after the last block."""
+        ends = [sum(self.depths[: k + 1]) for k in range(len(self.depths))]
+        return next((k for k, end in enumerate(ends) if block < end), len(ends) - 1)
+
+    def _map_size(self, block: int) -> tuple[int, int]:
+        """Rows and columns of tokens in a block, on images of ``img_size``."""
+        return self._map_sizes(self.grid)[self._stage_of(block)]
