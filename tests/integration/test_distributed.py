@@ -51,8 +51,8 @@ def worker(rank: int, folder: str) -> None:
     if rank == 0:
         torch.save((loss / 2, grads), f"{folder}/result.pth")
     dist.barrier()
-    # Without the destructors: a thread of gloo may need the interpreter's lock to let go
-    # of a tensor, while the destructor that waits for the thread holds it.
+    # Without the destructors: a thread of gloo may need the interpreter's lock to let
+    # go of a tensor, while the destructor that waits for the thread holds it.
     os._exit(0)
 
 
