@@ -40,10 +40,13 @@ def test_config__builds_and_is_complete(path, tmp_path):
         model = MODELS.build(cfg.model)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     assert wrapper.optimizer.param_groups
-    # Warm-up and cosine follow each other and end with the training.
-    warm_up, cosine = cfg.param_scheduler
-    assert warm_up.end == cosine.begin == cosine.end - cosine.T_max
-    assert cosine.end == cfg.train_cfg.max_epochs
+    # Warm-up and what comes then follow each other and end with the training.
+    warm_up, then = cfg.param_scheduler
+    assert warm_up.end == then.begin and then.end == cfg.train_cfg.max_epochs
+    if then.type == "CosineAnnealingLR":
+        assert then.T_max == then.end - then.begin
+    else:
+        assert then.type == "ConstantLR"
     header = re.match(r"(#.*\n)+", path.read_text())
     assert header, "the head comment is missing"
     batch = re.search(r"Global batch size: (\d+)", header[0])

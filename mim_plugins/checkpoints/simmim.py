@@ -56,10 +56,9 @@ def rules_for(state: Mapping[str, Any]) -> KeyRules:
     ]
     last = max(stages)
     extra = extra_block_of(keys, prefix, last)
-    ends_early = extra is not None or _differ(
-        state.get(f"{prefix}norm.weight"),
-        state.get(f"{prefix}layers.{last}.blocks.0.norm1.weight"),
-    )
+    norm = _shape(state.get(f"{prefix}norm.weight"))
+    deep = _shape(state.get(f"{prefix}layers.{last}.blocks.0.norm1.weight"))
+    ends_early = extra is not None or norm != deep
     narrow = PREDICTION + "weight" in keys
     return KeyRules(_rules(prefix, last, extra, ends_early, narrow))
 
@@ -131,10 +130,11 @@ def extra_block_of(keys: Iterable[str], prefix: str, last: int) -> int | None:
     return None
 
 
-def _differ(norm: Any, block: Any) -> bool:
-    """Whether two norms have different widths; tensors, or their shapes."""
-    sizes = [list(getattr(value, "shape", value) or ()) for value in (norm, block)]
-    return all(sizes) and sizes[0] != sizes[1]
+def _shape(value: Any) -> list[int] | None:
+    """The shape of a tensor, or a shape; None for anything else."""
+    if isinstance(value, Tensor):
+        return list(value.shape)
+    return value if isinstance(value, list) else None
 
 
 def convert_official(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from mim_plugins.compat import supports_fused_optimizer
 
 PARAMWISE_KEYS = (
     "layer_decay_rate",
+    "top_lr_mult",
     "flat_decay_mult",
     "bias_decay_mult",
     "custom_keys",
@@ -36,6 +37,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     - ``layer_decay_rate``: lr of a parameter at depth i of n is scaled by
       ``rate ** (n - 1 - i)``; everything outside the encoder keeps the full lr
       (BEiT, https://arxiv.org/abs/2106.08254; DeepMIM's fine-tuning). Default 1.
+    - ``top_lr_mult``: factor on the lr of what comes after the encoder's blocks: its
+      final norm, heads, decoders; needs a layer decay. MAE-Lite's released fine-tuning
+      of Swin has the square of its layer decay here. Default 1.
     - ``flat_decay_mult``: factor on the weight decay of one-dimensional parameters
       (norms, biases, scales). Default 1.
     - ``bias_decay_mult``: factor on the weight decay of parameters named ``bias``,
@@ -124,8 +128,14 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def _lr_scale_of(self, model: nn.Module) -> Callable[[str], float]:
         """A function from a parameter's name to its layer-wise factor on the lr."""
         rate = self.paramwise_cfg.get("layer_decay_rate", 1.0)
+        top = self.paramwise_cfg.get("top_lr_mult", 1.0)
         backbone = getattr(model, "backbone", None)
         if rate == 1.0:
+            if top != 1.0:
+                raise ValueError(
+                    f"top_lr_mult={top} goes with a layer decay, which is off: set "
+                    "layer_decay_rate, or use custom_keys"
+                )
             return lambda name: 1.0
         if backbone is None or not hasattr(backbone, "get_layer_depth"):
             raise ValueError(
@@ -136,6 +146,6 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
         def scale(name: str) -> float:
             depth, num_depths = backbone.get_layer_depth(name, "backbone.")
-            return rate ** (num_depths - 1 - depth)
+            return top if depth == num_depths - 1 else rate ** (num_depths - 1 - depth)
 
         return scale
