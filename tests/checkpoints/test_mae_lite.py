@@ -126,8 +126,8 @@ def test_convert__adapters_in_the_order_of_their_numbers():
 
 
 def test_convert__unknown_keys_are_named():
-    state = {"model.cls_token": 0, "modell.norm.weight": 0}
-    with pytest.raises(KeyError, match="no part of a MAE-Lite.*modell.norm.weight"):
+    state = {"model.cls_token": 0, "teacher.norm.weight": 0}
+    with pytest.raises(KeyError, match="no part of a MAE-Lite.*teacher.norm.weight"):
         convert_official(state)
     state = official_tensors("vit_tiny_finetune_rpe") | {"blocks.0.attn.k_bias": 0}
     with pytest.raises(KeyError, match="1 keys are not accounted for.*k_bias"):
