@@ -130,7 +130,7 @@ def test_round_trip__gives_the_official_values_back(case):
 def test_other_layouts_and_orders__are_named():
     state, _ = merge_weights(True)
     with pytest.raises(ValueError, match="merge_order is one of"):
-        convert_official(state, "oficial")
+        convert_official(state, "trane")
     with pytest.raises(KeyError, match=r"encoder\.extra"):
         convert_official(state | {"encoder.extra": torch.zeros(1)})
     with pytest.raises(KeyError, match="not a Swin Transformer of LocalMIM"):
