@@ -34,7 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--vs",
         action="append",
         default=[],
-        metavar="mmpretrain-mae|reference|CONFIG",
+        metavar="mmpretrain-mae|mmpretrain-simmim|reference|CONFIG",
         help="another contender; can be repeated",
     )
     step.add_argument("--device", help="default: cuda where there is one, else cpu")

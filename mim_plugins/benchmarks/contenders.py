@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmpretrain.models import BaseSelfSupervisor
+from mmpretrain.models import BaseSelfSupervisor, SimMIM
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
@@ -20,6 +20,7 @@ from mim_plugins.models.attention import attention_backend
 from .dims import MIMDims
 from .flops import mim_terms, total
 from .reference import ReferenceMAE
+from .simmim import OPTIM_WRAPPER, build_simmim, masked_samples
 
 # Only these keys of a config's optim_wrapper matter here: precision is the
 # benchmark's, the same for all contenders.
@@ -291,7 +292,8 @@ def build_rival(
     """Build the contender that ``--vs NAME`` asks for.
 
     Args:
-        name: ``mmpretrain-mae``, ``reference`` or the path of a config.
+        name: ``mmpretrain-mae``, ``mmpretrain-simmim``, ``reference`` or the path of a
+            config.
         dims: Sizes of the model to compare with.
         cfg: Config of that model.
         setting: Where and how precisely to run.
@@ -301,6 +303,9 @@ def build_rival(
         FileNotFoundError: If the name is neither known nor a file.
     """
     builders = {"mmpretrain-mae": build_mmpretrain_mae, "reference": build_reference}
+    if name == "mmpretrain-simmim":
+        model = build_simmim(cfg, _plain_preprocessor(cfg))
+        return _supervisor(name, model, OPTIM_WRAPPER, setting, None)
     if name in builders:
         if dims is None:
             raise ValueError(
@@ -310,7 +315,8 @@ def build_rival(
         return builders[name](dims, cfg, setting)
     if not Path(name).is_file():
         raise FileNotFoundError(
-            f"--vs {name}: neither a config file nor one of {', '.join(builders)}"
+            f"--vs {name}: neither a config file nor one of {', '.join(builders)}, "
+            "mmpretrain-simmim"
         )
     return build_config(Path(name).stem, load_config(name), setting)
 
@@ -332,7 +338,7 @@ def _supervisor(
     ours = isinstance(model, MaskedImageModel)
 
     def loss(images: torch.Tensor) -> torch.Tensor:
-        samples = _data_samples(len(images), images.device, ours)
+        samples = _data_samples(images, ours, isinstance(model, SimMIM))
         data = {"inputs": images, "data_samples": samples}
         data = model.data_preprocessor(data, training=True)
         losses = model(data["inputs"], data["data_samples"], mode="loss")
@@ -343,11 +349,14 @@ def _supervisor(
     return Contender(name, model, wrapper, loss, setting, backend, dims, lean=ours)
 
 
-def _data_samples(count: int, device: torch.device, ours: bool) -> Any:
-    """Make what the data pipeline sends along with the images."""
+def _data_samples(images: torch.Tensor, ours: bool, simmim: bool) -> Any:
+    """Make what the data pipeline sends along with a batch (N, C, H, W)."""
+    count = len(images)
+    if simmim:
+        return masked_samples(count, (images.shape[2], images.shape[3]))
     if not ours:
         return [DataSample() for _ in range(count)]
-    index = torch.arange(count, device=device)
+    index = torch.arange(count, device=images.device)
     return {"sample_idx": index, "seed": index, "flip": index % 2 == 0}
 
 
