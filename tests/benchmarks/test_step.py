@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from samples import ROOT
 
 from mim_plugins.benchmarks import render, run_step, step
 
@@ -76,3 +77,26 @@ def test_another_config_is_a_rival(tiny_config, tmp_path):
     flop = {k: v["gflop_per_image"] for k, v in report["contenders"].items()}
     assert flop["mae"] < flop["ours"]
     assert report["difference_from_reference"] is None
+
+
+def test_simmim_is_a_rival_of_swin(tiny_config, tmp_path):
+    with pytest.raises(ValueError, match="with a MIMSwinTransformer, this one has"):
+        run_step(str(tiny_config), ["mmpretrain-simmim"], "cpu")
+    swin = tmp_path / "swin.py"
+    swin.write_text(
+        f"""
+_base_ = {str(ROOT / "configs/localmim/swinb_pixel_400e.py")!r}
+arch = dict(
+    _delete_=True, embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 4]
+)
+model = dict(
+    backbone=dict(arch=arch, img_size=64, window_size=2),
+    neck=dict(embed_dims=(16, 16, 16, 16)),
+    target_generator=dict(cell_size=(8, 16, 32, 32)),
+)
+"""
+    )
+    report = run_step(str(swin), ["mmpretrain-simmim"], "cpu", 2, rounds=1)
+    assert list(report["contenders"]) == ["ours", "mmpretrain-simmim"]
+    memory = [c["memory"]["per_image_mib"] for c in report["contenders"].values()]
+    assert memory[0] < memory[1]
