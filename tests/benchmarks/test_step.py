@@ -90,6 +90,7 @@ arch = dict(
     _delete_=True, embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 4]
 )
 model = dict(
+    mask_sampler=dict(mask_ratio=0.5),
     backbone=dict(arch=arch, img_size=64, window_size=2),
     neck=dict(embed_dims=(16, 16, 16, 16)),
     target_generator=dict(cell_size=(8, 16, 32, 32)),
