@@ -198,6 +198,26 @@ def read_clip(
     return CLIPWeights(state, **told)
 
 
+def encoder_of(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The encoder of a CLIP's image tower as ours, ``backbone.``, in float32.
+
+    Args:
+        tensors: Those of a whole CLIP, or of its image tower, projection included.
+        source: Where they are from, for messages.
+
+    Raises:
+        ValueError: If there is no image tower that is a Vision Transformer.
+    """
+    file = Path(source)
+    rules, found = _image_tower(tensors, file)
+    tower = _convert(rules, found, file)
+    return {
+        f"backbone.{key.removeprefix('vit.')}": value
+        for key, value in tower.items()
+        if key.startswith("vit.")
+    }
+
+
 def _find(path: Path) -> Path:
     """The file to read.
 
@@ -219,8 +239,17 @@ def _find(path: Path) -> Path:
 
 def _read(file: Path) -> dict[str, Tensor]:
     """The tensors of a file; of a TorchScript archive without running its methods."""
-    if not _is_torchscript(file):
-        return read_state_dict(file)
+    scripted = tensors_of_torchscript(file)
+    return read_state_dict(file) if scripted is None else scripted
+
+
+def tensors_of_torchscript(file: str | Path) -> dict[str, Tensor] | None:
+    """The tensors of a TorchScript archive, as OpenAI publishes; None for other files.
+
+    None of its methods is run.
+    """
+    if not _is_torchscript(Path(file)):
+        return None
     with warnings.catch_warnings():
         # OpenAI publishes TorchScript, so this is needed as long as torch can read it.
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,0 +1,210 @@
+"""Converts whole files: what ``tools/convert_checkpoint.py`` does."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .clip import tensors_of_torchscript
+from .convert import Conversion, convert
+from .detect import OURS
+from .export import encoder_only as encoder_of
+from .export import to_official, to_timm
+from .hugging_face import to_hugging_face
+from .loading import read_file, tensors_of
+from .report import Report
+from .resize import resize_state
+from .saving import save_state, write_atomically
+
+# Entry of a file's `meta` that holds what a conversion noted.
+NOTES = "mim_plugins_conversion"
+
+
+def convert_file(
+    src: str | Path,
+    dst: str | Path,
+    *,
+    layout: str = "auto",
+    to: str = OURS,
+    encoder_only: bool = False,
+    part: str = "student",
+    img_size: Sequence[int] | None = None,
+    old_size: Sequence[int] | None = None,
+    window_size: int | None = None,
+    antialias: bool = False,
+    num_heads: int | None = None,
+    merge_order: str = "trained",
+    trust: bool = False,
+) -> list[Report]:
+    """Converts a checkpoint file to another layout.
+
+    Args:
+        src: The file to read: torch, safetensors, PaddlePaddle, or CLIP's TorchScript.
+        dst: The file to write; for ``to='hf'`` the folder.
+        layout: That of ``src``, see :func:`.convert.convert`.
+        to: ``'mmpretrain'``, ``'official'``, ``'timm'`` or ``'hf'``.
+        encoder_only: Whether to leave out all but the encoder.
+        part: Of a distillation checkpoint, ``'student'`` or ``'teacher'``.
+        img_size: Side, or height and width, in pixels to resize positions to.
+        old_size: Height and width ``src`` is for, where they are not square.
+        window_size: Side of a Swin Transformer's windows to resize tables to.
+        antialias: Whether resizing to smaller grids averages.
+        num_heads: Attention heads, where no tensor tells.
+        merge_order: Of pre-trained LocalMIM Swin Transformers.
+        trust: Whether reading ``src`` may run code.
+
+    Returns:
+        The account of the conversion to ours, if one was needed, and of that to the
+        layout asked for.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or no folder to write to.
+        ValueError: If the file, or an option, does not fit.
+    """
+    if to == OURS and Path(dst).suffix in (".pdparams", ".pd"):
+        raise ValueError(f"{dst}: ours is no layout of PaddlePaddle, name it .pth")
+    size, old = _pair(img_size, "--img-size"), _pair(old_size, "--old-size")
+    tensors, notes = _read(src, trust)
+    conversion = convert(
+        tensors, layout, source=str(src), merge_order=merge_order, part=part
+    )
+    notes = {**notes, **conversion.notes} if conversion.layout != OURS else notes
+    _settle_heads(notes, num_heads, src)
+    if encoder_only:
+        _keep_encoder(conversion)
+    if size is not None and to != "official" or window_size is not None:
+        conversion.report.resized = resize_state(
+            conversion.state, size, window_size, old, antialias
+        )
+    reports = [conversion.report]
+    if to == OURS:
+        meta = {NOTES: notes, "source": str(Path(src).name)}
+        _note_heads(conversion.state, notes)
+        save_state(conversion.state, dst, meta=meta)
+        return reports
+    if conversion.layout == OURS:
+        reports.clear()
+    return reports + [_export(conversion.state, notes, dst, to, size or old, src)]
+
+
+def _export(
+    state: Mapping[str, Tensor],
+    notes: dict[str, Any],
+    dst: str | Path,
+    to: str,
+    size: tuple[int, int] | None,
+    src: str | Path,
+) -> Report:
+    """Writes our tensors in another layout."""
+    source, paddle = str(src), Path(dst).suffix in (".pdparams", ".pd")
+    if paddle and to != "official":
+        raise ValueError(
+            f"{dst} would be a file of PaddlePaddle, in which only MIRL's official "
+            "layout is at home: give --to official, or another ending"
+        )
+    if to == "timm":
+        converted, report = to_timm(state, source=source)
+        save_state(converted, dst)
+        return report
+    if to == "official":
+        converted, report = to_official(
+            state,
+            notes | ({"layout": "mirl"} if paddle else {}) | {"paddle": paddle},
+            source=source,
+            img_size=size[0] if size else 224,
+        )
+        save_state(converted, dst, wrapper="model")
+        return report
+    heads = notes.get("num_heads")
+    if heads is None:
+        raise ValueError(
+            "transformers' config.json needs the number of attention heads, which no "
+            f"tensor of {source} tells: give --num-heads (12 for ViT-B and MAE-Lite's "
+            "ViT-Tiny and ViT-Small, 16 for ViT-L and ViT-H)"
+        )
+    converted, config, report = to_hugging_face(
+        state, heads, img_size=size, source=source
+    )
+    folder = Path(dst)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_state(converted, folder / "model.safetensors")
+    text = json.dumps(config, indent=2) + "\n"
+    write_atomically(folder / "config.json", lambda file: _write_text(file, text))
+    return report
+
+
+def _read(src: str | Path, trust: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a file and what an earlier conversion noted in it.
+
+    Raises:
+        ValueError: If there are no tensors.
+    """
+    scripted = tensors_of_torchscript(src)
+    if scripted is not None:
+        return scripted, {}
+    content = read_file(src, trust=trust)
+    tensors = tensors_of(content)
+    if not tensors:
+        raise ValueError(
+            f"{src} holds no tensors, only {sorted(map(str, content))[:10]}"
+        )
+    meta = content.get("meta")
+    notes = meta.get(NOTES, {}) if isinstance(meta, Mapping) else {}
+    return tensors, dict(notes)
+
+
+def _keep_encoder(conversion: Conversion) -> None:
+    """Leaves out all but the encoder, with an account of it."""
+    metadata = getattr(conversion.state, "_metadata", None)
+    kept, left = encoder_of(conversion.state)
+    conversion.state.clear()
+    conversion.state.update(kept)
+    if metadata is not None:
+        conversion.state._metadata = metadata  # type: ignore[attr-defined]
+    conversion.report.dropped |= left
+    conversion.report.converted = list(kept)
+
+
+def _settle_heads(notes: dict[str, Any], given: int | None, src: str | Path) -> None:
+    """Notes the heads a user gave.
+
+    Raises:
+        ValueError: If the file was trained with another number.
+    """
+    known = notes.get("num_heads")
+    if given is None:
+        return
+    if known is not None and known != given:
+        raise ValueError(
+            f"--num-heads {given}: {src} was trained with {known} attention heads"
+        )
+    notes["num_heads"] = given
+
+
+def _note_heads(state: Any, notes: Mapping[str, Any]) -> None:
+    """Notes the heads beside the weights, where a model that loads them can see it."""
+    if "num_heads" in notes and hasattr(state, "_metadata"):
+        entry = dict(state._metadata.get("backbone", {}))
+        state._metadata["backbone"] = {**entry, "num_heads": notes["num_heads"]}
+
+
+def _pair(size: Sequence[int] | None, option: str) -> tuple[int, int] | None:
+    """Height and width, of one number or two.
+
+    Raises:
+        ValueError: If there are more, or they are not positive.
+    """
+    if size is None:
+        return None
+    if len(size) not in (1, 2) or min(size) < 1 or not math.prod(size):
+        raise ValueError(f"{option} takes a side, or height and width, got {size}")
+    return size[0], size[-1]
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text)

@@ -1,0 +1,89 @@
+"""Writes checkpoints whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Writes a file beside its place and then moves it there.
+
+    Args:
+        path: Where it is to be. A file that is there stays until the new one is whole.
+        write: Writes a file at the path it is given.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write to")
+    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            beside.unlink()
+
+
+def save_state(
+    state: Mapping[str, Tensor],
+    path: str | Path,
+    *,
+    wrapper: str | None = "state_dict",
+    meta: Mapping[str, Any] | None = None,
+) -> None:
+    """Saves tensors in the format the file's name asks for.
+
+    Args:
+        state: Tensors by key.
+        path: ``.safetensors``; ``.pdparams`` or ``.pd`` (arrays, as PaddlePaddle
+            saves); anything else is a file of ``torch.save`` that can be read with
+            ``weights_only=True``.
+        wrapper: The entry of a torch file that holds the tensors; None for no wrapper.
+        meta: Plain values to be kept beside the tensors.
+    """
+    metadata = getattr(state, "_metadata", None)
+    # A view would be saved with all that it is a view of.
+    tensors = OrderedDict((key, _alone(value)) for key, value in state.items())
+    suffix = Path(path).suffix
+    if suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        tensors = OrderedDict((k, x.contiguous()) for k, x in tensors.items())
+        # transformers asks for the format.
+        notes = {"format": "pt", **({"meta": json.dumps(dict(meta))} if meta else {})}
+        write_atomically(path, lambda file: save_file(tensors, file, metadata=notes))
+        return
+    if suffix in (".pdparams", ".pd"):
+        arrays = {key: value.numpy() for key, value in tensors.items()}
+        write_atomically(path, lambda file: _dump(arrays, file))
+        return
+    if metadata is not None:
+        tensors._metadata = metadata  # type: ignore[attr-defined]
+    content: Mapping[str, Any] = tensors
+    if wrapper is not None:
+        content = {wrapper: tensors, **({"meta": dict(meta)} if meta else {})}
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """A tensor that shares no larger memory with others."""
+    own = tensor.numel() * tensor.element_size()
+    return tensor if tensor.untyped_storage().nbytes() == own else tensor.clone()
+
+
+def _dump(content: Any, path: Path) -> None:
+    with open(path, "wb") as file:
+        pickle.dump(content, file, protocol=4)

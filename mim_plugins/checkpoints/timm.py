@@ -1,0 +1,102 @@
+"""The layouts of timm, and of DeiT and Swin's own code, which it shares."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from . import simmim
+from .rules import KeyRules
+from .swin import COLUMN_BY_COLUMN, quads_to_official
+from .vit import CLASSIFIER_RULES
+
+T = TypeVar("T")
+
+# Layer scale, which MAE's code does not have, and the norm before the blocks (CLIP's).
+VIT_RULES = [
+    *CLASSIFIER_RULES,
+    ("norm_pre.{p}", "backbone.pre_norm.{p}"),
+    ("blocks.{i}.ls1.gamma", "backbone.layers.{i}.attn.gamma1.weight"),
+    ("blocks.{i}.ls2.gamma", "backbone.layers.{i}.ffn.gamma2.weight"),
+]
+
+# DeiT's distilled models, mmpretrain's `DistilledVisionTransformer` and `DeiTClsHead`.
+DISTILLED_RULES = [
+    *(rule for rule in VIT_RULES if rule[0] != "head.{p}"),
+    ("dist_token", "backbone.dist_token"),
+    ("head.{p}", "head.layers.head.{p}"),
+    ("head_dist.{p}", "head.layers.head_dist.{p}"),
+]
+
+# timm's present Swin merges at the start of a stage, all other code at the end of the
+# one before; and its head is a module with a layer in it.
+LATE_MERGE, EARLY_MERGE = "layers.0.downsample.", "layers.1.downsample."
+
+
+def vit_rules(keys: Iterable[str]) -> KeyRules:
+    """The rules of a Vision Transformer's official keys."""
+    return KeyRules(DISTILLED_RULES if "dist_token" in set(keys) else VIT_RULES)
+
+
+def is_swin(keys: Iterable[str]) -> bool:
+    """Whether the keys are a Swin Transformer's, of timm or of Swin's own code."""
+    return any(re.match(r"layers\.\d+\.blocks\.\d+\.", key) for key in keys)
+
+
+def merges_early(keys: Iterable[str]) -> bool:
+    """Whether a Swin Transformer's keys are timm's present ones."""
+    keys = list(keys)
+    return any(key.startswith(EARLY_MERGE) for key in keys) and not any(
+        key.startswith(LATE_MERGE) for key in keys
+    )
+
+
+def convert_official(state: Mapping[str, T]) -> dict[str, T]:
+    """Converts a state dict of timm's, DeiT's or Swin's own code to our keys.
+
+    Args:
+        state: Of a Vision Transformer or a Swin Transformer, classifier or not.
+
+    Raises:
+        KeyError: If a key is not accounted for.
+    """
+    if not is_swin(state):
+        return vit_rules(state).convert(state)
+    named = dict(state)
+    if merges_early(state):
+        named = {_to_late_merge(key): value for key, value in named.items()}
+    return simmim.convert_official(named)
+
+
+def convert_to_timm(state: Mapping[str, T]) -> dict[str, T]:
+    """Converts our state dict, of encoder and classifier alone, to timm's keys.
+
+    Position indices are left out: timm computes them. What is no part of an encoder or
+    a classifier must not be in it.
+
+    Raises:
+        KeyError: If timm has no place for a key.
+    """
+    named = {
+        re.sub(r"^head\.layers\.head\.", "head.fc.", key): value
+        for key, value in state.items()
+        if not key.endswith("relative_position_index")
+    }
+    if not any(key.startswith("backbone.stages.") for key in named):
+        return KeyRules(VIT_RULES).convert(named, to="official")
+    ordered = quads_to_official(named, COLUMN_BY_COLUMN)
+    official = simmim.rules_of_ours(named).convert(ordered, to="official")
+    return {_to_early_merge(key): value for key, value in official.items()}
+
+
+def _to_late_merge(key: str) -> str:
+    if match := re.fullmatch(r"layers\.(\d+)\.(downsample\..*)", key):
+        return f"layers.{int(match[1]) - 1}.{match[2]}"
+    return re.sub(r"^head\.fc\.", "head.", key)
+
+
+def _to_early_merge(key: str) -> str:
+    if match := re.fullmatch(r"layers\.(\d+)\.(downsample\..*)", key):
+        return f"layers.{int(match[1]) + 1}.{match[2]}"
+    return re.sub(r"^head\.", "head.fc.", key)

@@ -1,0 +1,310 @@
+"""What leaves for timm and transformers computes there what it computed here."""
+
+import json
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from samples import TINY_ARCH, hiera_model, tiny_model
+
+from mim_plugins.checkpoints.export import to_official, to_timm
+from mim_plugins.checkpoints.files import convert_file
+from mim_plugins.checkpoints.hugging_face import to_hugging_face
+
+timm = pytest.importorskip("timm")
+
+IMAGES = (2, 3, 32, 32)
+
+
+def shaken(cfg):
+    """A model with no two tensors alike, in eval mode."""
+    model = MODELS.build(cfg)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.eval()
+    return model
+
+
+def vit_classifier(out_type="avg_featmap", **overrides):
+    final = out_type == "cls_token"
+    backbone = dict(
+        type="VisionTransformer",
+        arch=TINY_ARCH,
+        img_size=32,
+        patch_size=8,
+        out_type=out_type,
+        final_norm=final,
+    )
+    head = dict(type="LinearClsHead", num_classes=5, in_channels=24)
+    return dict(type="ImageClassifier", backbone=backbone | overrides, head=head)
+
+
+def timm_vit(file, **options):
+    settings = dict(
+        img_size=32, patch_size=8, embed_dim=24, depth=4, num_heads=2, mlp_ratio=2
+    )
+    return timm.create_model(
+        "vit_base_patch16_224", **settings | options, checkpoint_path=str(file)
+    ).eval()
+
+
+def saved(model, path):
+    torch.save({"meta": {}, "state_dict": model.state_dict()}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("out_type", "pool"), [("avg_featmap", "avg"), ("cls_token", "token")]
+)
+def test_vit_classifier__has_the_same_logits_in_timm(tmp_path, out_type, pool):
+    model = shaken(vit_classifier(out_type))
+    (report,) = convert_file(
+        saved(model, tmp_path / "x.pth"), tmp_path / "timm.pth", to="timm"
+    )
+    theirs = timm_vit(tmp_path / "timm.pth", num_classes=5, global_pool=pool)
+    images = torch.randn(IMAGES)
+    expected = model(images, mode="tensor")
+    if isinstance(expected, tuple):
+        expected = model.head(expected)
+    torch.testing.assert_close(theirs(images), expected, atol=1e-5, rtol=0)
+    assert "timm.create_model('vit_base_patch16_224', num_classes=5" in str(report)
+
+
+def test_vit_pretraining__leaves_its_decoder_and_keeps_its_features(tmp_path):
+    model = shaken(tiny_model())
+    (report,) = convert_file(
+        saved(model, tmp_path / "x.pth"), tmp_path / "timm.safetensors", to="timm"
+    )
+    theirs = timm_vit(tmp_path / "timm.safetensors", num_classes=0)
+    images = torch.randn(IMAGES)
+    model.backbone.out_type = "raw"
+    (ours,) = model.backbone(images)
+    torch.testing.assert_close(theirs.forward_features(images), ours, atol=1e-5, rtol=0)
+    assert all(key.startswith(("neck.", "data_prep")) for key in report.dropped)
+
+
+def test_layer_scale__becomes_timms(tmp_path):
+    model = shaken(vit_classifier(layer_scale_init_value=0.5))
+    saved(model, tmp_path / "x.pth")
+    convert_file(tmp_path / "x.pth", tmp_path / "timm.pth", to="timm")
+    theirs = timm_vit(
+        tmp_path / "timm.pth", num_classes=5, global_pool="avg", init_values=1.0
+    )
+    images = torch.randn(IMAGES)
+    expected = model.head(model.extract_feat(images))
+    torch.testing.assert_close(theirs(images), expected, atol=1e-5, rtol=0)
+
+
+def swin_classifier(**overrides):
+    arch = dict(embed_dims=8, depths=(1, 2, 2, 1), num_heads=(1, 2, 2, 4))
+    backbone = dict(type="SwinTransformer", arch=arch, img_size=64, window_size=4)
+    return dict(
+        type="ImageClassifier",
+        backbone=backbone | overrides,
+        neck=dict(type="GlobalAveragePooling"),
+        head=dict(type="LinearClsHead", num_classes=5, in_channels=64),
+    )
+
+
+def test_swin__has_the_same_logits_in_timm_and_comes_back(tmp_path):
+    model = shaken(swin_classifier(pad_small_map=False, img_size=128))
+    saved(model, tmp_path / "x.pth")
+    convert_file(tmp_path / "x.pth", tmp_path / "timm.pth", to="timm")
+    theirs = timm.create_model(
+        "swin_base_patch4_window7_224",
+        img_size=128,
+        window_size=4,
+        embed_dim=8,
+        depths=(1, 2, 2, 1),
+        num_heads=(1, 2, 2, 4),
+        num_classes=5,
+        checkpoint_path=str(tmp_path / "timm.pth"),
+    ).eval()
+    images = torch.randn(2, 3, 128, 128)
+    expected = model.head(model.extract_feat(images))
+    torch.testing.assert_close(theirs(images), expected, atol=1e-5, rtol=0)
+    convert_file(tmp_path / "timm.pth", tmp_path / "back.pth", layout="timm")
+    back = torch.load(tmp_path / "back.pth", weights_only=True)["state_dict"]
+    own = model.state_dict()
+    assert back.keys() == {k for k in own if not k.endswith(("_index", "mean", "std"))}
+    assert all(torch.equal(back[key], own[key]) for key in back)
+
+
+def test_relative_positions__have_the_same_logits_in_timm(tmp_path):
+    cfg = vit_classifier(type="RelPosVisionTransformer", bias=True)
+    model = shaken(cfg)
+    saved(model, tmp_path / "x.pth")
+    (report,) = convert_file(tmp_path / "x.pth", tmp_path / "timm.pth", to="timm")
+    theirs = timm.create_model(
+        "beit_base_patch16_224",
+        img_size=32,
+        patch_size=8,
+        embed_dim=24,
+        depth=4,
+        num_heads=2,
+        mlp_ratio=2,
+        num_classes=5,
+        init_values=0,
+        use_abs_pos_emb=True,
+        use_rel_pos_bias=True,
+        checkpoint_path=str(tmp_path / "timm.pth"),
+    ).eval()
+    images = torch.randn(IMAGES)
+    expected = model.head(model.extract_feat(images))
+    torch.testing.assert_close(theirs(images), expected, atol=1e-5, rtol=0)
+    assert "change no attention" in str(report)
+
+
+def test_hiera__has_the_same_features_in_timm(tmp_path):
+    model = shaken(hiera_model())
+    saved(model, tmp_path / "x.pth")
+    convert_file(tmp_path / "x.pth", tmp_path / "timm.pth", to="timm")
+    theirs = timm.create_model(
+        "hiera_tiny_224",
+        img_size=64,
+        embed_dim=8,
+        num_heads=1,
+        stages=(1, 2, 2, 2),
+        num_classes=0,
+        q_pool=2,
+        checkpoint_path=str(tmp_path / "timm.pth"),
+    ).eval()
+    state = model.state_dict()
+    weight = theirs.state_dict()["blocks.3.attn.qkv.weight"]
+    assert torch.equal(weight, state["backbone.layers.3.attn.qkv.weight"])
+    assert torch.equal(
+        theirs.state_dict()["head.norm.weight"], state["neck.fusion_norm.weight"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["head.fc.weight"], "no encoder: no key starts with 'backbone.'"),
+        (["backbone.stages.0.x", "neck.norm.weight"], "norms after pooling"),
+        (["backbone.stages.0.blocks.0.norm1.weight"], "without a norm behind"),
+        (["backbone.ln1.weight", "backbone.ln2.weight"], "and their mean again"),
+        (["backbone.layers.0.attn.rel_pos_h"], "no place for a tensor.*rel_pos_h"),
+    ],
+)
+def test_what_timm_has_no_place_for__is_named(keys, message):
+    with pytest.raises(ValueError, match=message):
+        to_timm({key: torch.ones(1) for key in keys})
+
+
+def test_official__refuses_what_it_has_no_place_for():
+    model = MODELS.build(tiny_model()).state_dict()
+    official, report = to_official(model)
+    assert "decoder_pred3.weight" in official
+    assert not report.dropped and len(official) == len(model)
+    adapter = {"distillation.attention.adapters.0.weight": torch.ones(1)}
+    with pytest.raises(ValueError, match="numbered by the teacher's blocks"):
+        to_official(model | adapter)
+    with pytest.raises(ValueError, match="no place for every tensor.*latent_scale"):
+        to_official(model | {"neck.latent_scale": torch.ones(1)})
+
+
+# transformers.ViTModel's parameters and their shapes, of two blocks of width 24 with an
+# MLP of 48, on 32x32 images in patches of 8; written down from transformers 4.57.
+BLOCK = {
+    **{f"attention.attention.{n}.weight": (24, 24) for n in ("query", "key", "value")},
+    **{f"attention.attention.{n}.bias": (24,) for n in ("query", "key", "value")},
+    "attention.output.dense.weight": (24, 24),
+    "attention.output.dense.bias": (24,),
+    "intermediate.dense.weight": (48, 24),
+    "intermediate.dense.bias": (48,),
+    "output.dense.weight": (24, 48),
+    "output.dense.bias": (24,),
+    "layernorm_before.weight": (24,),
+    "layernorm_before.bias": (24,),
+    "layernorm_after.weight": (24,),
+    "layernorm_after.bias": (24,),
+}
+VIT_MODEL = {
+    "embeddings.cls_token": (1, 1, 24),
+    "embeddings.position_embeddings": (1, 17, 24),
+    "embeddings.patch_embeddings.projection.weight": (24, 3, 8, 8),
+    "embeddings.patch_embeddings.projection.bias": (24,),
+    **{f"encoder.layer.{i}.{k}": s for i in range(4) for k, s in BLOCK.items()},
+    "layernorm.weight": (24,),
+    "layernorm.bias": (24,),
+}
+
+
+def hugging_face_folder(tmp_path, cfg=None):
+    model = shaken(cfg or tiny_model())
+    saved(model, tmp_path / "x.pth")
+    convert_file(tmp_path / "x.pth", tmp_path / "hf", to="hf", num_heads=2)
+    return model, tmp_path / "hf"
+
+
+def test_hugging_face_folder__has_the_names_and_shapes_of_vit_model(tmp_path):
+    from safetensors import safe_open
+
+    _, folder = hugging_face_folder(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    expected = dict(
+        model_type="vit",
+        architectures=["ViTModel"],
+        hidden_size=24,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=48,
+        image_size=32,
+        patch_size=8,
+        num_channels=3,
+        qkv_bias=True,
+        layer_norm_eps=1e-6,
+        hidden_act="gelu",
+    )
+    assert expected.items() <= config.items()
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert file.metadata()["format"] == "pt"
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+    assert shapes == VIT_MODEL
+    _, folder = hugging_face_folder(tmp_path, vit_classifier("cls_token"))
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["ViTForImageClassification"]
+    assert len(config["id2label"]) == 5
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        named = {f"vit.{key}" for key in VIT_MODEL}
+        assert set(file.keys()) == named | {"classifier.weight", "classifier.bias"}
+
+
+def test_hugging_face_model__has_the_same_features(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    model, folder = hugging_face_folder(tmp_path)
+    theirs, told = transformers.ViTModel.from_pretrained(
+        folder, add_pooling_layer=False, output_loading_info=True
+    )
+    assert not any(told.values())
+    images = torch.randn(IMAGES)
+    model.backbone.out_type = "raw"
+    (ours,) = model.backbone(images)
+    features = theirs.eval()(images).last_hidden_state
+    torch.testing.assert_close(features, ours, atol=1e-5, rtol=0)
+    model, folder = hugging_face_folder(tmp_path, vit_classifier("cls_token"))
+    theirs = transformers.ViTForImageClassification.from_pretrained(folder)
+    logits = model.head(model.extract_feat(images))
+    torch.testing.assert_close(theirs.eval()(images).logits, logits, atol=1e-5, rtol=0)
+
+
+def test_hugging_face__refusals(tmp_path):
+    state = MODELS.build(tiny_model()).state_dict()
+    with pytest.raises(ValueError, match="5 heads do not divide the width 24"):
+        to_hugging_face(state, 5)
+    pooled = MODELS.build(vit_classifier()).state_dict()
+    with pytest.raises(ValueError, match="norms the mean of its patch tokens"):
+        to_hugging_face(pooled, 2)
+    with pytest.raises(ValueError, match="is a Swin Transformer"):
+        to_hugging_face({"backbone.stages.0.x": torch.ones(1)}, 2)
+    wide = state | {"backbone.pos_embed": torch.zeros(1, 25, 24)}
+    with pytest.raises(ValueError, match="24 positions, which are no square grid"):
+        to_hugging_face(wide, 2)
+    _, config, _ = to_hugging_face(wide, 2, img_size=(32, 48))
+    assert config["image_size"] == [32, 48]
+    saved(MODELS.build(tiny_model()), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="give --num-heads"):
+        convert_file(tmp_path / "x.pth", tmp_path / "hf", to="hf")
+    assert not (tmp_path / "hf").exists()

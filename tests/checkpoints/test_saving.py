@@ -1,0 +1,43 @@
+"""A file is whole or not there, and holds no more than its tensors."""
+
+import pytest
+import torch
+
+from mim_plugins.checkpoints.loading import read_file, read_state_dict
+from mim_plugins.checkpoints.saving import save_state, write_atomically
+
+
+def test_interrupted_write__leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.pth"
+    path.write_text("old")
+
+    def broken(file):
+        file.write_text("half")
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        write_atomically(path, broken)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        write_atomically(tmp_path / "none" / "x.pth", broken)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".pdparams"])
+def test_formats__give_every_tensor_back(tmp_path, suffix):
+    state = {
+        "a": torch.randn(3, 4).t(),
+        "b": torch.arange(3),
+        "c": torch.randn(2).half(),
+    }
+    save_state(state, tmp_path / f"x{suffix}", meta={"heads": 12})
+    read = read_state_dict(tmp_path / f"x{suffix}")
+    assert read.keys() == state.keys()
+    assert all(torch.equal(read[key], state[key]) for key in state)
+    if suffix == ".pth":
+        assert read_file(tmp_path / "x.pth")["meta"] == {"heads": 12}
+
+
+def test_views__are_saved_without_what_they_are_views_of(tmp_path):
+    large = torch.zeros(1000, 1000)
+    save_state({"row": large[0]}, tmp_path / "x.pth")
+    assert (tmp_path / "x.pth").stat().st_size < 10_000

@@ -1,0 +1,130 @@
+#!/usr/bin/env python
+"""Converts checkpoints between official code, mmpretrain, timm and transformers.
+
+    # An official file (DeepMIM's, LocalMIM's, MIRL's, MAE-Lite's, MAE's, Hiera's,
+    # timm's, BEiT-style, CLIP's) to ours, whatever it is:
+    python tools/convert_checkpoint.py DeepMIM-CLIP-PT.pth deepmim.pth
+    python tools/convert_checkpoint.py checkpoint-799.pdparams mirl.pth
+    python tools/convert_checkpoint.py swin.pth ours.pth --from localmim
+
+    # Ours to timm, for timm.create_model(..., checkpoint_path='timm.pth'):
+    python tools/convert_checkpoint.py work_dirs/x/epoch_300.pth timm.pth --to timm
+
+    # Ours to a folder for transformers.ViTModel.from_pretrained('folder'):
+    python tools/convert_checkpoint.py epoch_300.pth folder --to hf --num-heads 12
+
+    # For images of another size, and without the decoder:
+    python tools/convert_checkpoint.py mae.pth 512.pth --img-size 512 --encoder-only
+
+An official SRC is converted to ours on the way, whatever --to says. The end of DST
+decides on the format: .safetensors, .pdparams (arrays, as PaddlePaddle), else
+torch.save. Nothing in SRC is executed. A table says what became of every tensor; a key
+that nobody knows is an error. Models need no conversion of official files by hand:
+init_cfg=dict(type='Pretrained', checkpoint=OFFICIAL_FILE) and load_from do it, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+LAYOUTS = "mmpretrain deepmim localmim mirl mae-lite mae simmim hiera timm beit clip"
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("src", metavar="SRC", help="the checkpoint to read")
+    parser.add_argument("dst", metavar="DST", help="the file (of hf: folder) to write")
+    parser.add_argument(
+        "--from",
+        dest="layout",
+        default="auto",
+        choices=["auto", *LAYOUTS.split()],
+        help="layout of SRC; default: told by its keys",
+    )
+    parser.add_argument(
+        "--to",
+        default="mmpretrain",
+        choices=("mmpretrain", "official", "timm", "hf"),
+        help="layout of DST; default: mmpretrain, ours",
+    )
+    parser.add_argument(
+        "--encoder-only", action="store_true", help="leave out decoders and heads"
+    )
+    parser.add_argument(
+        "--part",
+        default="student",
+        choices=("student", "teacher"),
+        help="which network of a distillation checkpoint; default: student",
+    )
+    parser.add_argument(
+        "--img-size",
+        type=int,
+        nargs="+",
+        metavar="PIXELS",
+        help="resize position embeddings to images of this side, or height and width",
+    )
+    parser.add_argument(
+        "--old-size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="height and width of the images SRC is for, where they are not square",
+    )
+    parser.add_argument(
+        "--window-size",
+        type=int,
+        metavar="TOKENS",
+        help="resize a Swin Transformer's tables of relative positions",
+    )
+    parser.add_argument(
+        "--antialias",
+        action="store_true",
+        help="average when resizing to smaller grids, as DINOv2; default: as MAE",
+    )
+    parser.add_argument(
+        "--num-heads", type=int, help="attention heads; --to hf needs them"
+    )
+    parser.add_argument(
+        "--merge-order",
+        default="trained",
+        choices=("trained", "official_transfer"),
+        help="of pre-trained LocalMIM Swin Transformers: keep what patch merging was "
+        "trained to do (default), or what the official fine-tuning makes of it, from "
+        "which the published results came",
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let SRC run code when it is read: only for files of people you trust",
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of input errors"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Converts a file and prints the account of its tensors."""
+    args = parse_args(argv)
+    # Imported here, so that --help answers at once.
+    import mim_plugins  # noqa: F401
+    from mim_plugins.checkpoints.files import convert_file
+
+    options = vars(args)
+    debug = options.pop("debug")
+    try:
+        for report in convert_file(**options):
+            print(report)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if debug:
+            raise
+        sys.exit(f"error: {error}")
+    print(f"written to {args.dst}")
+
+
+if __name__ == "__main__":
+    main()
