@@ -34,10 +34,11 @@ def test_metafile__names_every_config_and_says_what_it_says(folder):
         stem = hub_name(config)
         if config.parent == folder:
             assert name == stem
-        else:  # a pre-trained model's name, then the recipe
-            recipe = config.stem.split("_")[-2]
-            before = name.removesuffix(f"_{recipe}")
-            assert before != name and before in models
+        else:  # a pre-trained model's name, then the recipe (and data but ImageNet)
+            *_, recipe, data = config.stem.split("_")
+            before, _, after = name.rpartition("_")
+            assert after == (recipe if data == "in1k" else f"{recipe}-{data}")
+            assert before in models
         cfg = Config.fromfile(config)
         assert model["Metadata"]["Epochs"] == cfg.train_cfg.max_epochs
         assert model["Metadata"]["Batch Size"] == cfg.auto_scale_lr.base_batch_size
