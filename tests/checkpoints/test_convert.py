@@ -52,7 +52,7 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("name", set(LAYOUTS) & set(key_lists()))
+@pytest.mark.parametrize("name", sorted(set(LAYOUTS) & set(key_lists())))
 def test_detect__tells_the_layout_whatever_wraps_it(name):
     official = random_state(name)
     assert detect(official) == LAYOUTS[name]
