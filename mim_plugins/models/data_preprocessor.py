@@ -135,6 +135,12 @@ class MIMDataPreprocessor(BaseDataPreprocessor):
             )
 
 
+def reverses_channels(preprocessor: Any) -> bool:
+    """Whether a data preprocessor, ours or mmpretrain's, turns BGR images into RGB."""
+    names = ("bgr_to_rgb", "to_rgb", "_channel_conversion")
+    return any(getattr(preprocessor, name, False) for name in names)
+
+
 def _per_channel(values: Sequence[float] | None) -> Tensor | None:
     """Values as a (C, 1, 1) tensor."""
     if values is None:

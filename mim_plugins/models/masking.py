@@ -10,6 +10,8 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from .hashing import hashed_uniform
+
 
 @dataclass(frozen=True)
 class PatchMask:
@@ -203,6 +205,35 @@ class PatchMask:
         )
 
 
+def as_patch_mask(
+    mask: PatchMask | Tensor, images: Tensor, grid: tuple[int, int]
+) -> PatchMask:
+    """The mask of a batch of images, which is given as it is or as a tensor.
+
+    Args:
+        mask: A ``PatchMask``, or what :meth:`PatchMask.from_mask` takes.
+        images: The images, (N, C, H, W).
+        grid: Rows and columns of the patches (cells, mask units) that they have.
+
+    Raises:
+        TypeError: If ``mask`` is no mask.
+        ValueError: If it is of another grid or of another number of images.
+    """
+    if not isinstance(mask, PatchMask):
+        mask = PatchMask.from_mask(mask, grid, images.device)
+    if mask.grid != grid:
+        raise ValueError(
+            f"the mask covers a grid of {mask.grid} patches, but images of "
+            f"{tuple(images.shape[-2:])} pixels have {grid}"
+        )
+    if len(mask.mask) != len(images):
+        raise ValueError(
+            f"the mask is of {len(mask.mask)} images, the batch has {len(images)}: "
+            "give one row per image"
+        )
+    return mask
+
+
 def gather_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
     """Picks tokens (N, L, C) at ``ids`` (N, K) -> (N, K, C)."""
     n, length, _ = tokens.shape
@@ -361,28 +392,3 @@ class SharedPatchMask(RandomPatchMask):
                 f"does: choose a ratio below {1 - 1 / num_patches:.4g}"
             )
         return num_keep
-
-
-def hashed_uniform(seeds: Tensor, length: int) -> Tensor:
-    """Uniform numbers in [0, 1) from a counter-based hash, (N,) -> (N, length).
-
-    The mixing is SplitMix64's finaliser (Steele et al., "Fast Splittable
-    Pseudorandom Number Generators", 2014), in wrapping int64 arithmetic, so that
-    every device gives the same numbers.
-    """
-    counter = torch.arange(1, length + 1, device=seeds.device, dtype=torch.int64)
-    # 0x9E3779B97F4A7C15 and the two multipliers below, as signed 64-bit integers.
-    state = _mix64(seeds[:, None].to(torch.int64)) + counter * -7046029254386353131
-    # 24 bits fill a float32 mantissa exactly.
-    return (_mix64(state) >> 40 & 0xFFFFFF).to(torch.float32) / 2**24
-
-
-def _mix64(state: Tensor) -> Tensor:
-    state = (state ^ _shift_right(state, 30)) * -4658895280553007687
-    state = (state ^ _shift_right(state, 27)) * -7723592293110705685
-    return state ^ _shift_right(state, 31)
-
-
-def _shift_right(state: Tensor, bits: int) -> Tensor:
-    """Logical shift: torch shifts int64 arithmetically."""
-    return state >> bits & (1 << (64 - bits)) - 1

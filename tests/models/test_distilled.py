@@ -195,7 +195,7 @@ def test_teacher__is_no_part_of_the_model_and_shared_by_copies(distil):
     network = model.teacher.network
     assert copy.deepcopy(model).teacher.network is network
     model.to("meta")
-    assert network.encoder.cls_token.is_meta
+    assert model.teacher.network.encoder.cls_token.is_meta
 
 
 def test_autocast__teacher_in_the_students_dtype_and_losses_in_float32(distil, batch):

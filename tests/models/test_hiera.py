@@ -312,7 +312,7 @@ def test_bad_inputs__are_refused_by_name():
     with pytest.raises(ValueError, match=r"\(64, 80\) is not a multiple"):
         encoder(torch.randn(1, 3, 64, 80), torch.zeros(1, 4))
     mask = PatchMask.from_mask(torch.zeros(1, 4), (2, 2))
-    with pytest.raises(ValueError, match=r"covers \(2, 2\) mask units.*have \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"grid of \(2, 2\) patches.*have \(2, 3\)"):
         encoder(torch.randn(1, 3, 64, 96), mask)
     with pytest.raises(TypeError, match="a mask is a tensor"):
         encoder(torch.randn(1, 3, 64, 96), True)

@@ -68,14 +68,23 @@ def test_teacher__is_no_part_of_the_model(teacher, build):
     assert all(p.grad is None for p in network.parameters())
 
 
-def test_teacher__follows_the_device_and_is_shared_by_copies(teacher):
+def test_teacher__follows_the_device_and_is_shared_by_copies_that_stay(teacher):
+    def network(model):
+        return model.target_generator.teacher.network
+
     model = MODELS.build(student(teacher[1]))
-    network = model.target_generator.teacher.network
-    assert copy.deepcopy(model).target_generator.teacher.network is network
+    stays, goes = copy.deepcopy(model), copy.deepcopy(model)
+    # A move to where the network is already costs nothing either.
+    assert network(stays.to("cpu")) is network(goes) is network(model)
+    goes.to("meta")
+    assert network(goes).backbone.cls_token.is_meta
+    assert network(stays) is network(model)
     model.to(torch.float64)
-    assert network.backbone.cls_token.dtype == torch.float64
-    model.to("meta")
-    assert network.backbone.cls_token.is_meta
+    assert network(model).backbone.cls_token.dtype == torch.float64
+    assert network(stays).backbone.cls_token.dtype == torch.float32
+    # Alone, it moves in place.
+    alone = network(model)
+    assert network(model.to("meta")) is alone and alone.backbone.cls_token.is_meta
 
 
 def test_checkpoint__official_layout_is_converted(teacher, tmp_path):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from mim_plugins.models.hashing import hashed_uniform
 from mim_plugins.models.masking import (
     PatchMask,
     RandomPatchMask,
     SharedPatchMask,
     count_visible,
-    hashed_uniform,
 )
 
 

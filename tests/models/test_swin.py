@@ -225,7 +225,7 @@ def test_masked__bool_is_refused(mask):
 
 def test_masked__mask_of_another_grid_is_refused():
     mask = PatchMask.from_noise(torch.rand(1, 8), 0.5, (2, 4))
-    with pytest.raises(ValueError, match=r"covers \(2, 4\) cells"):
+    with pytest.raises(ValueError, match=r"covers a grid of \(2, 4\) patches"):
         encoder()(torch.randn(1, 3, 56, 56), mask)
 
 

@@ -91,7 +91,7 @@ def test_masked__non_square_many_channels_and_other_sizes():
 
 def test_masked__mask_of_another_grid_is_refused():
     mask = PatchMask.from_noise(torch.rand(1, 8), 0.5, (2, 4))
-    with pytest.raises(ValueError, match="patch grid"):
+    with pytest.raises(ValueError, match=r"covers a grid of \(2, 4\) patches"):
         encoder()(torch.randn(1, 3, 32, 32), mask)
 
 

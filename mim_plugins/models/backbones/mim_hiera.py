@@ -8,7 +8,7 @@ from typing import Any
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ..masking import PatchMask
+from ..masking import PatchMask, as_patch_mask
 from .hiera import Hiera
 from .hiera_block import HieraBlock, reroll
 from .vit import check_taps, init_transformer, is_pretrained
@@ -117,14 +117,7 @@ class MIMHiera(Hiera):
             The tokens as they enter block 0, 1, ... and, at last, as they leave the
             last block, (N, L_vis, T, C); a unit's tokens are unrolled.
         """
-        grid = self.image_grid(x)
-        if not isinstance(mask, PatchMask):
-            mask = PatchMask.from_mask(mask, grid, x.device)
-        if mask.grid != grid:
-            raise ValueError(
-                f"the mask covers {mask.grid} mask units, but images of "
-                f"{tuple(x.shape[-2:])} pixels have {grid}"
-            )
+        mask = as_patch_mask(mask, x, self.image_grid(x))
         yield from self.run_blocks(self.embed(x, mask))
 
     def latents(self, stream: Iterable[Tensor]) -> list[Tensor]:

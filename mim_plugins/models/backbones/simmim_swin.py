@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attention import self_attention_logits
-from ..masking import PatchMask
+from ..masking import PatchMask, as_patch_mask
 from .swin import MIMSwinTransformer, window_shift
 from .vit import is_pretrained
 
@@ -133,7 +133,7 @@ class SimMIMSwin(MIMSwinTransformer):
             The map of tokens as it enters block 0, 1, ... of all stages and, at last,
             as it leaves the last block, (N, rows, columns, C).
         """
-        mask = self.check_mask(x, mask)
+        mask = as_patch_mask(mask, x, self.image_grid(x))
         tokens, size = self.patch_embed(x)
         removed = mask.at_scale(self._cell_side(0)).unsqueeze(-1) > 0
         tokens = torch.where(removed, self.mask_token.to(tokens.dtype), tokens)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ..masking import PatchMask
+from ..masking import PatchMask, as_patch_mask
 from ..patches import patchify, projection_weights
 from .relative_position import resize_bias_tables
 from .vit import check_taps, init_transformer, is_pretrained
@@ -197,7 +197,7 @@ class MIMSwinTransformer(SwinTransformer):
         """
         if mask is None:
             return super().forward(x)
-        mask = self.check_mask(x, mask)
+        mask = as_patch_mask(mask, x, self.image_grid(x))
         tokens = self.drop_after_pos(self.embed_visible(x, mask))
         latents = []
         for index, stage in enumerate(self.stages):
@@ -213,23 +213,6 @@ class MIMSwinTransformer(SwinTransformer):
                 latents.append(tokens)
         latents.append(getattr(self, f"norm{len(self.stages) - 1}")(tokens))
         return latents
-
-    def check_mask(self, x: Tensor, mask: PatchMask | Tensor) -> PatchMask:
-        """The mask of images (N, C, H, W), given as :meth:`forward` takes it.
-
-        Raises:
-            TypeError: If ``mask`` is no mask.
-            ValueError: If the image or the mask does not fit the cells or windows.
-        """
-        grid = self.image_grid(x)
-        if not isinstance(mask, PatchMask):
-            mask = PatchMask.from_mask(mask, grid, x.device)
-        if mask.grid != grid:
-            raise ValueError(
-                f"the mask covers {mask.grid} cells, but images of "
-                f"{tuple(x.shape[-2:])} pixels have {grid}"
-            )
-        return mask
 
     def image_grid(self, x: Tensor) -> tuple[int, int]:
         """Rows and columns of the mask's cells in images (N, C, H, W).

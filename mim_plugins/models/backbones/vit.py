@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attention import self_attention_logits, use_attention_dispatch
-from ..masking import PatchMask
+from ..masking import PatchMask, as_patch_mask
 from ..patches import patchify, projection_weights
 from ..position import sincos_position_embedding
 from ..recompute import recompute_in_backward
@@ -171,14 +171,7 @@ class MIMVisionTransformer(VisionTransformer):
             The tokens as they enter block 0, 1, ... and, at last, as they leave the
             last block, (N, 1 + L_vis, D), un-normed.
         """
-        grid = self.image_grid(x)
-        if not isinstance(mask, PatchMask):
-            mask = PatchMask.from_mask(mask, grid, x.device)
-        if mask.grid != grid:
-            raise ValueError(
-                f"the mask covers a {mask.grid} patch grid, but images of "
-                f"{tuple(x.shape[-2:])} pixels have {grid}"
-            )
+        mask = as_patch_mask(mask, x, self.image_grid(x))
         tokens = self.embed_visible(x, mask)
         for layer in self.layers:
             yield tokens

@@ -10,6 +10,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..arguments import as_numbers, is_number
 from ..layer_reading import LayerReader
 
 
@@ -43,10 +44,11 @@ class LayerDistillation(BaseModule):
         adapter: bool = True,
     ) -> None:
         super().__init__()
-        self.student_layers = tuple(student_layers)
-        self.teacher_layers = tuple(
-            student_layers if teacher_layers is None else teacher_layers
-        )
+        if teacher_layers is None:
+            teacher_layers = student_layers
+        what = "a list of zero-based layer indices"
+        self.student_layers = tuple(as_numbers("student_layers", student_layers, what))
+        self.teacher_layers = tuple(as_numbers("teacher_layers", teacher_layers, what))
         if len(self.student_layers) != len(self.teacher_layers):
             raise ValueError(
                 f"{type(self).__name__} compares each of the student's layers with one "
@@ -55,6 +57,8 @@ class LayerDistillation(BaseModule):
             )
         if not self.student_layers:
             raise ValueError(f"{type(self).__name__} has no layers to compare")
+        if not is_number(weight):
+            raise ValueError(f"weight is a number, got {weight!r}")
         self.weight = weight
         self.adapter = adapter
 

@@ -9,6 +9,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..arguments import as_numbers
 from ..targets import LevelTarget
 
 
@@ -49,8 +50,10 @@ class ReconstructionHead(BaseModule):
         weights: One weight per level; all 1 by default.
 
     Raises:
-        ValueError: If a criterion is unknown.
+        ValueError: If a criterion is unknown, or ``weights`` are no numbers.
     """
+
+    predictions_per_target = 1
 
     def __init__(
         self,
@@ -58,14 +61,20 @@ class ReconstructionHead(BaseModule):
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        names = [criterion] if isinstance(criterion, str) else list(criterion)
+        several = isinstance(criterion, Sequence) and not isinstance(criterion, str)
+        names: list = list(criterion) if several else [criterion]
         for name in names:
-            if name not in CRITERIA:
+            if not isinstance(name, str) or name not in CRITERIA:
                 raise ValueError(
-                    f"unknown criterion {name!r}: choose one of {sorted(CRITERIA)}"
+                    f"unknown criterion {name!r}: choose one of {sorted(CRITERIA)} for "
+                    "all levels, or a list with one per level"
                 )
-        self.criterion = criterion if isinstance(criterion, str) else names
-        self.weights = None if weights is None else list(weights)
+        self.criterion = names if several else names[0]
+        self.weights = (
+            None
+            if weights is None
+            else as_numbers("weights", weights, "a list with one number per level")
+        )
 
     def check_levels(self, num_levels: int) -> None:
         """Checks the per-level settings against the number of levels.

@@ -22,6 +22,8 @@ class ResidualPairHead(ReconstructionHead):
     with pairs for levels, the outermost pair (shallowest and deepest) first.
     """
 
+    predictions_per_target = 2
+
     def loss(
         self, predictions: Sequence[Tensor], targets: Sequence[LevelTarget]
     ) -> dict[str, Tensor]:

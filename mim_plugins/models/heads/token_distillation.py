@@ -10,6 +10,8 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..arguments import is_number
+
 KINDS = ("hard", "soft")
 
 
@@ -51,12 +53,12 @@ class TokenDistillationHead(LinearClsHead):
         norm_cfg: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha lies between 0 and 1, got {alpha}")
+        if not is_number(alpha) or not 0 <= alpha <= 1:
+            raise ValueError(f"alpha lies between 0 and 1, got {alpha!r}")
         if kind not in KINDS:
             raise ValueError(f"kind is one of {KINDS}, got {kind!r}")
-        if tau <= 0:
-            raise ValueError(f"tau is a temperature above 0, got {tau}")
+        if not is_number(tau) or tau <= 0:
+            raise ValueError(f"tau is a temperature above 0, got {tau!r}")
         super().__init__(num_classes=num_classes, in_channels=in_channels, **kwargs)
         self.alpha, self.kind, self.tau = alpha, kind, tau
         norm_cfg = norm_cfg or dict(type="LN", eps=1e-6)

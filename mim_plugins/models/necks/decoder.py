@@ -159,6 +159,7 @@ class MIMDecoder(BaseModule):
 
     decoder_type: type[LevelDecoder] = LevelDecoder
     needs_cls_token = True
+    predictions_per_target = 1
 
     def __init__(
         self,

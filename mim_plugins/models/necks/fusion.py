@@ -46,8 +46,6 @@ class FusionDecoder(MultiScaleDecoder):
             also :class:`MultiScaleDecoder`.
     """
 
-    fuses_levels = True
-
     def __init__(
         self,
         grid: tuple[int, int],
@@ -84,6 +82,11 @@ class FusionDecoder(MultiScaleDecoder):
         self.fusion_norm = build_norm_layer(norm_cfg, dims)
         decoder = self.decoders[0]
         decoder.pos_embed = nn.Parameter(torch.zeros_like(decoder.pos_embed))
+
+    @staticmethod
+    def count_targets(backbone: Any) -> int:
+        """All levels are fused to one prediction."""
+        return 1
 
     @property
     def num_levels(self) -> int:

@@ -165,6 +165,7 @@ class MIRLDecoder(MIMDecoder):
     """
 
     decoder_type = SegmentDecoder
+    predictions_per_target = 2
 
     def __init__(
         self,
@@ -214,6 +215,26 @@ class MIRLDecoder(MIMDecoder):
         del self.decoder_pos_embed
         for decoder in self.decoders:
             decoder.complete(self.grid, weight_norm)
+
+    @staticmethod
+    def count_targets(backbone: Any) -> int:
+        """Number of pairs that the segments of an encoder make.
+
+        Raises:
+            ValueError: If they cannot be paired, or the low feature is missing.
+        """
+        if not getattr(backbone, "tap_embedding", False):
+            raise ValueError(
+                "MIRLDecoder's decoders attend to the embedding before the first "
+                "block: set backbone.tap_embedding=True, of a MIMVisionTransformer"
+            )
+        ends = [*backbone.taps, backbone.final_block]
+        if backbone.final_block in backbone.taps:
+            raise ValueError(
+                f"the segment ends {ends} do not increase: leave the deepest block out "
+                "of backbone.taps, it ends the last segment by itself"
+            )
+        return count_pairs(len(ends))
 
     @property
     def num_levels(self) -> int:

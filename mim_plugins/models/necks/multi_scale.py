@@ -196,6 +196,7 @@ class MultiScaleDecoder(BaseModule):
     """
 
     needs_cls_token = False
+    predictions_per_target = 1
 
     def __init__(
         self,

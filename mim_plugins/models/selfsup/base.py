@@ -10,9 +10,11 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ..masking import PatchMask
+from ..data_preprocessor import reverses_channels
+from ..masking import PatchMask, as_patch_mask
 from ..patches import patchify, unpatchify
 from ..targets import ImageSpec, LevelSpec, LevelTargets
+from .checks import check_blocks, check_parts, check_targets, one_per_level
 
 
 class MaskedImageModel(BaseSelfSupervisor):
@@ -22,7 +24,8 @@ class MaskedImageModel(BaseSelfSupervisor):
         backbone: Encoder with ``forward(images, mask) -> latents``, one per level.
         neck: Decoders; ``grid``, ``in_dims``, ``out_dims``, and what its class method
             ``follows_from`` names, are taken from the encoder and the targets unless
-            given.
+            given. There is a target for each level of the encoder, unless its class
+            method ``count_targets`` says otherwise.
         head: Loss over the levels.
         target_generator: What the removed patches are compared with: one for all
             levels, or a list with one per level.
@@ -35,8 +38,13 @@ class MaskedImageModel(BaseSelfSupervisor):
     Raises:
         ValueError: If the parts do not fit each other: number of levels, width of
             predictions and targets, channels of data and encoder, or a mask ratio
-            that keeps no patch of the grid.
+            that keeps no patch of the grid; or if blocks would be trained by nothing.
     """
+
+    # Predictions that are compared with one target together; neck and head say theirs.
+    predictions_per_target = 1
+    # Whether something trains the blocks behind the encoder's `final_block`.
+    trains_all_blocks = False
 
     def __init__(
         self,
@@ -55,10 +63,9 @@ class MaskedImageModel(BaseSelfSupervisor):
             )
         backbone = build_part(backbone)
         generator = _build_targets(target_generator)
-        fuses_levels = getattr(_type_of(neck), "fuses_levels", False)
-        targets = _one_per_level(
+        targets = one_per_level(
             generator.prepare(_image_spec(backbone, data_preprocessor)),
-            1 if fuses_levels else self.num_predictions(backbone),
+            _count_targets(neck, backbone),
         )
         if not isinstance(neck, nn.Module):
             neck = {
@@ -76,16 +83,9 @@ class MaskedImageModel(BaseSelfSupervisor):
             init_cfg=init_cfg,
         )
         self.mask_sampler = build_part(mask_sampler)
-        self._check_parts()
-        self._check_targets(targets)
-
-    @staticmethod
-    def num_predictions(backbone: Any) -> int:
-        """Number of predictions that are compared with a target: one per level.
-
-        A neck that says ``fuses_levels`` makes one of them all.
-        """
-        return backbone.num_levels
+        check_parts(self)
+        check_targets(self, targets)
+        check_blocks(self)
 
     @staticmethod
     def neck_defaults(backbone: Any, targets: Sequence[LevelSpec]) -> dict:
@@ -132,6 +132,10 @@ class MaskedImageModel(BaseSelfSupervisor):
                 removed, is taken as it is and ``seed`` (N,) int64 decides each
                 image's mask; or mmpretrain's list of ``DataSample``, whose ``mask``
                 is taken; without either, the mask is drawn by torch's generator.
+
+        Raises:
+            TypeError: If a given mask is no tensor.
+            ValueError: If it does not fit the images, or no patch is removed.
         """
         grid = self.backbone.image_grid(inputs)
         given, seeds = None, None
@@ -140,8 +144,15 @@ class MaskedImageModel(BaseSelfSupervisor):
         elif data_samples and getattr(data_samples[0], "mask", None) is not None:
             given = torch.stack([torch.as_tensor(s.mask) for s in data_samples])
         if given is not None:
-            return PatchMask.from_mask(given, grid, inputs.device)
-        return self.mask_sampler(len(inputs), grid, inputs.device, seeds)
+            mask = as_patch_mask(given, inputs, grid)
+        else:
+            mask = self.mask_sampler(len(inputs), grid, inputs.device, seeds)
+        if mask.num_masked == 0:
+            raise ValueError(
+                f"the mask removes none of the {mask.num_patches} patches, so that "
+                "there is nothing to predict: at least one has to be 1"
+            )
+        return mask
 
     @torch.no_grad()
     def reconstruct(
@@ -160,9 +171,8 @@ class MaskedImageModel(BaseSelfSupervisor):
         """
         if mask is None:
             mask = self.draw_mask(inputs)
-        elif not isinstance(mask, PatchMask):
-            grid = self.backbone.image_grid(inputs)
-            mask = PatchMask.from_mask(mask, grid, inputs.device)
+        else:
+            mask = as_patch_mask(mask, inputs, self.backbone.image_grid(inputs))
         predictions = self.neck(self.backbone(inputs, mask), mask, masked_only=False)
         return {"mask": mask, "levels": self.pictures(predictions, inputs, mask)}
 
@@ -209,68 +219,6 @@ class MaskedImageModel(BaseSelfSupervisor):
         tokens = self.backbone(inputs, nothing_removed)[-1]
         return tokens[:, self.backbone.num_extra_tokens :].mean(dim=1)
 
-    def _check_parts(self) -> None:
-        """Checks what only shows once all parts are there.
-
-        Raises:
-            ValueError: Naming what does not fit and what to change.
-        """
-        rows, cols = self.backbone.grid
-        count_visible: Any = getattr(self.mask_sampler, "count_visible", None)
-        if count_visible is not None:
-            count_visible(rows * cols)
-        levels = self.backbone.num_levels
-        if self.neck.num_levels != levels:
-            raise ValueError(
-                f"the encoder has {levels} levels, the neck decodes "
-                f"{self.neck.num_levels}: leave the neck's in_dims out, or give one "
-                "width per level"
-            )
-        whole = getattr(self.backbone, "keeps_masked_tokens", False)
-        if whole != getattr(self.neck, "decodes_maps", False):
-            raise ValueError(
-                f"{type(self.backbone).__name__} gives "
-                f"{'whole maps' if whole else 'visible tokens alone'}, which "
-                f"{type(self.neck).__name__} does not decode: SimMIMDecoder goes with "
-                "SimMIMSwin, all other decoders with all other encoders"
-            )
-        if self.neck.needs_cls_token and not self.backbone.with_cls_token:
-            raise ValueError(
-                f"{type(self.neck).__name__} needs an encoder with a class token: "
-                "leave backbone.with_cls_token at True"
-            )
-        if self.backbone.out_type == "avg_featmap":
-            raise ValueError(
-                "backbone.out_type='avg_featmap' adds a norm that pre-training never "
-                "trains: leave out_type out here and set it for fine-tuning"
-            )
-        self.head.check_levels(len(self.neck.out_dims))
-        mean = getattr(self.data_preprocessor, "mean", None)
-        channels = self.backbone.in_channels
-        if mean is not None and mean.numel() not in (1, channels):
-            raise ValueError(
-                f"data_preprocessor has mean and std for {mean.numel()} channels, the "
-                f"encoder takes {channels}: set backbone.in_channels to the channels "
-                "of the data, and mean and std likewise"
-            )
-
-    def _check_targets(self, targets: Sequence[LevelSpec]) -> None:
-        """Checks every level's prediction against its target.
-
-        Raises:
-            ValueError: Naming the level, and what to change.
-        """
-        for level, (target, width) in enumerate(
-            zip(targets, self.neck.out_dims, strict=True)
-        ):
-            self.neck.check_target(level, target)
-            if width != target.width:
-                raise ValueError(
-                    f"level {level} predicts {width} values per patch, its target has "
-                    f"{target.width}: leave the neck's out_dims out, it follows from "
-                    "the target"
-                )
-
 
 def build_part(part: dict | nn.Module) -> nn.Module:
     """Builds a part of a model from its config, unless it is built already."""
@@ -286,6 +234,14 @@ def _build_targets(targets: dict | nn.Module | Sequence) -> Any:
         first = list(targets).index(target)
         built.append(built[first] if first < index else build_part(target))
     return LevelTargets(built)
+
+
+def _count_targets(neck: dict | nn.Module, backbone: Any) -> int:
+    """Number of targets that a neck of this type has, with such an encoder."""
+    kind = _type_of(neck)
+    if not hasattr(kind, "count_targets"):
+        return backbone.num_levels
+    return kind.count_targets(backbone)
 
 
 def _further_arguments(
@@ -306,23 +262,6 @@ def _type_of(part: dict | nn.Module) -> Any:
     return MODELS.get(kind) if isinstance(kind, str) else kind
 
 
-def _one_per_level(targets: list[LevelSpec], num_levels: int) -> list[LevelSpec]:
-    """One shape for each prediction.
-
-    Raises:
-        ValueError: If the targets are for another number of levels.
-    """
-    if len(targets) == 1:
-        return targets * num_levels
-    if len(targets) != num_levels:
-        raise ValueError(
-            f"target_generator makes targets for {len(targets)} levels, the model has "
-            f"{num_levels}: give one value (target, alpha, cell_size) for all levels, "
-            "or one per level, shallow to deep"
-        )
-    return targets
-
-
 def _image_spec(backbone: Any, data_preprocessor: Any) -> ImageSpec:
     return ImageSpec(
         grid=backbone.grid,
@@ -330,4 +269,5 @@ def _image_spec(backbone: Any, data_preprocessor: Any) -> ImageSpec:
         channels=backbone.in_channels,
         mean=getattr(data_preprocessor, "mean", None),
         std=getattr(data_preprocessor, "std", None),
+        bgr_to_rgb=reverses_channels(data_preprocessor),
     )

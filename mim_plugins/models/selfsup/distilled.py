@@ -50,6 +50,9 @@ class DistilledMIM(MaskedImageModel):
             nothing.
     """
 
+    # By the distillation, see `_check_training`.
+    trains_all_blocks = True
+
     def __init__(
         self,
         teacher: dict | nn.Module,

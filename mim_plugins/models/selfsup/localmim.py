@@ -9,6 +9,7 @@ from typing import Any
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from ..arguments import as_numbers
 from ..targets.cells import cell_size_of
 from .base import MaskedImageModel, build_part
 
@@ -53,6 +54,7 @@ class LocalMIM(MaskedImageModel):
         encoder: Any = build_part(backbone)
         if scales is None:
             scales = getattr(encoder, "level_scales", COLUMNAR_SCALES)
+        scales = as_numbers("scales", scales, "a list with one number per level")
         super().__init__(
             backbone=encoder,
             target_generator=with_cells(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from ..backbones.vit import is_pretrained
 from ..heads.residual import pair_up
 from ..masking import PatchMask
-from ..necks.mirl import count_pairs
 from .base import MaskedImageModel
 
 
@@ -33,33 +31,16 @@ class MIRL(MaskedImageModel):
           https://arxiv.org/abs/2309.14136, section 3
 
     Raises:
-        ValueError: If the segments cannot be paired, or the low feature is missing.
+        ValueError: If the segments cannot be paired, the low feature is missing, or
+            neck or head know nothing of pairs.
     """
 
-    @staticmethod
-    def num_predictions(backbone: Any) -> int:
-        """Number of pairs.
-
-        Raises:
-            ValueError: If the encoder's segments cannot be paired.
-        """
-        if not getattr(backbone, "tap_embedding", False):
-            raise ValueError(
-                "MIRL's decoders attend to the embedding before the first block: set "
-                "backbone.tap_embedding=True"
-            )
-        if backbone.num_layers - 1 in backbone.taps:
-            raise ValueError(
-                f"the segment ends {[*backbone.taps, backbone.num_layers - 1]} do not "
-                "increase: leave the last block out of backbone.taps, it ends the last "
-                "segment by itself"
-            )
-        return count_pairs(len(backbone.taps) + 1)
+    predictions_per_target = 2
 
     @property
     def level_names(self) -> list[str]:
         """Captions of the pictures: main part, residual and sum of every pair."""
-        count = 2 * self.num_predictions(self.backbone)
+        count = 2 * len(self.neck.out_dims)
         pairs = [(g + 1, count - g) for g in range(count // 2)]
         return [
             name

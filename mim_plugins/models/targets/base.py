@@ -23,6 +23,8 @@ class ImageSpec:
         mean: Mean that normalisation subtracted, (C, 1, 1) or (1, 1, 1), in pixel
             values from 0 to 255; None if images are not normalised.
         std: Standard deviation it divided by, likewise.
+        bgr_to_rgb: Whether the channels were reversed before, which makes RGB of image
+            files, decoded as BGR; else they are as the data set delivers them.
     """
 
     grid: tuple[int, int]
@@ -30,6 +32,7 @@ class ImageSpec:
     channels: int = 3
     mean: Tensor | None = None
     std: Tensor | None = None
+    bgr_to_rgb: bool = False
 
     @property
     def size(self) -> tuple[int, int]:

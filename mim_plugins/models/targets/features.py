@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from mmengine.logging import MMLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -80,6 +81,8 @@ class FeatureTarget(Target):
     def prepare(self, images: ImageSpec) -> list[LevelSpec]:
         """Makes the renormalisation, and checks that the teacher's patches fit.
 
+        Warns if the student's images may be BGR.
+
         Raises:
             ValueError: If the images have other channels than the teacher's, or
                 another patch grid.
@@ -91,6 +94,13 @@ class FeatureTarget(Target):
                 "colour images; for others take PixelTarget or HOGTarget"
             )
         self._check_grid(self.input_size or images.size, images.grid, images)
+        if images.channels == 3 and not images.bgr_to_rgb:
+            MMLogger.get_current_instance().warning(
+                f"{type(self).__name__}: the teacher takes RGB images, and the data "
+                "set is expected to deliver them: data_preprocessor.bgr_to_rgb is off. "
+                "Image files are decoded as BGR unless the pipeline says otherwise; "
+                "for those set data_preprocessor.bgr_to_rgb=True"
+            )
         # (x * std_in + mean_in - mean) / std = x * scale + shift.
         mean = torch.tensor(self.mean).view(-1, 1, 1)
         std = torch.tensor(self.std).view(-1, 1, 1)

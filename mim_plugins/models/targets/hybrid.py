@@ -10,6 +10,8 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
+from ..arguments import as_numbers, is_number
+from ..data_preprocessor import reverses_channels
 from ..masking import PatchMask
 from .base import ImageSpec, LevelSpec, LevelTarget, Target
 from .teacher import FrozenTeacher, load_teacher
@@ -36,15 +38,19 @@ class HybridTarget(Target):
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If an ``alpha`` lies outside [0, 1], or the checkpoint does not
-            fit the teacher.
+        ValueError: If an ``alpha`` lies outside [0, 1], the teacher predicts something
+            else than each patch whole, or the checkpoint does not fit it.
     """
 
     def __init__(
         self, alpha: float | Sequence[float], teacher: dict, checkpoint: str | Path
     ) -> None:
         super().__init__()
-        self.alphas = [alpha] if isinstance(alpha, int | float) else list(alpha)
+        self.alphas = as_numbers(
+            "alpha",
+            [alpha] if is_number(alpha) else alpha,
+            "one share of the true patch, from 0 to 1, or a list with one per level",
+        )
         for value in self.alphas:
             if not 0 <= value <= 1:
                 raise ValueError(
@@ -52,6 +58,12 @@ class HybridTarget(Target):
                     f"teacher's prediction) and 1 (pixels); got {value}"
                 )
         network: Any = MODELS.build(teacher)
+        if getattr(network, "predictions_per_target", None) != 1:
+            raise ValueError(
+                f"a {type(network).__name__} cannot be the teacher, whose deepest "
+                "prediction has to be a whole patch: give the model of a masked "
+                "autoencoder, type='DeepMIM' (MAE: without taps)"
+            )
         load_teacher(
             network,
             checkpoint,
@@ -65,7 +77,7 @@ class HybridTarget(Target):
 
         Raises:
             ValueError: If the teacher is built for other patches, or images
-                normalised otherwise.
+                normalised otherwise, or predicts larger cells than patches.
         """
         network: Any = self.teacher.network
         if network.backbone.mask_patch_size != images.patch_size:
@@ -88,7 +100,19 @@ class HybridTarget(Target):
                     f"{_values(theirs)}, the student's {_values(ours)}: both get the "
                     "same normalised images, so give them the same data_preprocessor"
                 )
+        if reverses_channels(network.data_preprocessor) != images.bgr_to_rgb:
+            raise ValueError(
+                "one of teacher and student reverses the channels of its images "
+                f"(the student: bgr_to_rgb={images.bgr_to_rgb}), the other does not: "
+                "both get the same images, so give them the same data_preprocessor"
+            )
         spec = network.target_generator.prepare(images)[-1]
+        if spec.scale < 1:
+            raise ValueError(
+                "the deepest prediction of the teacher has one cell for "
+                f"{round(1 / spec.scale)} patches per axis, which cannot be mixed with "
+                "single patches: give a teacher that predicts patches, such as MAE"
+            )
         return [spec] * len(self.alphas)
 
     @torch.no_grad()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ class FrozenTeacher(nn.Module):
         super().__init__()
         # Past nn.Module.__setattr__, which would register it as a child.
         self.__dict__["network"] = network.eval().requires_grad_(False)
+        self._shared = False
 
     @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -43,12 +46,26 @@ class FrozenTeacher(nn.Module):
     def _apply(self, fn: Callable, recurse: bool = True) -> FrozenTeacher:
         """What ``to``, ``cuda``, ``half`` and the like go through."""
         super()._apply(fn)
+        if self._shared and self._changes(fn):
+            self.__dict__["network"] = copy.deepcopy(self.network)
+            self._shared = False
         self.network._apply(fn)
         return self
 
+    @torch.no_grad()
+    def _changes(self, fn: Callable) -> bool:
+        """Whether a function gives any tensor of the network anew."""
+        tensors = chain(self.network.parameters(), self.network.buffers())
+        return any(fn(tensor) is not tensor for tensor in tensors)
+
     def __deepcopy__(self, memo: dict) -> FrozenTeacher:
-        """A copy of the model, such as a moving average, shares the teacher."""
-        return FrozenTeacher(self.network)
+        """A copy of the model, such as a moving average, shares the teacher.
+
+        Until one of them goes elsewhere, to another device or type, alone.
+        """
+        result = FrozenTeacher(self.network)
+        result._shared = self._shared = True
+        return result
 
 
 def load_teacher(
@@ -69,7 +86,7 @@ def load_teacher(
             teacher had another number of attention heads.
     """
     whole = hasattr(network, "backbone")
-    if not Path(checkpoint).is_file():
+    if not isinstance(checkpoint, str | Path) or not Path(checkpoint).is_file():
         raise FileNotFoundError(
             f"there is no teacher checkpoint {checkpoint}: set {option} to a trained "
             f"MAE{' with its decoder' if whole else ''}, such as "
@@ -81,7 +98,7 @@ def load_teacher(
         encoder = network.backbone if whole else network
         if hasattr(encoder, "attention_shape"):
             check_heads(state, encoder.attention_shape(0)[0], checkpoint)
-        state = convert_official(state)
+        state = _converted(state, checkpoint)
     if not whole:
         prefix = "backbone."
         state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
@@ -97,6 +114,24 @@ def load_teacher(
         f"Teacher {type(network).__name__}: all {len(own)} tensors of {checkpoint} "
         "loaded"
     )
+
+
+def _converted(state: Mapping[str, Tensor], checkpoint: str | Path) -> dict:
+    """An official state dict under our keys.
+
+    Raises:
+        ValueError: If it is of no layout that is known, naming the file and its keys.
+    """
+    try:
+        return convert_official(state)
+    except KeyError as error:
+        keys = sorted(state)
+        raise ValueError(
+            f"{checkpoint} has the keys of no masked autoencoder that is known "
+            f"({', '.join(keys[:3])}, ... {len(keys)} in all): a teacher is a "
+            "pre-training checkpoint of this package, or of the official code of MAE, "
+            "DeepMIM or MAE-Lite"
+        ) from error
 
 
 def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:

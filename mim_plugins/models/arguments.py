@@ -1,0 +1,35 @@
+"""Checks of single arguments, which configs fill with anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, which booleans and texts are not."""
+    return (
+        isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    )
+
+
+def as_numbers(name: str, values: Any, what: str) -> list:
+    """Numbers as a list.
+
+    Args:
+        name: The argument, for the message.
+        values: What was given for it.
+        what: What the argument takes, likewise.
+
+    Raises:
+        ValueError: If these are no numbers, or no sequence.
+    """
+    if (
+        isinstance(values, str)
+        or not isinstance(values, Sequence)
+        or not all(map(is_number, values))
+    ):
+        raise ValueError(f"{name} is {what}; got {values!r}")
+    return list(values)
