@@ -2,6 +2,9 @@
 
 from .geometry import merge_coordinates_of
 from .mae_lite import convert_official
+from .on_load import install
 from .rules import KeyRules
+
+install()
 
 __all__ = ["KeyRules", "convert_official", "merge_coordinates_of"]

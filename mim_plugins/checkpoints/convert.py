@@ -283,11 +283,25 @@ def num_heads(state: Mapping[str, Tensor], layout: str) -> int | None:
     return None
 
 
+def _advice_on_merging(
+    state: Mapping[str, Tensor], notes: Mapping[str, Any]
+) -> list[str]:
+    """What LocalMIM's official Swin Transformers have of their own."""
+    if notes["layout"] != "localmim" or "neck.norm.weight" in state:
+        return []
+    return [
+        "pre-trained with LocalMIM's official token coordinates "
+        "(MIMSwinTransformer(merge_coordinates='official')); the official fine-tuning "
+        "reads the weights of patch merging in another order, which merge_order="
+        "'official_transfer' reproduces"
+    ]
+
+
 def _advice(state: Mapping[str, Tensor], notes: Mapping[str, Any]) -> list[str]:
     """What a user should know to build the model."""
     heads, cls = notes.get("num_heads"), state.get("backbone.cls_token")
     if cls is None:
-        return []
+        return _advice_on_merging(state, notes)
     if heads is None:
         return [
             "the number of attention heads is in no tensor: a model with another one "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
-from mmengine.runner.checkpoint import load_from_local as read_local
+
+from .loading import read_file
 
 # Entry of a module's metadata in a state dict, which torch.save keeps.
 MERGE_COORDINATES = "merge_coordinates"
@@ -32,20 +34,22 @@ def merge_coordinates_of(checkpoint: Mapping[str, Any]) -> str | None:
 
 @CheckpointLoader.register_scheme(prefixes="", force=True)
 def load_from_local(filename: str, map_location: Any) -> Any:
-    """Loads a file as mmengine does, and says if its geometry is not a plain Swin's.
+    """Loads a file without running code, and says if its geometry is no plain Swin's.
 
-    It stands in for mmengine's loader of files, since a plain ``SwinTransformer`` has
-    no part that could say so, and ``load_from``, ``--resume`` and ``Pretrained`` all
-    pass here.
+    It stands in for mmengine's loader of files, which runs what is in them, and since a
+    plain ``SwinTransformer`` has no part that could say so; ``load_from``, ``--resume``
+    and ``Pretrained`` all pass here.
 
     Args:
         filename: Path of the checkpoint.
         map_location: As ``torch.load``'s.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no checkpoint, or refers to code, see :func:`.read_file`.
     """
-    checkpoint = read_local(filename, map_location)
-    if isinstance(checkpoint, Mapping) and (
-        merge_coordinates_of(checkpoint) == "official"
-    ):
+    checkpoint = read_file(Path(filename).expanduser(), map_location)
+    if merge_coordinates_of(checkpoint) == "official":
         print_log(
             f"{filename} was pre-trained with LocalMIM's official token coordinates, "
             "which are scrambled after the first patch merging. Only "

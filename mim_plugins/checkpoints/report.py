@@ -67,7 +67,7 @@ def families(keys: Iterable[str], most: int = 4) -> str:
     keys = list(keys)
     # Behind a number, and, if there are still many, behind the first name.
     for name_of in (
-        lambda key: re.sub(r"\d+\..*", "*", key),
+        lambda key: re.sub(r"\.\d+\..*", ".*", key),
         lambda key: re.sub(r"\..*", ".*", key),
     ):
         found = Counter(name_of(key) for key in keys)
