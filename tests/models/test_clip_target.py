@@ -3,6 +3,7 @@
 import clip_files
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.models.utils import resize_pos_embed
 from mmpretrain.models.utils.clip_generator_helper import VisionTransformer
@@ -249,6 +250,30 @@ def test_build__teachers_that_do_not_fit_are_refused(checkpoint, changes, messag
 def test_build__missing_file_is_refused_with_what_to_give(tmp_path):
     with pytest.raises(FileNotFoundError, match="OpenAI CLIP ViT-B/16 weights"):
         MODELS.build(clip_model(str(tmp_path / "ViT-B-16.pt")))
+
+
+@pytest.mark.parametrize(
+    ("preprocessor", "silent"),
+    [
+        (dict(), False),
+        (dict(bgr_to_rgb=True), True),
+        (dict(type="SelfSupDataPreprocessor"), False),
+        (dict(type="SelfSupDataPreprocessor", to_rgb=True), True),
+    ],
+)
+def test_build__images_that_may_be_bgr_are_told(
+    checkpoint, preprocessor, silent, monkeypatch
+):
+    told = []
+    logger = MMLogger.get_current_instance()
+    monkeypatch.setattr(logger, "warning", told.append)
+    cfg = clip_model(checkpoint)
+    cfg["data_preprocessor"].update(preprocessor)
+    MODELS.build(cfg)
+    assert len(told) == (not silent)
+    if not silent:
+        assert "CLIPTarget: the teacher takes RGB" in told[0]
+        assert "set data_preprocessor.bgr_to_rgb=True" in told[0]
 
 
 def test_forward__images_whose_grids_part_are_refused(checkpoint):

@@ -89,6 +89,27 @@ def test_reconstruct__non_square_images_in_input_space(build):
     assert all(4 < x.mean() < 6 for x in result["levels"])
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (torch.zeros(2, 16), "removes none of the 16 patches, .* nothing to predict"),
+        (torch.arange(16)[None] % 4, "the mask is of 1 images, the batch has 2"),
+        (torch.zeros(2, 9), r"4x4 patch grid needs \(N, 16\)"),
+    ],
+)
+def test_loss__given_masks_that_cannot_be_are_refused(build, given, message):
+    with pytest.raises(ValueError, match=message):
+        build().loss(torch.randn(2, 3, 32, 32), dict(mask=given))
+
+
+def test_reconstruct__shows_images_of_which_nothing_is_removed(build):
+    images, nothing = torch.randn(2, 3, 32, 32), torch.zeros(2, 16)
+    levels = build().reconstruct(images, nothing)["levels"]
+    assert [level.shape for level in levels] == [images.shape] * 3
+    with pytest.raises(ValueError, match="the mask is of 2 images, the batch has 1"):
+        build().reconstruct(images[:1], nothing)
+
+
 @pytest.mark.parametrize("mask", [False, True])
 def test_reconstruct__bool_mask_is_refused(build, mask):
     with pytest.raises(TypeError, match="None for no masking"):
@@ -121,6 +142,21 @@ def test_patch_mean__unmasked_normed_patch_tokens(build):
             dict(backbone=dict(out_type="raw", with_cls_token=False)),
             "needs an encoder with a class token",
         ),
+        (
+            dict(head=dict(type="ResidualPairHead")),
+            "compared with one target: DeepMIM 1, MIMDecoder 1, ResidualPairHead 2",
+        ),
+        (
+            dict(backbone=dict(taps=(1,), final_block=2)),
+            "nothing in DeepMIM would train those behind it: leave .*final_block",
+        ),
+        (dict(head=dict(criterion=None)), "unknown criterion None: choose one of"),
+        (dict(head=dict(criterion=[["L2"]] * 3)), r"unknown criterion \['L2'\]"),
+        (dict(head=dict(weights=2.0)), "weights is a list with one number .* got 2.0"),
+        (dict(head=dict(weights=["a", "b", "c"])), "one number per level; got .*'a'"),
+        (dict(head=dict(weights="123")), "one number per level; got '123'"),
+        (dict(head=dict(weights=[1, 1, float("nan")])), "one number per level"),
+        (dict(head=dict(weights=[])), "0 loss weights for 3 levels"),
     ],
 )
 def test_build__parts_that_do_not_fit_are_refused(changes, message):

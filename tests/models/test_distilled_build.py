@@ -34,6 +34,8 @@ def weights_of(folder, **changes) -> str:
     [
         (dict(term=dict(teacher_layers=(2, 3))), r"\(3,\) and .*\(2, 3\) differ in n"),
         (dict(layers=()), "has no layers to compare"),
+        (dict(layers=3), "student_layers is a list of zero-based .* got 3"),
+        (dict(term=dict(weight="1")), "weight is a number, got '1'"),
         (
             dict(layers=(4,), term=dict(teacher_layers=(3,))),
             r"the student has no layer 4 to read attention from: it has layers 0 to 3 "

@@ -98,6 +98,8 @@ def test_loss__other_classes_are_refused(batch):
     ("options", "message"),
     [
         (dict(alpha=1.5), "alpha lies between 0 and 1, got 1.5"),
+        (dict(alpha="0.5"), "alpha lies between 0 and 1, got '0.5'"),
+        (dict(alpha=None), "alpha lies between 0 and 1, got None"),
         (dict(kind="warm"), "kind is one of .*'hard', 'soft'.*got 'warm'"),
         (dict(tau=0), "temperature above 0, got 0"),
     ],

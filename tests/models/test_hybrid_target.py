@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
-from samples import tiny_model
+from samples import clip_state_dict, tiny_model
 
 from mim_plugins.checkpoints.deepmim import pretrain_rules
 from mim_plugins.models import PatchMask
@@ -119,9 +119,56 @@ def test_checkpoint__official_layout_is_converted(teacher, tmp_path):
             dict(data_preprocessor=dict(std=[127.5] * 3)),
             "teacher's data_preprocessor has std=",
         ),
+        (
+            dict(data_preprocessor=dict(bgr_to_rgb=True)),
+            r"reverses the channels of its images \(the student: bgr_to_rgb=True\)",
+        ),
+        (dict(alpha="0.5"), "alpha is one share of the true patch.*; got '0.5'"),
+        (dict(alpha=None), "alpha is one share of the true patch.*; got None"),
+        (dict(alpha=(0, "1", 1)), "or a list with one per level; got "),
+        (dict(path=None), "no teacher checkpoint None: set target_generator.checkpo"),
     ],
 )
 def test_build__what_does_not_fit_is_refused(teacher, options, message):
-    options = dict(options)
+    cfg = student(teacher[1], **{k: v for k, v in options.items() if k != "path"})
+    if "path" in options:
+        cfg["target_generator"]["checkpoint"] = options["path"]
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        MODELS.build(student(options.pop("path", teacher[1]), **options))
+        MODELS.build(cfg)
+
+
+PAIRS = tiny_model(taps=(1,), backbone=dict(tap_embedding=True)) | dict(
+    type="MIRL",
+    neck=dict(type="MIRLDecoder", embed_dims=16, num_heads=2),
+    head=dict(type="ResidualPairHead"),
+)
+LARGE_CELLS = tiny_model(taps=()) | dict(
+    type="LocalMIM",
+    scales=[0.5],
+    neck=dict(type="MultiScaleDecoder", embed_dims=16, num_heads=2),
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (PAIRS, "a MIRL cannot be the teacher, whose deepest prediction has to be a w"),
+        (LARGE_CELLS, "the teacher has one cell for 2 patches per axis"),
+    ],
+)
+def test_build__teachers_of_less_than_whole_patches_are_refused(
+    model, message, tmp_path
+):
+    path = tmp_path / "teacher.pth"
+    torch.save(MODELS.build(model).state_dict(), path)
+    cfg = student(path)
+    cfg["target_generator"]["teacher"] = model
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(cfg)
+
+
+def test_build__a_file_that_is_no_masked_autoencoders_is_named(tmp_path):
+    path = tmp_path / "clip.pth"
+    torch.save(clip_state_dict(), path)
+    with pytest.raises(ValueError, match=r"clip.pth has the keys of no .*\(class_embe"):
+        MODELS.build(student(path))

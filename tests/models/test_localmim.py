@@ -156,6 +156,8 @@ def test_build__what_does_not_fit_is_refused(changes, message):
 def test_build__lists_of_targets_and_scales_must_match():
     with pytest.raises(ValueError, match="lists 2 targets for 4 scales"):
         MODELS.build(local_model([dict(type="HOGTarget")] * 2))
+    with pytest.raises(ValueError, match="scales is a list .* got 2"):
+        MODELS.build(local_model() | dict(scales=2))
 
 
 def test_checkpoint__without_its_bias_is_refused_on_load(tmp_path):

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from mmpretrain.registry import MODELS
+from samples import TINY_ARCH, TINY_HIERA
 
 from mim_plugins.models.hashing import hashed_uniform
 from mim_plugins.models.masking import (
@@ -11,6 +13,8 @@ from mim_plugins.models.masking import (
     SharedPatchMask,
     count_visible,
 )
+
+TINY_SWIN = dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2))
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,27 @@ def test_from_mask__given_mask_is_honoured_in_raster_order():
 def test_from_mask__bool_is_refused(given):
     with pytest.raises(TypeError, match="None for no masking"):
         PatchMask.from_mask(given, (2, 2))
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        dict(type="MIMVisionTransformer", arch=TINY_ARCH, img_size=64, patch_size=32),
+        dict(type="MIMHiera", arch=TINY_HIERA, img_size=64),
+        dict(type="MIMSwinTransformer", arch=TINY_SWIN, img_size=64, window_size=2),
+        dict(type="SimMIMSwin", arch=TINY_SWIN, img_size=64, window_size=2),
+    ],
+    ids=lambda encoder: encoder["type"],
+)
+def test_encoders__refuse_masks_of_other_batches_and_grids(encoder):
+    model, images = MODELS.build(encoder), torch.randn(3, 3, 64, 64)
+    with pytest.raises(ValueError, match="the mask is of 2 images, the batch has 3"):
+        model(images, torch.tensor([[0, 1, 1, 1]] * 2))
+    other = PatchMask.from_noise(torch.rand(3, 8), 0.5, (2, 4))
+    with pytest.raises(
+        ValueError, match=r"covers a grid of \(2, 4\) patches.*\(2, 2\)"
+    ):
+        model(images, other)
 
 
 def test_from_mask__unequal_counts_are_refused():

@@ -317,6 +317,32 @@ def test_targets__pairs_may_sum_to_clip_features(mirl, tmp_path):
         (dict(neck=dict(depth=0)), "at least one block"),
         (dict(head=dict(weights=[1.0])), "1 loss weights for 2 levels"),
         (dict(target_generator=[dict(type="PixelTarget")] * 3), "3 levels, the model"),
+        (
+            dict(head=dict(type="ReconstructionHead")),
+            "compared with one target: MIRL 2, MIRLDecoder 2, ReconstructionHead 1",
+        ),
+        (
+            dict(head=dict(type="ReconstructionHead", weights=[1.0, 1.0])),
+            "ReconstructionHead 1",
+        ),
+        (
+            dict(neck=dict(type="MIMDecoder", embed_dims=16, num_heads=2)),
+            "MIRL 2, MIMDecoder 1, ResidualPairHead 2",
+        ),
+        (dict(type="DeepMIM"), "DeepMIM 1, MIRLDecoder 2, ResidualPairHead 2"),
+        (
+            dict(type="DeepMIM", head=dict(type="ReconstructionHead")),
+            "DeepMIM 1, MIRLDecoder 2, ReconstructionHead 1",
+        ),
+        (
+            dict(type="DeepMIM", backbone=dict(tap_embedding=False)),
+            "MIRLDecoder attends .* set backbone.tap_embedding=True",
+        ),
+        (dict(backbone=dict(final_block=2)), r"\[0, 1, 2, 2\] do not increase"),
+        (
+            dict(backbone=dict(taps=(0,), final_block=2)),
+            "the deepest latent is block 2's, of blocks 0 to 3",
+        ),
     ],
 )
 def test_build__parts_that_do_not_fit_are_refused(changes, message):

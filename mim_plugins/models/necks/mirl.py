@@ -225,7 +225,7 @@ class MIRLDecoder(MIMDecoder):
         """
         if not getattr(backbone, "tap_embedding", False):
             raise ValueError(
-                "MIRLDecoder's decoders attend to the embedding before the first "
+                "MIRLDecoder attends to the embedding before the first "
                 "block: set backbone.tap_embedding=True, of a MIMVisionTransformer"
             )
         ends = [*backbone.taps, backbone.final_block]
