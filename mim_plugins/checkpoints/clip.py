@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +169,7 @@ def read_clip(
             does not fit it.
     """
     file = _find(Path(path).expanduser())
-    tensors = _read(file)
+    tensors = read_state_dict(file)
     rules, found = _image_tower(tensors, file)
     state = _convert(rules, found, file)
     width = state["vit.cls_token"].shape[-1]
@@ -235,32 +233,6 @@ def _find(path: Path) -> Path:
         f"the folder {path} has none of {', '.join(FOLDER_FILES)}: give the file of "
         f"the weights itself, or {WHAT_TO_GIVE.removeprefix('give ')}"
     )
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file; of a TorchScript archive without running its methods."""
-    scripted = tensors_of_torchscript(file)
-    return read_state_dict(file) if scripted is None else scripted
-
-
-def tensors_of_torchscript(file: str | Path) -> dict[str, Tensor] | None:
-    """The tensors of a TorchScript archive, as OpenAI publishes; None for other files.
-
-    None of its methods is run.
-    """
-    if not _is_torchscript(Path(file)):
-        return None
-    with warnings.catch_warnings():
-        # OpenAI publishes TorchScript, so this is needed as long as torch can read it.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.load(str(file), map_location="cpu").state_dict()
-
-
-def _is_torchscript(file: Path) -> bool:
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _image_tower(

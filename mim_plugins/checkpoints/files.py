@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-from .clip import tensors_of_torchscript
 from .convert import Conversion, convert
 from .detect import OURS
 from .export import encoder_only as encoder_of
@@ -144,9 +143,6 @@ def _read(src: str | Path, trust: bool) -> tuple[dict[str, Tensor], dict[str, An
     Raises:
         ValueError: If there are no tensors.
     """
-    scripted = tensors_of_torchscript(src)
-    if scripted is not None:
-        return scripted, {}
     content = read_file(src, trust=trust)
     tensors = tensors_of(content)
     if not tensors:

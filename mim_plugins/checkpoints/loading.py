@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import pickle
-import re
+import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
 from .paddle import read_paddle_state_dict
+from .torchscript import ZIP_MAGIC, is_torchscript, read_torchscript
+from .unpickling import TensorUnpickler, UnknownGlobalError, settle
 
 # Names under which training scripts wrap the state dict, outermost first; Meta's Hiera
 # has the last one.
@@ -28,49 +26,12 @@ WRAPPERS = ("state_dict", "model", "module", "model_state")
 TRUST = "MIM_PLUGINS_TRUST_CHECKPOINTS"
 
 
-def _method_of_log(owner: object, name: str) -> Any:
-    """Stands in for getattr: statistics of mmengine's log, and nothing else."""
-    if owner is HistoryBuffer and name in ("min", "max", "mean", "current"):
-        return getattr(HistoryBuffer, name)
-    return None
-
-
-def _path_of(*parts: str) -> str:
-    """Stands in for paths, which become text."""
-    return os.path.join("", *map(str, parts))
-
-
-# What training scripts leave in their checkpoints beside tensors, and what it becomes.
-# HistoryBuffer (mmengine's log) is pickled with getattr, which must not run as it is.
-LEFTOVERS: dict[str, Any] = {
-    "argparse.Namespace": argparse.Namespace,
-    "mmengine.logging.history_buffer.HistoryBuffer": HistoryBuffer,
-    "builtins.getattr": _method_of_log,
-    "__builtin__.getattr": _method_of_log,
-    "builtins.slice": slice,
-    "__builtin__.slice": slice,
-    **{
-        f"{module}.{name}": _path_of
-        for module in ("pathlib", "pathlib._local")
-        for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
-    },
-    "numpy.dtype": np.dtype,
-    "numpy.ndarray": np.ndarray,
-    # What numpy pickles arrays and scalars with, under its module's old and new name.
-    **{
-        f"numpy.{core}.multiarray.{name}": value.__reduce__()[0]
-        for core in ("core", "_core")
-        for name, value in (("_reconstruct", np.zeros(0)), ("scalar", np.float64(0)))
-    },
-}
-
-
 def read_state_dict(path: str | Path, trust: bool = False) -> dict[str, Tensor]:
     """Reads the tensors of a checkpoint, without the wrappers around them.
 
     Args:
-        path: A file of ``torch.save``, of safetensors, or of PaddlePaddle
-            (``.pdparams``, ``.pd``).
+        path: A file of ``torch.save`` or ``torch.jit.save``, of safetensors
+            (``.safetensors``), or of PaddlePaddle (``.pdparams``, ``.pd``).
         trust: Whether the file may run code, see :func:`read_file`.
 
     Returns:
@@ -125,23 +86,18 @@ def read_file(
     if Path(path).suffix in (".pdparams", ".pd"):
         return read_paddle_state_dict(path)
     try:
-        if trust or os.environ.get(TRUST) == "1":
-            content = torch.load(path, map_location=map_location, weights_only=False)
-        else:
-            _check_archive(path)
-            content = _load_weights_only(path, map_location)
+        content = _load(path, map_location, trust or os.environ.get(TRUST) == "1")
+    except UnknownGlobalError as error:
+        raise ValueError(
+            f"{path} is refused: it refers to {error.name}, which a checkpoint does "
+            "not need and which could run code; nothing of it was run. If you trust "
+            f"whoever made the file, set {TRUST}=1 (for "
+            "tools/convert_checkpoint.py: --trust)"
+        ) from error
     except Exception as error:  # a damaged file can fail anywhere
-        code = re.search(
-            r"(?:GLOBAL|refers to|class) ([A-Za-z_][\w.]*\.\w+)", str(error)
-        )
-        if code:
-            raise ValueError(
-                f"{path} is refused: it refers to {code[1]}, which a checkpoint does "
-                "not need and which could run code; nothing of it was run. If you "
-                f"trust whoever made the file, set {TRUST}=1 (for "
-                "tools/convert_checkpoint.py: --trust)"
-            ) from error
-        raise ValueError(f"{path} cannot be read as a checkpoint: {error}") from error
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint: {_advice(path) or error}"
+        ) from error
     if not isinstance(content, dict):
         raise ValueError(
             f"{path} holds a {type(content).__name__}, not a dict of tensors"
@@ -149,18 +105,79 @@ def read_file(
     return content
 
 
-def _check_archive(path: str | Path) -> None:
-    """Refuses archives that grow when they are read, which torch.save never writes.
+def _load(path: str | Path, map_location: Any, trust: bool) -> Any:
+    """Reads a file of torch, TorchScript included, as it is."""
+    script = is_torchscript(path)
+    if not trust:
+        _check_archive(path, _CODE_SIZE if script else 0)
+    if script:
+        return read_torchscript(path, map_location)
+    if trust:
+        return torch.load(path, map_location=map_location, weights_only=False)
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except Exception:  # damaged, hostile, or with leftovers: the next one tells
+        return settle(_load_leftovers(path, map_location))
+
+
+def _load_leftovers(path: str | Path, map_location: Any) -> Any:
+    """Reads what a training script left too, by an allow-list of our own.
+
+    Those of torch, from 2.4 on, let a pickle change what is on the list, and arrays
+    of numpy on it could be made to point anywhere.
+    """
+    return torch.load(
+        path,
+        map_location=map_location,
+        weights_only=False,
+        pickle_module=SimpleNamespace(
+            Unpickler=TensorUnpickler,
+            # torch reads the head of a file of before 1.6 with it.
+            load=lambda file, **options: TensorUnpickler(file, **options).load(),
+            __name__="restricted pickle",
+        ),
+    )
+
+
+# More than the source of a scripted model ever is; it is compressed.
+_CODE_SIZE = 1 << 26
+
+
+def _check_archive(path: str | Path, slack: int) -> None:
+    """Refuses archives that torch.save never writes.
+
+    Args:
+        path: The file.
+        slack: By how many bytes an archive may grow when it is read.
 
     Raises:
-        ValueError: If entries are compressed.
+        ValueError: If they grow more, or are tar archives, which torch unpacks to
+            the disk.
     """
-    if not zipfile.is_zipfile(path):
+    with open(path, "rb") as file:
+        zipped = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > Path(path).stat().st_size + slack:
+            raise ValueError("its archive is compressed, as no checkpoint's is")
         return
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-    if sum(entry.file_size for entry in entries) > Path(path).stat().st_size:
-        raise ValueError("its archive is compressed, as no checkpoint's is")
+    try:
+        tarfile.open(path, "r:").close()
+    except tarfile.TarError:
+        return
+    raise ValueError("it is a tar archive, as torch wrote before 0.2, or none of its")
+
+
+def _advice(path: str | Path) -> str | None:
+    """What to do about a file with a wrong ending, if it is one."""
+    with open(path, "rb") as file:
+        head = file.read(9)
+        size = file.seek(0, os.SEEK_END)
+    length = int.from_bytes(head[:8], "little")
+    if head[8:] == b"{" and 8 + length <= size:
+        return "it is a safetensors file: name it .safetensors"
+    return None
 
 
 def _load_safetensors(path: str | Path) -> dict[str, Any]:
@@ -180,46 +197,9 @@ def _load_safetensors(path: str | Path) -> dict[str, Any]:
     try:
         return dict(load_file(path))
     except (SafetensorError, KeyError, MemoryError) as error:
-        raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
-
-
-def _load_weights_only(path: str | Path, map_location: Any) -> Any:
-    if hasattr(torch.serialization, "safe_globals"):
-        # numpy 2 names its dtypes' classes too.
-        dtypes = [type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "b1")]
-        allowed: list[Any] = [(value, name) for name, value in LEFTOVERS.items()]
-        with torch.serialization.safe_globals(allowed + dtypes):
-            return torch.load(path, map_location=map_location, weights_only=True)
-    return torch.load(
-        path,
-        map_location=map_location,
-        weights_only=False,
-        pickle_module=SimpleNamespace(
-            Unpickler=_TensorUnpickler, load=_load, __name__="restricted pickle"
-        ),
-    )
-
-
-def _load(file: Any, **options: Any) -> Any:
-    """What ``pickle.load`` is to pickle; torch reads a legacy file's head with it."""
-    return _TensorUnpickler(file, **options).load()
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """For a torch without an allow-list: knows tensors and leftovers alone."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Looks a global up among those known to be harmless.
-
-        Raises:
-            UnpicklingError: If it is not, naming it.
-        """
-        full_name = f"{module}.{name}"
-        if full_name in LEFTOVERS:
-            return LEFTOVERS[full_name]
-        known = torch._weights_only_unpickler._get_allowed_globals()
-        if full_name in known or full_name in ("_codecs.encode", "torch.storage"):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(
-            f"it refers to {full_name}, which is not known to be harmless"
-        )
+        with open(path, "rb") as file:
+            head = file.read(len(ZIP_MAGIC))
+        problem: object = error
+        if head == ZIP_MAGIC or head[:1] == b"\x80":
+            problem = "it is a file of torch or a pickle: name it .pth"
+        raise ValueError(f"{path} cannot be read as safetensors: {problem}") from error

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .unpickling import REFUSALS, ArrayUnpickler, settle
 
 # What paddle.save adds to a state dict: names of its own, and how arrays of more than
 # 2**30 bytes were cut for protocols 2 and 3.
@@ -38,8 +38,8 @@ def read_paddle_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"there is no checkpoint file {path}")
     with open(path, "rb") as file:
         try:
-            state = _state_dict(_ArrayUnpickler(file).load())
-        except _REFUSALS as error:
+            state = _state_dict(settle(ArrayUnpickler(file).load()))
+        except REFUSALS as error:
             raise ValueError(
                 f"{path} is refused as a PaddlePaddle checkpoint: {error}. Only plain "
                 "containers and arrays are read, and nothing in it was executed"
@@ -62,77 +62,30 @@ def _state_dict(content: Any) -> dict[str, Any]:
     return state
 
 
-# What a damaged or hostile pickle raises while it is read.
-_REFUSALS = (
-    pickle.UnpicklingError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    TypeError,
-    ValueError,
-)
+# dtypes of Paddle's, as arrays have them; uint16 are the bits of bfloat16.
+_DTYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "f2", "f4", "f8")
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Knows what arrays and containers are pickled with, and nothing else."""
+def _to_tensor(key: Any, value: Any, path: str | Path) -> Tensor:
+    """A tensor from an array, or from Paddle's pair of a name and an array.
 
-    def __init__(self, file: Any) -> None:
-        super().__init__(file)
-        # Made anew for each file: a pickle may set attributes of what it is given.
-        known: dict[str, Any] = {
-            "numpy.ndarray": np.ndarray,
-            "numpy.dtype": np.dtype,
-            "collections.OrderedDict": OrderedDict,
-            "argparse.Namespace": type("Namespace", (), {}),
-            "_codecs.encode": _latin1_encoder(),
-            "builtins.tuple": tuple,
-            "__builtin__.tuple": tuple,
-        }
-        # Written as numpy.core by numpy 1, as numpy._core by numpy 2.
-        for core in ("core", "_core"):
-            prefix = f"numpy.{core}.multiarray."
-            known[prefix + "_reconstruct"] = np.empty(0).__reduce__()[0]
-            known[prefix + "scalar"] = np.float32(0).__reduce__()[0]
-        self._known = known
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Looks a global up, by name alone: nothing is imported.
-
-        Raises:
-            UnpicklingError: If it is not needed for arrays.
-        """
-        try:
-            return self._known[f"{module}.{name}"]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
-
-
-def _latin1_encoder() -> Callable[[str, str], bytes]:
-    """Protocol 2 writes bytes as encoded text, always in this encoding."""
-
-    def encode(text: str, encoding: str) -> bytes:
-        if encoding != "latin1":
-            raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
-        return text.encode("latin1")
-
-    return encode
-
-
-def _to_tensor(key: str, value: Any, path: str | Path) -> Tensor:
-    """A tensor from an array, or from Paddle's pair of a name and an array."""
+    Raises:
+        ValueError: If it is no array of Paddle's, or its key no name.
+    """
+    if not isinstance(key, str):
+        raise ValueError(f"{path}: the key {key!r} is no name of a tensor")
     if isinstance(value, tuple) and len(value) == 2:
         value = value[1]
-    if not isinstance(value, np.ndarray) or value.dtype.hasobject:
+    if not isinstance(value, np.ndarray):
         raise ValueError(
             f"{path}: the entry {key!r} is no array of numbers but a "
             f"{type(value).__name__}"
         )
-    # A file's array may be read-only and in another byte order.
-    value = np.array(value, dtype=value.dtype.newbyteorder("="))
+    if value.dtype.str[1:] not in _DTYPES:
+        raise ValueError(
+            f"{path}: the entry {key!r} is an array of {value.dtype}, which "
+            "PaddlePaddle does not have"
+        )
     if value.dtype == np.uint16:
-        # Paddle has no uint16: these are the bits of bfloat16.
         return torch.from_numpy(value.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(value)
