@@ -109,8 +109,15 @@ class SameBatchHook(Hook):
             checkpoint: What was read.
 
         Raises:
-            ValueError: If they differ; mmengine has not restored anything by then.
+            ValueError: If they differ, or the checkpoint is no run's; mmengine has not
+                restored anything by then.
         """
+        if self.resuming and "epoch" not in checkpoint.get("meta", {}):
+            raise ValueError(
+                "--resume: this checkpoint holds weights alone, such as an official or "
+                "a converted file; a run goes on only from one it saved itself. To "
+                "start from these weights: --cfg-options load_from=CHECKPOINT"
+            )
         if not self.resuming or self.batch is None:
             return
         old = checkpoint.get("meta", {}).get("global_batch")

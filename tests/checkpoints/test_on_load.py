@@ -11,6 +11,7 @@ from mim_plugins.checkpoints.export import to_official
 from mim_plugins.checkpoints.files import convert_file
 from mim_plugins.checkpoints.on_load import converted_for, install
 from mim_plugins.checkpoints.saving import save_state
+from mim_plugins.engine.resume import SameBatchHook
 
 
 @pytest.fixture
@@ -157,6 +158,13 @@ def test_run__goes_on_from_an_official_file_and_resumes_its_own(tmp_path, offici
         model.state_dict()["neck.decoders.0.mask_token"],
         state["neck.decoders.0.mask_token"],
     )
+
+
+def test_resuming_an_official_file__is_refused(official):
+    content = CheckpointLoader.load_checkpoint(official[0])
+    hook = SameBatchHook(None, resuming=True)
+    with pytest.raises(ValueError, match="holds weights alone.*load_from=CHECKPOINT"):
+        hook.after_load_checkpoint(None, content)
 
 
 def test_sizes_change_with_the_image_square_or_not(official, log):
