@@ -165,9 +165,12 @@ def read_clip(
 
     Raises:
         FileNotFoundError: If there is no such file, or none in the folder.
+        TypeError: If ``path`` is no path, or ``num_heads`` no whole number.
         ValueError: If it holds no CLIP Vision Transformer, or ``num_heads`` or ``act``
             does not fit it.
     """
+    if not isinstance(path, (str, Path)):
+        raise TypeError(f"checkpoint={path!r} is no path: {WHAT_TO_GIVE}")
     file = _find(Path(path).expanduser())
     tensors = read_state_dict(file)
     rules, found = _image_tower(tensors, file)
@@ -183,6 +186,11 @@ def read_clip(
         told["num_heads"] = num_heads
     elif "num_heads" not in told:
         told["num_heads"] = default_heads(width)
+    if type(told["num_heads"]) is not int:
+        raise TypeError(
+            f"num_heads={told['num_heads']!r} is no whole number: give one, such as "
+            f"{max(width // HEAD_WIDTH, 1)} for {file}"
+        )
     if told["num_heads"] < 1 or width % told["num_heads"]:
         raise ValueError(
             f"num_heads={told['num_heads']} does not divide the width {width} of the "
@@ -298,8 +306,8 @@ def _convert(
     """Renames and reshapes a tower, in float32.
 
     Raises:
-        ValueError: If keys are unknown or missing, naming them, or positions are not
-            those of a square image.
+        ValueError: If keys are unknown or missing, or shapes do not fit together,
+            naming them, or positions are not those of a square image.
     """
     try:
         state = rules.convert(found)
@@ -321,6 +329,7 @@ def _convert(
             + (" ..." if len(missing) > 10 else "")
             + f": {WHAT_TO_GIVE}, projection included"
         )
+    _check_shapes(rules, state, file)
     state = {key: value.float() for key, value in state.items()}
     state["vit.cls_token"] = state["vit.cls_token"].view(1, 1, -1)
     state["vit.pos_embed"] = state["vit.pos_embed"].unsqueeze(0)
@@ -334,6 +343,42 @@ def _convert(
             f"grid: {WHAT_TO_GIVE}"
         )
     return state
+
+
+def _check_shapes(rules: KeyRules, state: Mapping[str, Tensor], file: Path) -> None:
+    """Checks that all tensors of a tower, as stored, are of one width.
+
+    Raises:
+        ValueError: If one is not, naming it and both shapes.
+    """
+    width = state["vit.cls_token"].numel()
+    hidden = (*state["vit.layers.0.ffn.layers.0.0.bias"].shape, 0)[0]
+    shapes: dict[str, tuple[int | None, ...]] = {  # None: of any size
+        "cls_token": (width,),
+        "pos_embed": (None, width),
+        "projection.weight": (width, 3, None, None),
+        "attn.qkv.weight": (3 * width, width),
+        "attn.qkv.bias": (3 * width,),
+        "attn.proj.weight": (width, width),
+        "ffn.layers.0.0.weight": (hidden, width),
+        "ffn.layers.0.0.bias": (hidden,),
+        "ffn.layers.1.weight": (width, hidden),
+        "proj.weight": (width, None) if rules is OPENAI_RULES else (None, width),
+    }
+    for key, value in state.items():
+        wanted = next(
+            (shape for end, shape in shapes.items() if key.endswith(end)), (width,)
+        )
+        if len(wanted) != value.ndim or any(
+            w not in (None, n) for w, n in zip(wanted, value.shape, strict=True)
+        ):
+            sizes = ", ".join("any" if size is None else str(size) for size in wanted)
+            raise ValueError(
+                f"the image tower in {file} does not fit together: "
+                f"{rules.to_official(key)} has the shape {tuple(value.shape)}, but "
+                f"({sizes}) is needed beside the other tensors. Instead, "
+                f"{WHAT_TO_GIVE}"
+            )
 
 
 def _depth(state: Mapping[str, Tensor]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from typing import Any
 # tower. Wider ones (open_clip's ViT-H, g and bigG) have 80, 88 and 104.
 HEAD_WIDTH = 64
 LARGEST_OPENAI_WIDTH = 1024
+
+# Of Hugging Face's configurations: a whole CLIP, or its image half alone.
+MODEL_TYPES = ("clip", "clip_vision_model")
 
 
 def default_heads(width: int) -> int:
@@ -37,21 +41,29 @@ def told_by_open_clip(folder: Path, width: int) -> dict[str, Any]:
         ``num_heads``, ``act``, ``norm_eps``, ``mean`` and ``std``, as far as told.
 
     Raises:
-        ValueError: If it is the configuration of a tower of another width.
+        ValueError: If it is damaged, or the configuration of another model or of a
+            tower of another width.
     """
     file = folder / "open_clip_config.json"
     config = _json(file)
     if not config:
         return {}
-    model, images = config.get("model_cfg", config), config.get("preprocess_cfg", {})
-    vision = model.get("vision_cfg", {})
+    model = _part(config, "model_cfg", file) or config
+    images = _part(config, "preprocess_cfg", file)
+    vision = _part(model, "vision_cfg", file)
     _check_width(vision.get("width", width), width, file)
+    head_width = vision.get("head_width", HEAD_WIDTH)
+    if not isinstance(head_width, int) or head_width < 1 or width % head_width:
+        raise ValueError(
+            f"{file} says head_width={head_width!r}, which does not divide the width "
+            f"{width} of the tower: put the right configuration there, or none"
+        )
     told = {
-        "num_heads": width // vision.get("head_width", HEAD_WIDTH),
+        "num_heads": width // head_width,
         "act": "quick_gelu" if model.get("quick_gelu") else "gelu",
-        "norm_eps": (vision.get("norm_kwargs") or {}).get("eps", 1e-5),
+        "norm_eps": _epsilon(_part(vision, "norm_kwargs", file).get("eps", 1e-5), file),
     }
-    return told | _image_statistics(images.get("mean"), images.get("std"))
+    return told | _image_statistics(images.get("mean"), images.get("std"), file)
 
 
 def told_by_hugging_face(folder: Path, width: int) -> dict[str, Any]:
@@ -65,34 +77,60 @@ def told_by_hugging_face(folder: Path, width: int) -> dict[str, Any]:
         As :func:`told_by_open_clip`.
 
     Raises:
-        ValueError: If it is the configuration of a tower of another width.
+        ValueError: If it is damaged, or the configuration of another model or of a
+            tower of another width.
     """
     file = folder / "config.json"
-    config, images = _json(file), _json(folder / "preprocessor_config.json")
-    told = _image_statistics(images.get("image_mean"), images.get("image_std"))
+    images_file = folder / "preprocessor_config.json"
+    config, images = _json(file), _json(images_file)
+    told = _image_statistics(
+        images.get("image_mean"), images.get("image_std"), images_file
+    )
     if not config:
         return told
-    # Of the whole model, or of the image half alone. The library leaves out what has
-    # its default value.
-    vision = config.get("vision_config", config)
+    kind = config.get("model_type")
+    # The library leaves out what has its default value.
+    vision = _part(config, "vision_config", file)
+    if kind == "clip_vision_model":
+        vision = vision or config
+    elif kind not in MODEL_TYPES and not vision:
+        raise ValueError(
+            f"{file} is the configuration of another model (model_type={kind!r}) than "
+            f"a CLIP ({' or '.join(MODEL_TYPES)}): put the one that belongs to the "
+            "weights there, or none"
+        )
     _check_width(vision.get("hidden_size", 768), width, file)
     return told | {
         "num_heads": vision.get("num_attention_heads", 12),
         "act": vision.get("hidden_act", "quick_gelu"),
-        "norm_eps": vision.get("layer_norm_eps", 1e-5),
+        "norm_eps": _epsilon(vision.get("layer_norm_eps", 1e-5), file),
     }
 
 
-def _image_statistics(mean: Any, std: Any) -> dict[str, Any]:
+def _image_statistics(mean: Any, std: Any, file: Path) -> dict[str, Any]:
     if not mean or not std:
         return {}
+    for values in (mean, std):
+        if not isinstance(values, list) or not all(
+            isinstance(value, (int, float)) for value in values
+        ):
+            raise ValueError(
+                f"{file} gives {values!r} as mean or standard deviation of the images: "
+                "a list of numbers is needed"
+            )
     return {
         name: tuple(value * 255 for value in values)
         for name, values in (("mean", mean), ("std", std))
     }
 
 
-def _check_width(said: int, width: int, file: Path) -> None:
+def _epsilon(value: Any, file: Path) -> float:
+    if not isinstance(value, (int, float)):
+        raise ValueError(f"{file} gives {value!r} for the LayerNorms' eps, no number")
+    return float(value)
+
+
+def _check_width(said: Any, width: int, file: Path) -> None:
     if said != width:
         raise ValueError(
             f"{file} is the configuration of a tower of width {said}, but the weights "
@@ -100,5 +138,26 @@ def _check_width(said: int, width: int, file: Path) -> None:
         )
 
 
+def _part(config: Mapping[str, Any], name: str, file: Path) -> Mapping[str, Any]:
+    """A part of a configuration; an empty one if it is left out."""
+    part = config.get(name)
+    if part is not None and not isinstance(part, Mapping):
+        raise ValueError(f"{file} is damaged: {name} is {part!r}, not a mapping")
+    return part or {}
+
+
 def _json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text()) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{file} is no JSON: {error}. Download it anew, or remove it"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{file} holds a {type(content).__name__}, not a mapping: put the "
+            "configuration that belongs to the weights there, or none"
+        )
+    return content

@@ -66,7 +66,8 @@ def _tensors(module: Holder, prefix: str, reader: Any) -> Iterator[tuple[str, Te
     """
     if not isinstance(module.state, dict):
         raise ValueError(
-            f"its class {module.kind} is restored by code in the file, __setstate__"
+            f"its class {module.kind} is restored by code in the file, __setstate__, "
+            "and nothing of it was run: save the model's state_dict() with torch.save"
         )
     registered = _registered(module.kind, reader)
     for name, value in module.state.items():

@@ -88,6 +88,7 @@ class CLIPTarget(FeatureTarget):
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
+        TypeError: If an argument is of another type.
         ValueError: If it holds no CLIP Vision Transformer, or ``num_heads`` or ``act``
             does not fit it.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from mmengine.logging import MMLogger
@@ -38,8 +39,10 @@ class FeatureTarget(Target):
         norm_features: Normalise each patch's features to mean 0 and variance 1.
 
     Raises:
+        TypeError: If ``mean`` or ``std`` is no list of numbers, or ``input_size`` not
+            one or two whole numbers.
         ValueError: If ``mean`` and ``std`` differ in length, or are meant for images
-            from 0 to 1.
+            from 0 to 1, or ``input_size`` is not positive.
     """
 
     scale: Tensor
@@ -56,6 +59,8 @@ class FeatureTarget(Target):
         norm_features: bool = False,
     ) -> None:
         super().__init__()
+        _check_numbers("mean", mean)
+        _check_numbers("std", std)
         if len(mean) != len(std):
             raise ValueError(
                 "mean and std need one value per channel of the teacher's images, got "
@@ -71,9 +76,7 @@ class FeatureTarget(Target):
         self.dims = dims
         self.patch_size = patch_size
         self.mean, self.std = tuple(mean), tuple(std)
-        if isinstance(input_size, int):
-            input_size = (input_size, input_size)
-        self.input_size = None if input_size is None else tuple(input_size)
+        self.input_size = None if input_size is None else _pair(input_size)
         self.norm_features = norm_features
         self.register_buffer("scale", None, persistent=False)
         self.register_buffer("shift", None, persistent=False)
@@ -170,3 +173,38 @@ class FeatureTarget(Target):
             f"needs one feature. Give input_size={self._size_for(grid)}, which resizes "
             "the teacher's images, or a teacher with the student's patch size"
         )
+
+
+def _check_numbers(name: str, values: Sequence[float]) -> None:
+    if (
+        isinstance(values, str)
+        or not isinstance(values, Sequence)
+        or not all(isinstance(value, Real) for value in values)
+        or not values
+    ):
+        raise TypeError(
+            f"{name}={values!r} is no list of numbers: give one value per channel of "
+            "the teacher's images, such as [123.675, 116.28, 103.53]"
+        )
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of ``input_size``.
+
+    Raises:
+        TypeError: If they are no whole numbers.
+        ValueError: If they are not positive.
+    """
+    pair = (size, size) if isinstance(size, int) else size
+    if (
+        not isinstance(pair, (list, tuple))
+        or len(pair) != 2
+        or not all(type(side) is int for side in pair)
+    ):
+        raise TypeError(
+            f"input_size={size!r} is no size in pixels: give a whole number, or height "
+            "and width"
+        )
+    if min(pair) < 1:
+        raise ValueError(f"input_size={size!r} must be positive")
+    return pair[0], pair[1]
