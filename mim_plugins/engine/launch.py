@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from .environment import leave_processes, prepare_processes, world_size
 from .errors import explained
@@ -236,5 +237,18 @@ def _run(cfg: Config) -> Iterator[Runner]:
             for hook in runner.hooks:
                 if isinstance(hook, ProgressBarHook):
                     hook.close()
+            _stop_workers(runner)
     finally:
         leave_processes()
+
+
+def _stop_workers(runner: Runner) -> None:
+    """Ends the loading processes that wait for another epoch.
+
+    Left to Python's garbage collector, a runner being a cycle, their queues go first:
+    then each is waited for in vain for seconds, whenever that happens.
+    """
+    for name in ("_train_loop", "_val_loop", "_test_loop"):
+        loader = getattr(getattr(runner, name, None), "dataloader", None)
+        if isinstance(loader, DataLoader):
+            loader._iterator = None
