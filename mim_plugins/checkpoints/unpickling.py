@@ -185,6 +185,7 @@ def _array_globals() -> dict[str, Any]:
         "collections.OrderedDict": OrderedDict,
         NAMESPACE: _holder(NAMESPACE),
         "_codecs.encode": _Known(_encode),
+        "builtins.bytes": _Known(lambda: b""),  # others are encoded text
         "builtins.tuple": _Known(tuple),
     }
     # Written as numpy.core by numpy 1, as numpy._core by numpy 2.
@@ -211,7 +212,7 @@ def _tensor_globals() -> dict[str, Any]:
     known["collections.Counter"] = _Known(Counter)  # milestones of a schedule
     # mmengine's log is pickled with getattr, which gives it methods it has anyway.
     known["builtins.getattr"] = _Known(lambda *_: None)
-    for kind in (slice, set, complex, bytearray):
+    for kind in (slice, set, complex):
         known[f"builtins.{kind.__name__}"] = _Known(kind)
     for module in ("pathlib", "pathlib._local"):  # paths become text
         for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"):

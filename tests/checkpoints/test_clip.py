@@ -180,3 +180,83 @@ def test_read_clip__unknown_activation_and_wrong_neighbour_are_refused(tmp_path,
         ValueError, match="width 1024, but the weights beside it have 128"
     ):
         read_clip(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{bad", "config.json is no JSON"),
+        ("[1]", "config.json holds a list, not a mapping"),
+        (
+            dict(model_type="vit", hidden_size=WIDTH, num_attention_heads=4),
+            "config.json is the configuration of another model .*'vit'",
+        ),
+        (dict(vision_config=None), "another model"),
+        (dict(vision_config=[1]), r"vision_config is \[1\], not a mapping"),
+        (
+            dict(
+                vision_config=dict(
+                    hidden_size=WIDTH, num_attention_heads=2, layer_norm_eps="x"
+                )
+            ),
+            "config.json gives 'x' for the LayerNorms' eps",
+        ),
+    ],
+)
+def test_read_clip__a_foreign_or_damaged_configuration_is_refused(
+    content, message, tower, tmp_path
+):
+    save_hugging_face(tower, tmp_path)
+    file = tmp_path / "config.json"
+    if isinstance(content, str):
+        file.write_text(content)
+    else:
+        write_json(file, **content)
+    with pytest.raises(ValueError, match=message):
+        read_clip(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (dict(model_cfg=dict(vision_cfg=dict(head_width=0))), "head_width=0"),
+        (dict(model_cfg=3), "model_cfg is 3, not a mapping"),
+        (dict(preprocess_cfg=dict(mean=0.5, std=0.5)), "0.5 as mean or standard"),
+    ],
+)
+def test_read_clip__a_damaged_open_clip_configuration_is_refused(
+    content, message, tower, tmp_path
+):
+    save_file(visual(tower), tmp_path / "open_clip_model.safetensors")
+    write_json(tmp_path / "open_clip_config.json", **content)
+    with pytest.raises(ValueError, match=f"open_clip_config.json .*{message}"):
+        read_clip(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "wanted"),
+    [
+        ("transformer.resblocks.0.mlp.c_fc.weight", (10, WIDTH), "512, 128"),
+        ("transformer.resblocks.1.attn.in_proj_bias", (WIDTH,), "384"),
+        ("transformer.resblocks.1.ln_1.weight", (WIDTH, 1), "128"),
+        ("conv1.weight", (WIDTH, 1, 8, 8), "128, 3, any, any"),
+        ("class_embedding", (1, 1, 5, 7), "35"),
+        ("proj", (3,), "128, any"),
+    ],
+)
+def test_read_clip__tensors_that_do_not_fit_together_are_named(
+    key, shape, wanted, tower, tmp_path
+):
+    torch.save(tower | {key: torch.zeros(shape)}, tmp_path / "x.pth")
+    message = f"{key} has the shape {shape}, but ({wanted}"
+    with pytest.raises(ValueError, match=f"{re.escape(message)}.*give the OpenAI"):
+        read_clip(tmp_path / "x.pth")
+
+
+def test_read_clip__arguments_of_other_types_are_refused(tower, tmp_path):
+    with pytest.raises(TypeError, match="checkpoint=None is no path: give the OpenAI"):
+        read_clip(None)
+    torch.save(tower, tmp_path / "x.pth")
+    for heads in ("2", 2.0, True):
+        with pytest.raises(TypeError, match=f"num_heads={heads!r} is no whole number"):
+            read_clip(tmp_path / "x.pth", num_heads=heads)

@@ -165,3 +165,46 @@ def test_read__a_pickle_cannot_change_what_the_next_one_gets(tmp_path):
 def test_read__missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint file"):
         read_paddle_state_dict(tmp_path / "nowhere.pdparams")
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array(["a"]), "no array of numbers"),
+        (np.zeros(2, dtype="M8[s]"), "no array of numbers"),
+        (np.zeros(2, dtype=[("a", "f4")]), "no array of numbers"),
+        (np.zeros(2, dtype=np.complex64), "no array of numbers"),
+        (np.zeros(2, dtype=np.longdouble), "array of"),
+        (np.zeros(2, dtype=np.uint32), "'w' is an array of uint32, which PaddlePaddle"),
+    ],
+    ids=lambda x: getattr(x, "dtype", ""),
+)
+def test_read__arrays_that_paddle_does_not_have_are_refused(tmp_path, array, message):
+    with pytest.raises(ValueError, match=message):
+        read_paddle_state_dict(write(tmp_path, {"w": array}))
+
+
+def test_read__keys_are_names(tmp_path):
+    with pytest.raises(ValueError, match="key 1 is no name"):
+        read_paddle_state_dict(write(tmp_path, {1: np.ones(2)}))
+
+
+def test_read__byte_and_memory_order_are_turned(tmp_path):
+    wanted = np.arange(6.0).reshape(2, 3)
+    content = {
+        "swapped": wanted.astype(">f4"),
+        "fortran": np.asfortranarray(wanted),
+        "scalar": np.array(3.0),
+    }
+    read = read_paddle_state_dict(write(tmp_path, content))
+    for key in ("swapped", "fortran"):
+        assert torch.equal(read[key].double(), torch.from_numpy(wanted))
+        assert read[key].is_contiguous()
+    assert read["scalar"].shape == () and read["scalar"] == 3
+
+
+def test_read__depth_without_end_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.pdparams"
+    path.write_bytes(b"\x80\x04" + b"]" * 20000 + b"a" * 19999 + b".")
+    with pytest.raises(ValueError, match="refused as a PaddlePaddle"):
+        read_paddle_state_dict(path)
