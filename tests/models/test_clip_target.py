@@ -247,6 +247,24 @@ def test_build__teachers_that_do_not_fit_are_refused(checkpoint, changes, messag
     assert isinstance(info.value, ValueError)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(checkpoint=None), "checkpoint=None is no path: give the OpenAI CLIP"),
+        (dict(num_heads="2"), "num_heads='2' is no whole number"),
+        (dict(input_size="64"), "input_size='64' is no size in pixels: give"),
+        (dict(input_size=[64]), "no size in pixels"),
+        (dict(mean=0.5), "mean=0.5 is no list of numbers: give one value per channel"),
+        (dict(std=["1", "1", "1"]), "std=.* is no list of numbers"),
+    ],
+)
+def test_build__arguments_of_other_types_are_refused(checkpoint, changes, message):
+    cfg = clip_model(checkpoint)
+    cfg["target_generator"].update(changes)
+    with pytest.raises(TypeError, match=message):
+        MODELS.build(cfg)
+
+
 def test_build__missing_file_is_refused_with_what_to_give(tmp_path):
     with pytest.raises(FileNotFoundError, match="OpenAI CLIP ViT-B/16 weights"):
         MODELS.build(clip_model(str(tmp_path / "ViT-B-16.pt")))
