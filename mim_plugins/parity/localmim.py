@@ -14,8 +14,7 @@ from mim_plugins.models.targets import HOGTarget
 
 from . import localmim_swin
 from .case import GoldenCase
-from .compare import MASKED_ONLY, MaskedRows, WithTies
-from .deepmim import (
+from .common import (
     IMAGENET,
     Produced,
     encoder_args,
@@ -23,6 +22,7 @@ from .deepmim import (
     load_official,
     run_classifier,
 )
+from .compare import MASKED_ONLY, MaskedRows, WithTies
 from .ties import settle, settled_targets
 
 # What the official HOG layer lets one choose and nobody does.

@@ -15,8 +15,8 @@ from mim_plugins.models.masking import PatchMask
 from mim_plugins.models.patches import unpatchify
 
 from .case import GoldenCase
+from .common import IMAGENET, Produced
 from .compare import WithTies
-from .deepmim import IMAGENET, Produced
 from .ties import settled_targets
 
 # Tokens of a stage between two that are stored, where a case does not say.

@@ -16,7 +16,7 @@ from mim_plugins.models.backbones.hiera_block import reroll
 from mim_plugins.models.masking import PatchMask
 
 from .case import GoldenCase
-from .deepmim import Produced, gradients
+from .common import Produced, gradients
 from .maelite_finetune import load_official
 from .maelite_teaching import distillation_terms, load_encoder, teaching
 

@@ -16,11 +16,11 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..initialisation import is_pretrained
 from ..masking import PatchMask
 from ..patches import patchify, unpatchify
 from ..recompute import recompute_in_backward
 from .hiera_block import HieraBlock, reroll, unroll
-from .vit import is_pretrained
 
 OUT_TYPES = ("avg_featmap", "featmap")
 

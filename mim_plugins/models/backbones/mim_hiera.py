@@ -8,10 +8,11 @@ from typing import Any
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from ..initialisation import init_transformer, is_pretrained
 from ..masking import PatchMask, as_patch_mask
 from .hiera import Hiera
 from .hiera_block import HieraBlock, reroll
-from .vit import check_taps, init_transformer, is_pretrained
+from .taps import check_taps
 
 
 @MODELS.register_module()

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attention import attention, attention_logits, split_heads
+from ..initialisation import is_pretrained
 from .relative_position import resize_offset_table
-from .vit import is_pretrained
 
 TABLE = "relative_position_bias_table"
 

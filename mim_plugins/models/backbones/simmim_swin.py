@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attention import self_attention_logits
+from ..initialisation import is_pretrained
 from ..masking import PatchMask, as_patch_mask
 from .swin import MIMSwinTransformer, window_shift
-from .vit import is_pretrained
 
 
 @MODELS.register_module()

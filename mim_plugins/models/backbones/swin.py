@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from ..initialisation import init_transformer, is_pretrained
 from ..masking import PatchMask, as_patch_mask
 from ..patches import patchify, projection_weights
 from .relative_position import resize_bias_tables
-from .vit import check_taps, init_transformer, is_pretrained
+from .taps import check_taps
 from .window_groups import WindowGroups
 
 COORDINATES = ("correct", "official")

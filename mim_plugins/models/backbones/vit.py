@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from mmengine.logging import MMLogger
 from mmpretrain.models import VisionTransformer
 from mmpretrain.models.utils import resize_pos_embed
 from mmpretrain.registry import MODELS
@@ -15,10 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attention import self_attention_logits, use_attention_dispatch
+from ..initialisation import init_transformer, is_pretrained
 from ..masking import PatchMask, as_patch_mask
 from ..patches import patchify, projection_weights
 from ..position import sincos_position_embedding
 from ..recompute import recompute_in_backward
+from .taps import check_final_block, check_taps
 
 
 @MODELS.register_module()
@@ -261,72 +262,6 @@ class MIMVisionTransformer(VisionTransformer):
             cls = (self.cls_token + cls_pos).expand(len(x), -1, -1)
             tokens = torch.cat([cls, tokens], dim=1)
         return self.pre_norm(self.drop_after_pos(tokens))
-
-
-def check_taps(taps: Sequence[int], num_layers: int) -> tuple[int, ...]:
-    """Validates tap indices and returns them as a tuple.
-
-    Raises:
-        ValueError: If a tap is out of range, repeated, or out of order.
-    """
-    taps = tuple(taps)
-    for tap in taps:
-        if isinstance(tap, bool) or not isinstance(tap, int):
-            raise ValueError(f"taps are zero-based block indices, got {tap!r}")
-        if not 0 <= tap < num_layers:
-            raise ValueError(
-                f"tap {tap} is out of range: the encoder has {num_layers} blocks, "
-                f"0 to {num_layers - 1} (zero-based)"
-            )
-    if len(set(taps)) < len(taps):
-        raise ValueError(f"a level is supervised twice: taps={taps}")
-    if list(taps) != sorted(taps):
-        raise ValueError(f"taps must increase from shallow to deep, got {taps}")
-    if num_layers - 1 in taps:
-        MMLogger.get_current_instance().warning(
-            f"tap {num_layers - 1} is the last block: it is supervised un-normed by "
-            "the tap and again, normed, as the final level, which needs no tap"
-        )
-    return taps
-
-
-def check_final_block(block: int | None, taps: tuple[int, ...], num_layers: int) -> int:
-    """Validates the index of the block that ends the masked forward pass.
-
-    Raises:
-        ValueError: If there is no such block, or a tap lies behind it.
-    """
-    if block is None:
-        return num_layers - 1
-    if isinstance(block, bool) or block not in range(num_layers):
-        raise ValueError(
-            f"final_block={block!r} is out of range: the encoder has {num_layers} "
-            f"blocks, 0 to {num_layers - 1} (zero-based)"
-        )
-    if taps and taps[-1] > block:
-        raise ValueError(
-            f"tap {taps[-1]} lies behind final_block={block}: the final latent is the "
-            "deepest level"
-        )
-    return block
-
-
-def is_pretrained(init_cfg: dict | list | None) -> bool:
-    """Tells whether mmengine has just loaded weights that must not be overwritten."""
-    cfgs = init_cfg if isinstance(init_cfg, list) else [init_cfg]
-    return any(cfg and cfg.get("type") == "Pretrained" for cfg in cfgs)
-
-
-def init_transformer(module: nn.Module) -> None:
-    """Initialises linear layers and norms as the official MAE does."""
-    for child in module.modules():
-        if isinstance(child, nn.Linear):
-            nn.init.xavier_uniform_(child.weight)
-            if child.bias is not None:
-                nn.init.zeros_(child.bias)
-        elif isinstance(child, nn.LayerNorm):
-            nn.init.ones_(child.weight)
-            nn.init.zeros_(child.bias)
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

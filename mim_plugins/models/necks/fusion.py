@@ -11,7 +11,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbones.vit import is_pretrained
+from ..initialisation import is_pretrained
 from ..masking import PatchMask
 from ..patches import projection_weights
 from .multi_scale import MultiScaleDecoder

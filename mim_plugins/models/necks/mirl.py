@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from ..attention import attention, split_heads
-from ..backbones.vit import is_pretrained
+from ..initialisation import is_pretrained
 from ..masking import PatchMask
 from ..position import sincos_position_embedding
 from .decoder import DecoderBlock, LevelDecoder, MIMDecoder, shuffled_positions

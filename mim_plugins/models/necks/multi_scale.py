@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbones.vit import init_transformer, is_pretrained
+from ..initialisation import init_transformer, is_pretrained
 from ..masking import PatchMask
 from ..position import sincos_position_embedding
 from ..recompute import recompute_in_backward

@@ -9,7 +9,7 @@ from typing import Any
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ..backbones.vit import init_transformer, is_pretrained
+from ..initialisation import init_transformer, is_pretrained
 from ..layer_reading import LayerReader, TeacherLayers
 from ..targets.teacher import FrozenTeacher, load_teacher
 from .base import MaskedImageModel, build_part

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ..backbones.vit import is_pretrained
 from ..heads.residual import pair_up
+from ..initialisation import is_pretrained
 from ..masking import PatchMask
 from .base import MaskedImageModel
 
