@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmpretrain.registry import MODELS
 from samples import TINY_ARCH, hiera_model, tiny_model
@@ -128,13 +129,15 @@ def test_detectors_and_segmentors__load_it_from_their_configs(official, package)
         head = dict(
             type="FCNHead", in_channels=24, channels=4, num_classes=2, num_convs=1
         )
-        segmentor = REGISTRY.build(
-            dict(
-                type="EncoderDecoder",
-                backbone=cfg | dict(init_cfg=None),
-                decode_head=head | dict(in_index=0, norm_cfg=dict(type="BN")),
+        # As a runner would, whatever scope the process was in before.
+        with DefaultScope.overwrite_default_scope("mmseg"):
+            segmentor = REGISTRY.build(
+                dict(
+                    type="EncoderDecoder",
+                    backbone=cfg | dict(init_cfg=None),
+                    decode_head=head | dict(in_index=0, norm_cfg=dict(type="BN")),
+                )
             )
-        )
         load_checkpoint(segmentor, path)
         assert holds(segmentor, state)
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from pathlib import Path
 
 import cv2
@@ -95,6 +96,7 @@ def test_pretrain__stop_and_resume_equals_one_run(images, tmp_path):
 
     # Stopped after the first epoch: the schedule must still be that of two.
     run(PRETRAIN, images, tmp_path / "part", SMALL | {"train_cfg.max_epochs": 1})
+    time.sleep(1)  # mmengine names a run's log folder by the second it starts in
     resumed = run(
         PRETRAIN,
         images,
