@@ -12,7 +12,8 @@ from mim_plugins.models.masking import PatchMask
 from mim_plugins.models.targets import CLIPTarget
 
 from .case import GoldenCase
-from .common import (
+from .compare import MASKED_ONLY, MaskedRows
+from .vit import (
     IMAGENET,
     Produced,
     encoder_args,
@@ -20,7 +21,6 @@ from .common import (
     load_official,
     run_classifier,
 )
-from .compare import MASKED_ONLY, MaskedRows
 
 # Blocks 6, 8 and 10, counted from one, are hard-coded in the official encoder.
 OFFICIAL_TAPS = (5, 7, 9)

@@ -14,7 +14,9 @@ from mim_plugins.models.targets import HOGTarget
 
 from . import localmim_swin
 from .case import GoldenCase
-from .common import (
+from .compare import MASKED_ONLY, MaskedRows, WithTies
+from .ties import settle, settled_targets
+from .vit import (
     IMAGENET,
     Produced,
     encoder_args,
@@ -22,8 +24,6 @@ from .common import (
     load_official,
     run_classifier,
 )
-from .compare import MASKED_ONLY, MaskedRows, WithTies
-from .ties import settle, settled_targets
 
 # What the official HOG layer lets one choose and nobody does.
 HOG_CONSTANTS = {"max_angle": math.pi, "stride": 1, "padding": 1, "dilation": 1}

@@ -15,9 +15,9 @@ from mim_plugins.models.masking import PatchMask
 from mim_plugins.models.patches import unpatchify
 
 from .case import GoldenCase
-from .common import IMAGENET, Produced
 from .compare import WithTies
 from .ties import settled_targets
+from .vit import IMAGENET, Produced
 
 # Tokens of a stage between two that are stored, where a case does not say.
 TRANSFER_STRIDES = (16, 4, 1, 1)

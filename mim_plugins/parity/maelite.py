@@ -11,11 +11,11 @@ from mim_plugins.models.masking import PatchMask
 
 from . import maelite_finetune, maelite_hiera, maelite_swin
 from .case import GoldenCase
-from .common import Produced, encoder_args, gradients
 from .compare import MASKED_ONLY, MaskedRows
 from .maelite_finetune import load_official
 from .maelite_hiera import norm_cfg
 from .maelite_teaching import distillation_terms, load_encoder, teaching
+from .vit import Produced, encoder_args, gradients
 
 
 def run(case: GoldenCase) -> Produced:

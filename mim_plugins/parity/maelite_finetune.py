@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mim_plugins.checkpoints.mae_lite import convert_official
 
 from .case import GoldenCase
-from .common import Produced, encoder_args, gradients
+from .vit import Produced, encoder_args, gradients
 
 
 def run(case: GoldenCase) -> Produced:

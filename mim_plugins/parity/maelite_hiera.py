@@ -16,9 +16,9 @@ from mim_plugins.models.backbones.hiera_block import reroll
 from mim_plugins.models.masking import PatchMask
 
 from .case import GoldenCase
-from .common import Produced, gradients
 from .maelite_finetune import load_official
 from .maelite_teaching import distillation_terms, load_encoder, teaching
+from .vit import Produced, gradients
 
 
 def run(case: GoldenCase) -> Produced:

@@ -13,10 +13,10 @@ from mim_plugins.checkpoints.simmim import convert_to_official
 from mim_plugins.models.masking import PatchMask
 
 from .case import GoldenCase
-from .common import Produced
 from .localmim_swin import encoder_args
 from .maelite_finetune import classified, load_official
 from .maelite_teaching import load_encoder, teaching
+from .vit import Produced
 
 
 def run(case: GoldenCase) -> Produced:

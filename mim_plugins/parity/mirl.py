@@ -15,9 +15,9 @@ from mim_plugins.checkpoints.paddle import read_paddle_state_dict
 from mim_plugins.models.masking import PatchMask
 
 from .case import GoldenCase
-from .common import Produced, encoder_args
 from .compare import MASKED_ONLY, MaskedRows
 from .paddle_files import FOLDED, paddle_files, read_forms
+from .vit import Produced, encoder_args
 
 
 def run(case: GoldenCase) -> Produced:

@@ -1,4 +1,4 @@
-"""What the golden cases of several methods are run with."""
+"""What the golden cases on Vision Transformers share."""
 
 from __future__ import annotations
 
