@@ -126,8 +126,26 @@ class LevelDecoder(BaseModule):
         return torch.cat([tokens, mask_tokens], dim=1) + positions
 
 
+class LevelDecoders(BaseModule):
+    """Any neck that holds one decoder with a mask token for each level."""
+
+    decoders: Any
+
+    def init_weights(self) -> None:
+        """Initialises as the official code, unless weights were loaded.
+
+        Convolutions keep torch's default.
+        """
+        super().init_weights()
+        if is_pretrained(self.init_cfg):
+            return
+        init_transformer(self)
+        for decoder in self.decoders:
+            nn.init.normal_(decoder.mask_token, std=0.02)
+
+
 @MODELS.register_module()
-class MIMDecoder(BaseModule):
+class MIMDecoder(LevelDecoders):
     """Independent self-attention decoders on one or many encoder levels.
 
     With one level this is MAE's decoder, with several DeepMIM's (section 3.2 of
@@ -224,15 +242,6 @@ class MIMDecoder(BaseModule):
                 f"{type(self).__name__} predicts every patch: choose a cell no larger "
                 "than a patch, or a MultiScaleDecoder"
             )
-
-    def init_weights(self) -> None:
-        """Initialises as the official code, unless weights were loaded."""
-        super().init_weights()
-        if is_pretrained(self.init_cfg):
-            return
-        init_transformer(self)
-        for decoder in self.decoders:
-            nn.init.normal_(decoder.mask_token, std=0.02)
 
     def forward(
         self, latents: Sequence[Tensor], mask: PatchMask, masked_only: bool = True

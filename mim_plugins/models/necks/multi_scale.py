@@ -6,20 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModule
 from mmpretrain.models.utils import build_norm_layer, resize_pos_embed
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..initialisation import init_transformer, is_pretrained
 from ..masking import PatchMask
 from ..position import sincos_position_embedding
 from ..recompute import recompute_in_backward
 from ..targets import LevelSpec
 from ..targets.cells import cells_by_patch
 from .cell_prediction import CellPrediction
-from .decoder import LevelDecoder
+from .decoder import LevelDecoder, LevelDecoders
 
 
 class ScaledLevelDecoder(LevelDecoder):
@@ -150,7 +148,7 @@ class ScaledLevelDecoder(LevelDecoder):
 
 
 @MODELS.register_module()
-class MultiScaleDecoder(BaseModule):
+class MultiScaleDecoder(LevelDecoders):
     """Independent decoders whose predictions have a scale of their own (LocalMIM).
 
     Each level has a small self-attention decoder, run in shuffled order as
@@ -280,16 +278,6 @@ class MultiScaleDecoder(BaseModule):
                 f"axis, its target has {target.scale:g}: leave the neck's scales out, "
                 "they follow from the target"
             )
-
-    def init_weights(self) -> None:
-        """Initialises as the official code, unless weights were loaded."""
-        super().init_weights()
-        if is_pretrained(self.init_cfg):
-            return
-        # Convolutions keep torch's default.
-        init_transformer(self)
-        for decoder in self.decoders:
-            nn.init.normal_(decoder.mask_token, std=0.02)
 
     def forward(
         self, latents: Sequence[Tensor], mask: PatchMask, masked_only: bool = True
