@@ -7,6 +7,7 @@ from mmengine.runner import load_checkpoint
 from mmpretrain.models import SwinTransformer
 from mmpretrain.models.necks import SimMIMLinearDecoder
 from mmpretrain.models.selfsup import SimMIMSwinTransformer
+from mmpretrain.models.utils import WindowMSA
 from mmpretrain.registry import MODELS
 from samples import ROOT
 from torch import nn
@@ -123,13 +124,17 @@ def test_latent__of_an_earlier_stage_is_that_stages_merged_map():
 def test_attention_logits__are_what_each_block_takes_the_softmax_of(qk_scale):
     attn_cfgs = dict(qk_scale=qk_scale)
     model = encoder(stage_cfgs=dict(block_cfgs=dict(attn_cfgs=attn_cfgs)))
+    attn_cfgs = dict(attn_cfgs, window_msa=WindowMSA)
+    plain = encoder(stage_cfgs=dict(block_cfgs=dict(attn_cfgs=attn_cfgs)))
+    plain.load_state_dict(model.state_dict())
     seen = []
-    for block in model.blocks:
+    for block in plain.blocks:
         block.attn.w_msa.softmax.register_forward_pre_hook(
             lambda _module, inputs: seen.append(inputs[0])
         )
     images, mask = torch.randn(2, 3, 64, 64), draw()
     stream = list(model.stream(images, mask))
+    torch.testing.assert_close(list(plain.stream(images, mask)), stream)
     shifts = []
     for index, (block, tokens) in enumerate(zip(model.blocks, stream, strict=False)):
         logits = model.attention_logits(block, tokens)

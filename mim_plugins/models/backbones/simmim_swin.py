@@ -13,9 +13,8 @@ from mmpretrain.models.backbones.swin_transformer import SwinBlock
 from mmpretrain.models.utils import resize_pos_embed
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..attention import self_attention_logits
+from ..attention import WindowAttention
 from ..initialisation import is_pretrained
 from ..masking import PatchMask, as_patch_mask
 from .swin import MIMSwinTransformer, window_shift
@@ -206,20 +205,11 @@ class SimMIMSwin(MIMSwinTransformer):
         Returns:
             (N * windows, heads, window_size**2, window_size**2).
         """
-        attn, msa = block.attn, block.attn.w_msa
-        normed = block.norm1(tokens)
+        attn, normed = block.attn, block.norm1(tokens)
         if shift := window_shift(block, tokens.shape[1:3]):
             normed = normed.roll((-shift, -shift), (1, 2))
         windows = attn.window_partition(normed, attn.window_size).flatten(1, 2)
-        logits = self_attention_logits(msa, windows)
-        default_scale = (msa.embed_dims // msa.num_heads) ** -0.5
-        if msa.scale != default_scale:
-            logits = logits * (msa.scale / default_scale)
-        # (window_size**2, window_size**2, heads)
-        bias = F.embedding(
-            msa.relative_position_index, msa.relative_position_bias_table
-        )
-        return logits + bias.permute(2, 0, 1)
+        return attn.w_msa.logits(windows)
 
     def attention_only_block(self) -> nn.Module:
         """One more block of the last stage, cut down to what its logits need.
@@ -236,6 +226,7 @@ class SimMIMSwin(MIMSwinTransformer):
             attn_cfgs=dict(
                 qkv_bias=last.attn.w_msa.qkv.bias is not None,
                 qk_scale=last.attn.w_msa.scale,
+                window_msa=WindowAttention,
             ),
         )
         block.norm1.eps = last.norm1.eps

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from ..attention import WindowAttention
 from ..initialisation import init_transformer, is_pretrained
 from ..masking import PatchMask, as_patch_mask
 from ..patches import patchify, projection_weights
@@ -365,10 +366,22 @@ def _merge(downsample: Any, tokens: Tensor, side: int) -> Tensor:
 def _with_windows(
     stage_cfgs: dict | Sequence[dict] | None, windows: Sequence[int]
 ) -> list[dict]:
-    """Settings of each stage with the window that fits its map."""
+    """Settings of each stage: the window that fits its map, and our attention."""
     if not isinstance(stage_cfgs, Sequence):
         stage_cfgs = [stage_cfgs or {}] * len(windows)
     return [
-        {"window_size": window, **cfg}
+        {
+            "window_size": window,
+            **cfg,
+            "block_cfgs": _with_attention(cfg.get("block_cfgs", {})),
+        }
         for window, cfg in zip(windows, stage_cfgs, strict=True)
     ]
+
+
+def _with_attention(block_cfgs: dict | Sequence[dict]) -> Any:
+    """Settings of all blocks, or of each, with our attention in their windows."""
+    if isinstance(block_cfgs, Sequence):
+        return [_with_attention(cfg) for cfg in block_cfgs]
+    attn_cfgs = {"window_msa": WindowAttention, **block_cfgs.get("attn_cfgs", {})}
+    return {**block_cfgs, "attn_cfgs": attn_cfgs}

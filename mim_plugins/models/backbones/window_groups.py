@@ -139,15 +139,13 @@ class WindowGroups:
         qkv = msa.qkv(held).view(batch, groups, size, 3, heads, dims // heads)
         # (3, B, num_groups * heads, size, C / heads)
         query, key, value = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
-        default_scale = (dims // heads) ** -0.5
-        if msa.scale != default_scale:
-            query = query * (msa.scale / default_scale)
         out = attention(
             query,
             key,
             value,
             dropout_p=msa.attn_drop.p if msa.training else 0.0,
             bias=self.bias(msa.relative_position_bias_table),
+            scale=msa.scale,
         )
         out = out.unflatten(1, (groups, heads)).transpose(2, 3)
         out = out.reshape(batch, groups * size, dims)
