@@ -14,6 +14,7 @@ from .rules import KeyRules
 from .swin import (
     COLUMN_BY_COLUMN,
     ROW_BY_ROW,
+    STAGE_NORM_RULES,
     encoder_rules,
     quads_to_official,
     quads_to_ours,
@@ -23,9 +24,11 @@ from .swin import (
 
 MERGE_ORDERS = ("trained", "official_transfer")
 
-# A fine-tuned classifier, or its encoder alone; `norm` follows the pooling.
+# A fine-tuned classifier, or its encoder alone; `norm` follows the pooling. The
+# backbone of segmentation has a norm behind every stage instead.
 CLASSIFIER_RULES = [
     *encoder_rules(""),
+    *STAGE_NORM_RULES,
     ("norm.{p}", "neck.norm.{p}"),
     ("head.{p}", "head.fc.{p}"),
 ]
@@ -98,7 +101,8 @@ def to_official(
     """Converts our Swin state dict to an official one, the inverse of the above.
 
     Args:
-        state: Of ``LocalMIM``, or of an ``ImageClassifier`` with ``PooledNorm``.
+        state: Of ``LocalMIM``, of an ``ImageClassifier`` with ``PooledNorm``, or a
+            backbone of segmentation.
         img_size: Side in pixels of the images a classifier is for: its official layout
             holds the masks of shifted windows, which depend on it.
         patch_size: Side in pixels of a patch.
@@ -112,6 +116,7 @@ def to_official(
     converted = quads_to_official(
         converted, ROW_BY_ROW if pretraining else COLUMN_BY_COLUMN
     )
-    if not pretraining:
+    if not pretraining and "norm0.weight" not in converted:
+        # For segmentation they are computed from the image.
         converted |= shift_masks(converted, img_size // patch_size)
     return converted

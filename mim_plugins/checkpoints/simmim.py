@@ -13,6 +13,7 @@ from .rules import KeyRules
 from .swin import (
     ATTENTION_RULES,
     COLUMN_BY_COLUMN,
+    STAGE_NORM_RULES,
     block_rules,
     encoder_rules,
     quads_to_official,
@@ -108,7 +109,7 @@ def _rules(
         (prefix + "norm.{p}", norm + ".{p}"),
     ]
     if not prefix:
-        return [*rules, ("head.{p}", "head.fc.{p}")]
+        return [*rules, *STAGE_NORM_RULES, ("head.{p}", "head.fc.{p}")]
     if not narrow:
         return [*rules, ("decoder.0.{p}", "neck.decoder_pred.{p}")]
     return [

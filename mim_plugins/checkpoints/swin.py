@@ -37,6 +37,9 @@ BLOCK_RULES = [
     ("mlp.fc2.{p}", "ffn.layers.1.{p}"),
 ]
 
+# Behind every stage, before its merging, in backbones of detection and segmentation.
+STAGE_NORM_RULES = [("norm{i}.{p}", "backbone.norm{i}.{p}")]
+
 
 def block_rules(
     official: str, ours: str, parts: Sequence[tuple[str, str]] = tuple(BLOCK_RULES)

@@ -25,6 +25,7 @@ from .necks import (
     MultiScaleDecoder,
     PooledNorm,
     SimMIMDecoder,
+    ViTPyramid,
 )
 from .selfsup import MIRL, DeepMIM, DistilledMIM, LocalMIM, MaskedImageModel
 from .targets import (
@@ -68,4 +69,5 @@ __all__ = [
     "SimMIMSwin",
     "TimmFeatureTarget",
     "TokenDistillationHead",
+    "ViTPyramid",
 ]

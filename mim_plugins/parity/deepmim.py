@@ -13,6 +13,7 @@ from mim_plugins.models.targets import CLIPTarget
 
 from .case import GoldenCase
 from .compare import MASKED_ONLY, MaskedRows
+from .segmentation import run_vit
 from .vit import (
     IMAGENET,
     Produced,
@@ -37,6 +38,8 @@ def run(case: GoldenCase) -> Produced:
     """
     if "global_pool" in case.config["model"]:
         return run_classifier(case)
+    if "fpn1_norm" in case.config["model"]:
+        return run_vit(case, pool="max", maps="feat{}")
     if "decoder_pred_out" in case.config["model"] or has_clip_teacher(case):
         return run_pretraining(case)
     raise NotImplementedError(

@@ -12,7 +12,7 @@ from mim_plugins.checkpoints.localmim import rules_for
 from mim_plugins.models.masking import PatchMask
 from mim_plugins.models.targets import HOGTarget
 
-from . import localmim_swin
+from . import localmim_swin, segmentation
 from .case import GoldenCase
 from .compare import MASKED_ONLY, MaskedRows, WithTies
 from .ties import settle, settled_targets
@@ -40,6 +40,10 @@ def run(case: GoldenCase) -> Produced:
         return run_hog(case)
     if "global_pool" in args:
         return run_classifier(case)
+    if "fpn1_norm" in args:
+        return segmentation.run_vit(case, pool="avg", maps="feat_{}")
+    if "pretrain_img_size" in args:
+        return segmentation.run_swin(case)
     if "decoder_embed_dim" in args and "depth" in args:
         return run_vit(case)
     if "window_size" in args:

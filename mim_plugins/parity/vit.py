@@ -19,10 +19,7 @@ Produced = dict[str, Tensor | MaskedRows | WithTies]
 
 
 def run_classifier(case: GoldenCase) -> Produced:
-    """The fine-tuned classifier: features, logits, loss, residual stream, gradients.
-
-    The residual stream after a block has the names of DeepMIM's and LocalMIM's cases.
-    """
+    """The fine-tuned classifier: features, logits, loss, residual stream, gradients."""
     args = case.config["model"]
     pooled = args["global_pool"]
     model = MODELS.build(
@@ -43,16 +40,7 @@ def run_classifier(case: GoldenCase) -> Produced:
         )
     )
     rules = load_official(model, case)
-    layers = model.backbone.layers
-    residuals: dict[str, Tensor] = {}
-    # Counted from one: the first block, block depth // 2, the last block.
-    named = {"block1": 0, "block_mid": len(layers) // 2 - 1, "block_last": -1}
-    # Counted from zero: every block.
-    named |= {f"block_{index}": index for index in range(len(layers))}
-    for name, index in named.items():
-        layers[index].register_forward_hook(
-            lambda _module, _inputs, output, name=name: residuals.update({name: output})
-        )
+    residuals = watch_blocks(model.backbone.layers)
     samples = [DataSample().set_gt_label(x) for x in case.inputs["labels"].tolist()]
     features = model.extract_feat(case.inputs["images"])
     loss = model.head.loss(features, samples)["loss"]
@@ -64,6 +52,23 @@ def run_classifier(case: GoldenCase) -> Produced:
         **residuals,
         **gradients(model, rules),
     }
+
+
+def watch_blocks(layers: nn.ModuleList) -> dict[str, Tensor]:
+    """Fills a dict with the residual stream after blocks, as they are run.
+
+    Its names are those of DeepMIM's and LocalMIM's cases.
+    """
+    residuals: dict[str, Tensor] = {}
+    # Counted from one: the first block, block depth // 2, the last block.
+    named = {"block1": 0, "block_mid": len(layers) // 2 - 1, "block_last": -1}
+    # Counted from zero: every block.
+    named |= {f"block_{index}": index for index in range(len(layers))}
+    for name, index in named.items():
+        layers[index].register_forward_hook(
+            lambda _module, _inputs, output, name=name: residuals.update({name: output})
+        )
+    return residuals
 
 
 def encoder_args(args: dict) -> dict:

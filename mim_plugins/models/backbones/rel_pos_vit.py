@@ -1,7 +1,8 @@
-"""The Vision Transformer with relative positions that MAE-Lite is fine-tuned as."""
+"""The ViT with relative positions, of MAE-Lite's fine-tuning and of segmentation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from ..attention import attention, attention_logits, split_heads
 from ..initialisation import is_pretrained
+from ..recompute import recompute_in_backward
 from .relative_position import resize_offset_table
 
 TABLE = "relative_position_bias_table"
@@ -84,7 +86,9 @@ class RelPosVisionTransformer(BEiTViT):
 
     mmpretrain's ``BEiTViT`` with MAE-Lite's settings and fused attention: a table per
     block, or one that all share, starts at zero and is added to the attention logits;
-    the absolute position embedding stays.
+    the absolute position embedding stays. For segmentation, as DeepMIM, LocalMIM and
+    MAE-Lite have it, ``out_type='featmap'`` gives un-normed maps of the blocks in
+    ``out_indices``; it has ``bias=True`` and ``layer_scale_init_value=1.0`` there.
 
     References:
         - BEiT: BERT Pre-Training of Image Transformers, 2021,
@@ -110,10 +114,15 @@ class RelPosVisionTransformer(BEiTViT):
         use_shared_rel_pos_bias: One table for all blocks.
         layer_scale_init_value: Start of the scales on both branches of a block; none
             at 0.
+        out_indices: Zero-based indices, increasing, of the blocks whose output is
+            returned; -1 is the last.
+        with_cp: Recompute every block in the backward pass in place of keeping its
+            intermediate values: less memory, about a third more time.
         **kwargs: Further arguments of mmpretrain's ``BEiTViT``.
 
     Raises:
-        ValueError: On load, if a table is of other heads or of no square grid.
+        ValueError: If a block in ``out_indices`` does not exist; on load, if a table is
+            of other heads or of no square grid.
 
     Note:
         The released 79.0 model was, as far as its code tells, initialised without the
@@ -130,6 +139,8 @@ class RelPosVisionTransformer(BEiTViT):
         use_rel_pos_bias: bool = True,
         use_shared_rel_pos_bias: bool = False,
         layer_scale_init_value: float = 0.0,
+        out_indices: int | Sequence[int] = -1,
+        with_cp: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -140,8 +151,13 @@ class RelPosVisionTransformer(BEiTViT):
             use_rel_pos_bias=use_rel_pos_bias,
             use_shared_rel_pos_bias=use_shared_rel_pos_bias,
             layer_scale_init_value=layer_scale_init_value,
+            # mmpretrain writes into the sequence; a tuple cannot be written into.
+            out_indices=out_indices
+            if isinstance(out_indices, int)
+            else list(out_indices),
             **kwargs,
         )
+        self._check_out_indices()
         self.keep_bias = keep_bias
         for layer in self.layers:
             layer.attn = RelPosAttention(
@@ -152,7 +168,18 @@ class RelPosVisionTransformer(BEiTViT):
                 bias=bias,
                 proj_drop_rate=kwargs.get("drop_rate", 0.0),
             )
+            if with_cp:
+                recompute_in_backward(layer)
         self._register_load_state_dict_pre_hook(self._convert_biases)
+
+    def _check_out_indices(self) -> None:
+        """Refuses blocks that there are not; mmpretrain returns fewer maps."""
+        asked = list(self.out_indices)
+        if sorted(set(asked)) != asked or asked[-1] >= self.num_layers:
+            raise ValueError(
+                f"out_indices={asked} must increase, from 0 to {self.num_layers - 1}: "
+                f"zero-based indices of the {self.num_layers} blocks"
+            )
 
     def init_weights(self) -> None:
         """Initialises as the official code (BEiT's), unless weights were loaded."""

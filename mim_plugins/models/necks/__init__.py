@@ -1,4 +1,4 @@
-"""Decoders of pre-training."""
+"""Decoders of pre-training, and pyramids of what follows it."""
 
 from .decoder import MIMDecoder
 from .fusion import FusionDecoder
@@ -6,6 +6,7 @@ from .mirl import MIRLDecoder
 from .multi_scale import MultiScaleDecoder
 from .pooled_norm import PooledNorm
 from .simmim import SimMIMDecoder
+from .vit_pyramid import ViTPyramid
 
 __all__ = [
     "FusionDecoder",
@@ -14,4 +15,5 @@ __all__ = [
     "MultiScaleDecoder",
     "PooledNorm",
     "SimMIMDecoder",
+    "ViTPyramid",
 ]
