@@ -7,6 +7,7 @@ from .backbones import (
     MIMVisionTransformer,
     RelPosVisionTransformer,
     SimMIMSwin,
+    ViTDet,
 )
 from .classifiers import DistilledClassifier
 from .data_preprocessor import MIMDataPreprocessor
@@ -25,6 +26,7 @@ from .necks import (
     MultiScaleDecoder,
     PooledNorm,
     SimMIMDecoder,
+    SimpleFeaturePyramid,
     ViTPyramid,
 )
 from .selfsup import MIRL, DeepMIM, DistilledMIM, LocalMIM, MaskedImageModel
@@ -67,7 +69,9 @@ __all__ = [
     "SharedPatchMask",
     "SimMIMDecoder",
     "SimMIMSwin",
+    "SimpleFeaturePyramid",
     "TimmFeatureTarget",
     "TokenDistillationHead",
+    "ViTDet",
     "ViTPyramid",
 ]

@@ -6,6 +6,7 @@ from .rel_pos_vit import RelPosVisionTransformer
 from .simmim_swin import SimMIMSwin
 from .swin import MIMSwinTransformer
 from .vit import MIMVisionTransformer
+from .vitdet import ViTDet
 
 __all__ = [
     "Hiera",
@@ -14,4 +15,5 @@ __all__ = [
     "MIMVisionTransformer",
     "RelPosVisionTransformer",
     "SimMIMSwin",
+    "ViTDet",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mim_plugins.checkpoints.loading import read_state_dict
 
+from ..targets import AbsentTeacher
 from ..targets.teacher import FrozenTeacher, differences
 
 
@@ -33,6 +34,7 @@ class DistilledClassifier(ImageClassifier):
             the student.
         teacher_checkpoint: Its weights, every one of them; None for a teacher that
             brings its own.
+        without_teacher: Build the student alone, for anything but training.
         **kwargs: As mmpretrain's ``ImageClassifier``.
 
     Raises:
@@ -44,9 +46,17 @@ class DistilledClassifier(ImageClassifier):
         self,
         teacher: dict | nn.Module,
         teacher_checkpoint: str | Path | None = None,
+        without_teacher: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.teacher: nn.Module
+        if without_teacher:
+            self.teacher = AbsentTeacher(
+                teacher_checkpoint or "weights it brings itself",
+                "Set without_teacher=False",
+            )
+            return
         network: Any = teacher
         if not isinstance(teacher, nn.Module):
             network = MODELS.build(teacher)

@@ -6,6 +6,7 @@ from .mirl import MIRLDecoder
 from .multi_scale import MultiScaleDecoder
 from .pooled_norm import PooledNorm
 from .simmim import SimMIMDecoder
+from .simple_pyramid import SimpleFeaturePyramid
 from .vit_pyramid import ViTPyramid
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "MultiScaleDecoder",
     "PooledNorm",
     "SimMIMDecoder",
+    "SimpleFeaturePyramid",
     "ViTPyramid",
 ]

@@ -15,9 +15,10 @@ from ..masking import PatchMask, as_patch_mask
 from ..patches import patchify, unpatchify
 from ..targets import ImageSpec, LevelSpec, LevelTargets
 from .checks import check_blocks, check_parts, check_targets, one_per_level
+from .unmasked import UnmaskedFeatures
 
 
-class MaskedImageModel(BaseSelfSupervisor):
+class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
     """Masked image modelling with any encoder, decoders, targets and loss.
 
     Args:
@@ -211,13 +212,6 @@ class MaskedImageModel(BaseSelfSupervisor):
             blocks = [*taps, getattr(self.backbone, "final_block", last)]
             return [f"block {block + 1}" for block in blocks]
         return [f"level {level}" for level in range(count)]
-
-    def patch_mean(self, inputs: Tensor) -> Tensor:
-        """Mean of the last block's normed patch tokens, unmasked: (N, C)."""
-        rows, cols = self.backbone.image_grid(inputs)
-        nothing_removed = inputs.new_zeros(len(inputs), rows * cols)
-        tokens = self.backbone(inputs, nothing_removed)[-1]
-        return tokens[:, self.backbone.num_extra_tokens :].mean(dim=1)
 
 
 def build_part(part: dict | nn.Module) -> nn.Module:

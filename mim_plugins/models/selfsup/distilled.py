@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..initialisation import init_transformer, is_pretrained
 from ..layer_reading import LayerReader, TeacherLayers
+from ..targets import AbsentTeacher
 from ..targets.teacher import FrozenTeacher, load_teacher
 from .base import MaskedImageModel, build_part
 
@@ -41,6 +42,8 @@ class DistilledMIM(MaskedImageModel):
             :class:`HiddenDistillation`, each at most once.
         extra_block: Add the block behind the last one; its layer is the one after the
             last block's, 12 for a student of 12 blocks.
+        without_teacher: Build the student alone, with what distillation trains of it,
+            for anything but training.
         **kwargs: As :class:`MaskedImageModel`.
 
     Raises:
@@ -59,6 +62,7 @@ class DistilledMIM(MaskedImageModel):
         distillation: Sequence[dict | nn.Module],
         teacher_checkpoint: str | Path | None = None,
         extra_block: bool = False,
+        without_teacher: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -72,6 +76,14 @@ class DistilledMIM(MaskedImageModel):
         for term in self.distillation.values():
             term.prepare(student, tutor)
         self._check_training()
+        self.teacher: nn.Module
+        if without_teacher:
+            self.teacher = AbsentTeacher(
+                teacher_checkpoint,
+                "Set without_teacher=False, and teacher_checkpoint to the weights of a "
+                "trained MAE",
+            )
+            return
         if teacher_checkpoint is not None:
             load_teacher(
                 network,

@@ -1,5 +1,6 @@
 """What removed patches are compared with."""
 
+from .absent import AbsentTarget, AbsentTeacher
 from .base import ImageSpec, LevelSpec, LevelTarget, LevelTargets, Target
 from .clip import CLIPTarget
 from .features import FeatureTarget
@@ -10,6 +11,8 @@ from .teacher import FrozenTeacher
 from .timm_features import TimmFeatureTarget
 
 __all__ = [
+    "AbsentTarget",
+    "AbsentTeacher",
     "CLIPTarget",
     "FeatureTarget",
     "FrozenTeacher",
