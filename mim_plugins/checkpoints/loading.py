@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tarfile
-import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .archives import is_archive
 from .paddle import read_paddle_state_dict
-from .torchscript import ZIP_MAGIC, is_torchscript, read_torchscript
-from .unpickling import TensorUnpickler, UnknownGlobalError, settle
+from .recognition import misnamed, name_folder, recognise
+from .saving import with_notes
+from .stand_ins import UnknownGlobalError, brief, settle
+from .survey import survey_archive, survey_pickles
+from .torchscript import is_torchscript, read_torchscript
+from .unpickling import TensorUnpickler, check_keys
 
 # Names under which training scripts wrap the state dict, outermost first; Meta's Hiera
 # has the last one.
@@ -79,8 +85,7 @@ def read_file(
         ValueError: If it is no checkpoint, or refers to code that is not known to be
             harmless.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no checkpoint file {path}")
+    check_file(path)
     if Path(path).suffix == ".safetensors":
         return _load_safetensors(path)
     if Path(path).suffix in (".pdparams", ".pd"):
@@ -96,7 +101,7 @@ def read_file(
         ) from error
     except Exception as error:  # a damaged file can fail anywhere
         raise ValueError(
-            f"{path} cannot be read as a checkpoint: {_advice(path) or error}"
+            f"{path} cannot be read as a checkpoint: {misnamed(path) or brief(error)}"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(
@@ -105,19 +110,41 @@ def read_file(
     return content
 
 
+def check_file(path: str | Path) -> None:
+    """Makes sure that there is a file, and that it is not plainly something else.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is a folder, empty, a web page, text or the like.
+    """
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder, not a checkpoint: {name_folder(path)}")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no checkpoint file {path}")
+    what = recognise(path)
+    if what is not None:
+        raise ValueError(f"{path} cannot be read as a checkpoint: it is {what}")
+
+
 def _load(path: str | Path, map_location: Any, trust: bool) -> Any:
     """Reads a file of torch, TorchScript included, as it is."""
-    script = is_torchscript(path)
-    if not trust:
-        _check_archive(path, _CODE_SIZE if script else 0)
-    if script:
-        return read_torchscript(path, map_location)
     if trust:
+        if is_torchscript(path):
+            return read_torchscript(path, map_location)
         return torch.load(path, map_location=map_location, weights_only=False)
-    try:
-        return torch.load(path, map_location=map_location, weights_only=True)
-    except Exception:  # damaged, hostile, or with leftovers: the next one tells
-        return settle(_load_leftovers(path, map_location))
+    if is_archive(path):
+        script, plain = survey_archive(path)
+        if script:
+            return read_torchscript(path, map_location)
+    else:
+        _refuse_tar(path)
+        plain = survey_pickles(path)
+    if plain:
+        with contextlib.suppress(Exception):  # the next one tells
+            return settle(
+                torch.load(path, map_location=map_location, weights_only=True)
+            )
+    return settle(_load_leftovers(path, map_location))
 
 
 def _load_leftovers(path: str | Path, map_location: Any) -> Any:
@@ -139,29 +166,12 @@ def _load_leftovers(path: str | Path, map_location: Any) -> Any:
     )
 
 
-# More than the source of a scripted model ever is; it is compressed.
-_CODE_SIZE = 1 << 26
-
-
-def _check_archive(path: str | Path, slack: int) -> None:
-    """Refuses archives that torch.save never writes.
-
-    Args:
-        path: The file.
-        slack: By how many bytes an archive may grow when it is read.
+def _refuse_tar(path: str | Path) -> None:
+    """Refuses tar archives, which torch unpacks to the disk.
 
     Raises:
-        ValueError: If they grow more, or are tar archives, which torch unpacks to
-            the disk.
+        ValueError: If it is one.
     """
-    with open(path, "rb") as file:
-        zipped = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
-    if zipped:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > Path(path).stat().st_size + slack:
-            raise ValueError("its archive is compressed, as no checkpoint's is")
-        return
     try:
         tarfile.open(path, "r:").close()
     except tarfile.TarError:
@@ -169,37 +179,26 @@ def _check_archive(path: str | Path, slack: int) -> None:
     raise ValueError("it is a tar archive, as torch wrote before 0.2, or none of its")
 
 
-def _advice(path: str | Path) -> str | None:
-    """What to do about a file with a wrong ending, if it is one."""
-    with open(path, "rb") as file:
-        head = file.read(9)
-        size = file.seek(0, os.SEEK_END)
-    length = int.from_bytes(head[:8], "little")
-    if head[8:] == b"{" and 8 + length <= size:
-        return "it is a safetensors file: name it .safetensors"
-    return None
-
-
 def _load_safetensors(path: str | Path) -> dict[str, Any]:
-    """Reads a safetensors file.
+    """Reads a safetensors file, with what :func:`.saving.save_state` noted in it.
 
     Raises:
         ImportError: If safetensors is not installed.
         ValueError: If it is damaged.
     """
     try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors import safe_open
     except ImportError as error:
         raise ImportError(
             f"reading {path} needs safetensors: pip install 'safetensors>=0.4'"
         ) from error
     try:
-        return dict(load_file(path))
-    except (SafetensorError, KeyError, MemoryError) as error:
-        with open(path, "rb") as file:
-            head = file.read(len(ZIP_MAGIC))
-        problem: object = error
-        if head == ZIP_MAGIC or head[:1] == b"\x80":
-            problem = "it is a file of torch or a pickle: name it .pth"
-        raise ValueError(f"{path} cannot be read as safetensors: {problem}") from error
+        with safe_open(path, framework="pt", device="cpu") as file:
+            notes = file.metadata() or {}
+            tensors = OrderedDict((key, file.get_tensor(key)) for key in file.keys())
+        check_keys(tensors)
+        return with_notes(tensors, notes)
+    except Exception as error:  # a damaged file can fail anywhere
+        raise ValueError(
+            f"{path} cannot be read as safetensors: {misnamed(path) or brief(error)}"
+        ) from error

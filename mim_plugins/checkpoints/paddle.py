@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .unpickling import REFUSALS, ArrayUnpickler, settle
+from .recognition import misnamed
+from .stand_ins import REFUSALS, brief, settle, show
+from .unpickling import ArrayUnpickler
 
 # What paddle.save adds to a state dict: names of its own, and how arrays of more than
 # 2**30 bytes were cut for protocols 2 and 3.
@@ -41,7 +43,8 @@ def read_paddle_state_dict(path: str | Path) -> dict[str, Tensor]:
             state = _state_dict(settle(ArrayUnpickler(file).load()))
         except REFUSALS as error:
             raise ValueError(
-                f"{path} is refused as a PaddlePaddle checkpoint: {error}. Only plain "
+                f"{path} is refused as a PaddlePaddle checkpoint: "
+                f"{misnamed(path) or brief(error)}. Only plain "
                 "containers and arrays are read, and nothing in it was executed"
             ) from error
     return {key: _to_tensor(key, value, path) for key, value in state.items()}
@@ -73,7 +76,7 @@ def _to_tensor(key: Any, value: Any, path: str | Path) -> Tensor:
         ValueError: If it is no array of Paddle's, or its key no name.
     """
     if not isinstance(key, str):
-        raise ValueError(f"{path}: the key {key!r} is no name of a tensor")
+        raise ValueError(f"{path}: the key {show(key)} is no name of a tensor")
     if isinstance(value, tuple) and len(value) == 2:
         value = value[1]
     if not isinstance(value, np.ndarray):

@@ -63,7 +63,11 @@ def save_state(
 
         tensors = OrderedDict((k, x.contiguous()) for k, x in tensors.items())
         # transformers asks for the format.
-        notes = {"format": "pt", **({"meta": json.dumps(dict(meta))} if meta else {})}
+        notes = {"format": "pt"}
+        if meta:
+            notes["meta"] = json.dumps(dict(meta))
+        if metadata is not None:
+            notes["modules"] = json.dumps(metadata)
         write_atomically(path, lambda file: save_file(tensors, file, metadata=notes))
         return
     if suffix in (".pdparams", ".pd"):
@@ -76,6 +80,32 @@ def save_state(
     if wrapper is not None:
         content = {wrapper: tensors, **({"meta": dict(meta)} if meta else {})}
     write_atomically(path, lambda file: torch.save(content, file))
+
+
+def with_notes(
+    tensors: OrderedDict[str, Tensor], notes: Mapping[str, str]
+) -> dict[str, Any]:
+    """The content of a safetensors file, with what :func:`save_state` noted in it.
+
+    Args:
+        tensors: Its tensors by key.
+        notes: Its metadata.
+
+    Returns:
+        The tensors, which carry what modules noted about themselves, such as their
+        attention heads; or, if there is a ``meta``, both as a torch file has them.
+
+    Raises:
+        ValueError: If the notes are no JSON.
+    """
+    modules, meta = (
+        json.loads(notes.get(name, "null")) for name in ("modules", "meta")
+    )
+    if isinstance(modules, dict):
+        tensors._metadata = OrderedDict(  # type: ignore[attr-defined]
+            (name, entry) for name, entry in modules.items() if isinstance(entry, dict)
+        )
+    return {"state_dict": tensors, "meta": meta} if isinstance(meta, dict) else tensors
 
 
 def _alone(tensor: Tensor) -> Tensor:

@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .unpickling import Holder, ScriptUnpickler
+from .archives import SCRIPT, is_archive
+from .stand_ins import Holder, show
+from .unpickling import ScriptUnpickler
 
-# How every archive of torch begins.
-ZIP_MAGIC = b"PK\x03\x04"
+# More tensors than a module has; two modules that each hold a third twice, and so on,
+# would have more than can be counted.
+_MOST_TENSORS = 1 << 17
 
 
 def is_torchscript(path: str | Path) -> bool:
@@ -23,11 +26,11 @@ def is_torchscript(path: str | Path) -> bool:
     Raises:
         RuntimeError: If it is an archive that torch cannot open.
     """
-    with open(path, "rb") as file:
-        if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
-            return False
     # By torch's own reader: another might see other entries in a hostile archive.
-    return "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records()
+    return (
+        is_archive(path)
+        and SCRIPT in torch._C.PyTorchFileReader(str(path)).get_all_records()
+    )
 
 
 def read_torchscript(path: str | Path, map_location: Any = "cpu") -> dict[str, Tensor]:
@@ -55,10 +58,52 @@ def read_torchscript(path: str | Path, map_location: Any = "cpu") -> dict[str, T
     )
     if not isinstance(module, Holder):
         raise ValueError(f"it holds a {type(module).__name__}, not a module")
-    return dict(_tensors(module, "", reader))
+    found: dict[str, Tensor] = {}
+    for name, value in _tensors(module, "", _Sources(reader)):
+        found[name] = value
+        if len(found) > _MOST_TENSORS:
+            raise ValueError(f"its modules have more than {_MOST_TENSORS} tensors")
+    return found
 
 
-def _tensors(module: Holder, prefix: str, reader: Any) -> Iterator[tuple[str, Tensor]]:
+class _Sources:
+    """The sources of scripted classes, each file of which is looked through once.
+
+    Args:
+        reader: torch's reader of the archive.
+    """
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self._files: dict[str, dict[str, set[str]]] = {}
+
+    def registered(self, kind: str) -> set[str] | None:
+        """Names of a class's parameters and buffers; None if its source does not say.
+
+        A tensor may also be a plain attribute, which is in no state dict.
+        """
+        module, _, name = kind.rpartition(".")
+        record = f"code/{module.replace('.', '/')}.py"
+        if record not in self._files:
+            self._files[record] = self._classes(record)
+        return self._files[record].get(name)
+
+    def _classes(self, record: str) -> dict[str, set[str]]:
+        if not self._reader.has_record(record):
+            return {}
+        source = self._reader.get_record(record).decode()
+        found = re.finditer(
+            r"^class (\w+)\(Module\):\n"
+            r"  __parameters__ = \[(.*)\]\n  __buffers__ = \[(.*)\]\n",
+            source,
+            re.MULTILINE,
+        )
+        return {m[1]: set(re.findall(r'"([^"]*)"', m[2] + m[3])) for m in found}
+
+
+def _tensors(
+    module: Holder, prefix: str, sources: _Sources
+) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers of a module and those in it, by name.
 
     Raises:
@@ -66,32 +111,14 @@ def _tensors(module: Holder, prefix: str, reader: Any) -> Iterator[tuple[str, Te
     """
     if not isinstance(module.state, dict):
         raise ValueError(
-            f"its class {module.kind} is restored by code in the file, __setstate__, "
-            "and nothing of it was run: save the model's state_dict() with torch.save"
+            f"its class {show(module.kind)} is restored by code in the file, "
+            "__setstate__, and nothing of it was run: save the model's state_dict() "
+            "with torch.save"
         )
-    registered = _registered(module.kind, reader)
+    registered = sources.registered(module.kind)
     for name, value in module.state.items():
         if isinstance(value, Holder):
             if value.kind.startswith("__torch__."):
-                yield from _tensors(value, f"{prefix}{name}.", reader)
+                yield from _tensors(value, f"{prefix}{name}.", sources)
         elif isinstance(value, Tensor) and (registered is None or name in registered):
             yield f"{prefix}{name}", value.detach()
-
-
-def _registered(kind: str, reader: Any) -> set[str] | None:
-    """Names of a class's parameters and buffers; None if its source does not say.
-
-    A tensor may also be a plain attribute, which is in no state dict.
-    """
-    module, _, name = kind.rpartition(".")
-    record = f"code/{module.replace('.', '/')}.py"
-    if not reader.has_record(record):
-        return None
-    source = reader.get_record(record).decode()
-    found = re.search(
-        rf"^class {re.escape(name)}\(Module\):\n"
-        r"  __parameters__ = \[(.*)\]\n  __buffers__ = \[(.*)\]\n",
-        source,
-        re.MULTILINE,
-    )
-    return found and set(re.findall(r'"([^"]*)"', found[1] + found[2]))
