@@ -2,9 +2,10 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Distribution, find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 
@@ -79,6 +80,29 @@ def add_mim_extension() -> None:
             link.symlink_to(Path("..", "..", name))
 
 
+# Of setuptools, or of wheel where setuptools has none.
+bdist_wheel = Distribution().get_command_class("bdist_wheel")
+
+
+class WheelWithIndex(bdist_wheel):  # type: ignore[valid-type, misc]
+    """Makes a wheel whose metadata holds ``.mim``, too.
+
+    onedl-mim takes the folder of the first installed file for that of the package, and
+    that is the metadata's if distribution and package have one name. Without this it
+    finds neither index nor configs.
+    """
+
+    def egg2dist(self, egginfo_path: str, distinfo_path: str) -> None:
+        """Writes the folder of metadata."""
+        super().egg2dist(egginfo_path, distinfo_path)
+        shutil.copytree(
+            ROOT / "mim_plugins" / ".mim",
+            Path(distinfo_path, ".mim"),
+            ignore=shutil.ignore_patterns("__pycache__"),
+            dirs_exist_ok=True,
+        )
+
+
 add_mim_extension()
 readme = ROOT / "README.md"
 setup(
@@ -99,5 +123,6 @@ setup(
     python_requires=">=3.10",
     install_requires=["torch>=2.1", "torchvision>=0.16"],
     extras_require=EXTRAS,
+    cmdclass={"bdist_wheel": WheelWithIndex},
     zip_safe=False,
 )

@@ -17,6 +17,7 @@ import warnings
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -153,6 +154,20 @@ def supports_fused_optimizer(device_type: str) -> bool:
     if device_type == "cpu":
         return tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 4)
     return device_type == "cuda"
+
+
+def model_hub() -> Any:
+    """The class behind mmpretrain's ``list_models`` and ``get_model``.
+
+    Returns:
+        It, or None where a stack has none that can be told of another model index.
+    """
+    try:
+        from mmpretrain.apis.model import ModelHub
+    except ImportError:
+        return None
+    wanted = ("register_model_index", "get")
+    return ModelHub if all(hasattr(ModelHub, name) for name in wanted) else None
 
 
 # Library fragments forget their schemas when they are collected: this one stays.

@@ -1,10 +1,18 @@
 """Checkpoints: conversion between official layouts and ours."""
 
+from . import download, on_load, zoo
 from .geometry import merge_coordinates_of
 from .mae_lite import convert_official
-from .on_load import install
 from .rules import KeyRules
 
-install()
+on_load.install()
+zoo.install()
 
-__all__ = ["KeyRules", "convert_official", "merge_coordinates_of"]
+__all__ = [
+    "KeyRules",
+    "convert_official",
+    "download",
+    "merge_coordinates_of",
+    "on_load",
+    "zoo",
+]

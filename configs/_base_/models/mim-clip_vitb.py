@@ -2,6 +2,10 @@
 # frozen CLIP tower at every level.
 _base_ = "./mim_vitb.py"
 
+# Values per patch of these features, for models got by name while the teacher's file,
+# which says so itself, is absent.
+clip_dims = 512
+
 model = dict(
     target_generator=dict(
         _delete_=True,
