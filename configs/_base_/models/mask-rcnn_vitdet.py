@@ -10,7 +10,9 @@ model = dict(
     data_preprocessor=dict(pad_size_divisor=1024),
     backbone=dict(
         type="mmpretrain.ViTDet",
-        arch="base",
+        arch=dict(
+            embed_dims=768, num_layers=12, num_heads=12, feedforward_channels=3072
+        ),
         img_size=1024,
         patch_size=16,
         pretrain_img_size=224,
