@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+from datetime import timedelta
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -67,24 +69,12 @@ def prepare_processes(cfg: Config) -> None:
     if launcher == "none":
         return
     if torch.cuda.is_available():
-        _check_gpus(int(os.environ.get(_VARIABLES[launcher][2], 0)))
+        check_gpus(int(os.environ.get(_VARIABLES[launcher][2], 0)))
     if get_device() != "cpu":
         return
-    size, rank, local_rank = _VARIABLES[launcher]
-    os.environ.update(
-        WORLD_SIZE=os.environ[size],
-        RANK=os.environ[rank],
-        LOCAL_RANK=os.environ[local_rank],
-    )
-    if launcher == "slurm" and "MASTER_ADDR" not in os.environ:
-        os.environ["MASTER_ADDR"] = subprocess.getoutput(
-            f"scontrol show hostname {os.environ['SLURM_NODELIST']} | head -n1"
-        )
-    os.environ.setdefault("MASTER_PORT", "29500")
     env_cfg = cfg.setdefault("env_cfg", {})
     env_cfg["dist_cfg"] = dict(backend="gloo")
-    if not distributed.is_initialized():
-        distributed.init_process_group("gloo")
+    connect_over_gloo(launcher)
     # A module on the CPU is wrapped without device ids.
     wrapper = dict(cfg.get("model_wrapper_cfg") or {})
     wrapper.setdefault("type", "MMDistributedDataParallel")
@@ -96,7 +86,38 @@ def prepare_processes(cfg: Config) -> None:
     cfg.model_wrapper_cfg = wrapper
 
 
-def _check_gpus(local_rank: int) -> None:
+def connect_over_gloo(launcher: str, timeout: timedelta | None = None) -> int:
+    """Connect the processes that a launcher has started, whatever devices they have.
+
+    Args:
+        launcher: ``pytorch``, ``slurm`` or ``mpi``.
+        timeout: How long processes wait for each other; torch's default if None.
+
+    Returns:
+        The number of this process on its machine, from 0.
+
+    Raises:
+        ValueError: If this process was not started by that launcher.
+    """
+    world_size(launcher)
+    size, rank, local_rank = _VARIABLES[launcher]
+    os.environ.update(
+        WORLD_SIZE=os.environ[size],
+        RANK=os.environ[rank],
+        LOCAL_RANK=os.environ[local_rank],
+    )
+    if launcher == "slurm" and "MASTER_ADDR" not in os.environ:
+        os.environ["MASTER_ADDR"] = subprocess.getoutput(
+            f"scontrol show hostname {os.environ['SLURM_NODELIST']} | head -n1"
+        )
+    os.environ.setdefault("MASTER_PORT", "29500")
+    if not distributed.is_initialized():
+        options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+        distributed.init_process_group("gloo", **options)
+    return int(os.environ["LOCAL_RANK"])
+
+
+def check_gpus(local_rank: int) -> None:
     """Refuse what CUDA would call an invalid device ordinal."""
     gpus = torch.cuda.device_count()
     if local_rank >= gpus:

@@ -33,9 +33,9 @@ train_dataloader = dict(
     ),
 )
 
-# For KNNHook, which is off unless a config adds it: labelled images in ImageNet's
-# layout, the training part to compare with and the validation part to classify.
-knn_pipeline = [
+# How features of whole images are extracted, by KNNHook, FeatureExtractor and
+# tools/embed.py.
+test_pipeline = [
     dict(type="LoadImageFromFile", color_type="color_ignore_orientation"),
     dict(
         type="ResizeEdge",
@@ -47,17 +47,19 @@ knn_pipeline = [
     dict(type="CenterCrop", crop_size=224),
     dict(type="PackInputs"),
 ]
+# For KNNHook, which is off unless a config adds it: labelled images in ImageNet's
+# layout, the training part to compare with and the validation part to classify.
 knn_train_dataloader = dict(
     batch_size=128,
     num_workers=8,
     dataset=dict(
-        type="ImageNet", data_root=data_root, split="train", pipeline=knn_pipeline
+        type="ImageNet", data_root=data_root, split="train", pipeline=test_pipeline
     ),
 )
 knn_val_dataloader = dict(
     batch_size=128,
     num_workers=8,
     dataset=dict(
-        type="ImageNet", data_root=data_root, split="val", pipeline=knn_pipeline
+        type="ImageNet", data_root=data_root, split="val", pipeline=test_pipeline
     ),
 )

@@ -161,7 +161,7 @@ def inference_pipeline(config: Mapping[str, Any], backbone: Any) -> list[dict]:
     if config.get("test_pipeline"):
         return list(config["test_pipeline"])
     height, width = _image_size(backbone)
-    how = dict(backend="pillow", interpolation="bicubic")
+    how: dict[str, Any] = dict(backend="pillow", interpolation="bicubic")
     fit = [dict(type="Resize", scale=(width, height), **how)]
     if height == width:
         fit = [

@@ -1,0 +1,169 @@
+"""Writes features of any number of images without holding them in memory."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from ..checkpoints.saving import write_atomically
+
+# Bytes of an array copied at once.
+_CHUNK = 1 << 26
+
+
+class FeatureParts:
+    """Arrays on disk, of which each process writes the rows of its images.
+
+    They lie in a hidden folder beside the file they become, so that many processes
+    need to see one disk and nobody has to hold, or send, more than a batch.
+
+    Args:
+        path: The ``.npz`` file to be written at the end.
+        shapes: Shape of one image's row in each array.
+        rows: Number of images.
+        dtype: Of the arrays.
+        tag: Tells this run's folder from those of others.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        shapes: Mapping[str, tuple[int, ...]],
+        rows: int,
+        dtype: str,
+        tag: int,
+    ) -> None:
+        self.path = Path(path)
+        self.folder = self.path.with_name(f".{self.path.name}.{tag}.parts")
+        self.shapes = {name: (rows, *shape) for name, shape in shapes.items()}
+        self.dtype = np.dtype(dtype)
+        self.arrays: dict[str, np.ndarray] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all arrays."""
+        return sum(map(math.prod, self.shapes.values())) * self.dtype.itemsize
+
+    def describe(self) -> str:
+        """The arrays and their size, for people."""
+        arrays = ", ".join(
+            f"{name} {' x '.join(map(str, shape))}"
+            for name, shape in self.shapes.items()
+        )
+        return f"{arrays} ({self.dtype}), {readable(self.nbytes)}"
+
+    def check_space(self) -> None:
+        """Refuses what the disk cannot hold.
+
+        Raises:
+            FileNotFoundError: If there is no folder to write to.
+            OSError: If the arrays, and their copy in the file, are larger than what is
+                left.
+        """
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(
+                f"there is no folder {self.path.parent} to write to"
+            )
+        free = shutil.disk_usage(self.path.parent).free
+        # Each array goes into the file and is removed before the next one does.
+        largest = max(map(math.prod, self.shapes.values())) * self.dtype.itemsize
+        if self.nbytes + largest > free:
+            raise OSError(
+                f"{self.path} would hold {self.describe()}, and needs "
+                f"{readable(self.nbytes + largest)} while it is written; "
+                f"{readable(free)} are free there: write elsewhere, leave out the "
+                "feature 'patch', or take float16"
+            )
+
+    def create(self) -> None:
+        """Makes the arrays; one process does."""
+        self.folder.mkdir()
+        for name, shape in self.shapes.items():
+            npy.open_memmap(self._file(name), "w+", self.dtype, shape)
+
+    def open(self) -> None:
+        """Opens the arrays to write rows."""
+        self.arrays = {
+            name: npy.open_memmap(self._file(name), "r+") for name in self.shapes
+        }
+
+    def write(self, rows: list[int], values: Mapping[str, np.ndarray]) -> None:
+        """Writes the features of some images."""
+        for name, array in self.arrays.items():
+            array[rows] = values[name]
+
+    def close(self) -> None:
+        """Hands over what was written to the others."""
+        for array in self.arrays.values():
+            array.flush()  # type: ignore[attr-defined]  # it is a memmap
+        self.arrays = {}
+
+    def stop(self) -> None:
+        """Tells the other processes that this one has failed."""
+        if self.folder.is_dir():
+            (self.folder / "stop").touch()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a process has failed."""
+        return (self.folder / "stop").exists()
+
+    def finish(self, keep: np.ndarray, others: Mapping[str, Any]) -> None:
+        """Makes the file; one process does.
+
+        Args:
+            keep: Numbers of the rows that go into it.
+            others: Further arrays.
+        """
+        write_atomically(self.path, lambda file: self._pack(file, keep, others))
+
+    def remove(self) -> None:
+        """Removes the arrays; one process does."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _pack(self, path: Path, keep: np.ndarray, others: Mapping[str, Any]) -> None:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            for name, value in others.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    npy.write_array(file, np.asarray(value), allow_pickle=False)
+            for name in self.shapes:
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    _copy(npy.open_memmap(self._file(name), "r"), keep, file)
+                self._file(name).unlink()
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.npy"
+
+
+def _copy(array: np.ndarray, keep: np.ndarray, file: Any) -> None:
+    """Writes some rows of an array in numpy's format, a few at a time."""
+    npy.write_array_header_1_0(
+        file,
+        {
+            "descr": npy.dtype_to_descr(array.dtype),
+            "fortran_order": False,
+            "shape": (len(keep), *array.shape[1:]),
+        },
+    )
+    for rows in _chunks(keep, max(1, _CHUNK // max(1, array[:1].nbytes))):
+        file.write(array[rows].tobytes())
+
+
+def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def readable(size: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
