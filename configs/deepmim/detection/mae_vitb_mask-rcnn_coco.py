@@ -1,7 +1,7 @@
 # Mask R-CNN on COCO from a DeepMIM or MAE pixel model, ViT-B/16, 100 epochs at 1024.
-# Paper: DeepMIM, https://arxiv.org/abs/2303.08817, reports 52.8 box AP on COCO, of which
-# neither detector, recipe nor checkpoint is known: the recipe is ours, that is ViTDet's
-# published one (https://arxiv.org/abs/2203.16527, table 4: 51.6 box AP, 45.9 mask AP
+# Paper: DeepMIM, https://arxiv.org/abs/2303.08817, reports 52.8 box AP on COCO, of
+# which neither detector, recipe nor checkpoint is known. The recipe is ours, that is
+# ViTDet's published one (https://arxiv.org/abs/2203.16527: 51.6 box AP, 45.9 mask AP
 # from MAE's ViT-B). Not reproduced here.
 # Global batch size: 64 (32 GPUs x 2); the lr scales to the real one.
 # Command: tools/dist_train.sh \

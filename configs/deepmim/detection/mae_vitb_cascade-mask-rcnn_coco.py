@@ -1,0 +1,21 @@
+# Cascade Mask R-CNN on COCO from a DeepMIM or MAE pixel model, ViT-B/16, 100 epochs.
+# Paper: DeepMIM, https://arxiv.org/abs/2303.08817; its detector is not known, see
+# mae_vitb_mask-rcnn_coco.py. The recipe is ours, that is ViTDet's published one
+# (https://arxiv.org/abs/2203.16527: 54.0 box AP, 46.7 mask AP from MAE's ViT-B). Not
+# reproduced here.
+# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one.
+# Command: tools/dist_train.sh \
+#   configs/deepmim/detection/mae_vitb_cascade-mask-rcnn_coco.py 8 \
+#   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
+# Known deviations from ViTDet's: bf16 in place of fp16 with loss scaling; loss weights
+# 1, 0.5 and 0.25 of the three stages.
+_base_ = [
+    "../../_base_/models/mask-rcnn_cascade_vitdet.py",
+    "../../_base_/datasets/coco_lsj-1024.py",
+    "../../_base_/schedules/vitdet_100e.py",
+]
+
+# The checkpoint of the pre-training, ours as it is.
+pretrained = "work_dirs/mae_vitb_1600e/epoch_1600.pth"
+
+model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
