@@ -228,13 +228,16 @@ def test_on_top_of__deep_supervision_and_local_reconstruction(distil, batch):
     images, mask = batch
     losses = distil(taps=(1, 2)).loss(images, given(mask))
     assert list(losses) == ["loss_0", "loss_1", "loss_2", "loss_attention"]
+    # The cells of LocalMIM, which depend on its decoder, not on the algorithm.
     local = distil(
-        taps=(1, 2),
+        taps=(0, 1, 2),
         neck=dict(type="MultiScaleDecoder", depth=1),
-        target=dict(type="HOGTarget", cell_size=(4, 8, 16), nbins=6),
+        target=dict(type="HOGTarget", nbins=6),
     )
+    assert local.target_generator.cell_sizes == [2, 4, 8, 16]
     losses = local.loss(images, given(mask))
-    assert list(losses) == ["loss_0", "loss_1", "loss_2", "loss_attention"]
+    assert list(losses)[:4] == [f"loss_{level}" for level in range(4)]
+    assert list(losses)[4:] == ["loss_attention"]
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,10 @@ class FusionDecoder(MultiScaleDecoder):
         """All levels are fused to one prediction."""
         return 1
 
+    @staticmethod
+    def default_scales(backbone: Any) -> None:
+        """Targets have their own default: all levels are fused to one resolution."""
+
     @property
     def num_levels(self) -> int:
         """Number of levels fused."""

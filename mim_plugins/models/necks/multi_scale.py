@@ -19,6 +19,9 @@ from ..targets.cells import cells_by_patch
 from .cell_prediction import CellPrediction
 from .decoder import LevelDecoder, LevelDecoders
 
+# Cells per patch and axis, shallow to deep, of an encoder with one patch size.
+COLUMNAR_SCALES = (4, 2, 1, 0.5)
+
 
 class ScaledLevelDecoder(LevelDecoder):
     """The decoder of one level with several tokens, or several cells, per patch.
@@ -247,6 +250,14 @@ class MultiScaleDecoder(LevelDecoders):
         if with_cp:
             for decoder in self.decoders:
                 recompute_in_backward(decoder)
+
+    @staticmethod
+    def default_scales(backbone: Any) -> Sequence[float] | None:
+        """Scales of the targets of an encoder's levels, unless a config gives them.
+
+        Those of its own maps, or LocalMIM's where all levels have one resolution.
+        """
+        return getattr(backbone, "level_scales", COLUMNAR_SCALES)
 
     @staticmethod
     def follows_from(backbone: Any, targets: Sequence[LevelSpec]) -> dict[str, Any]:

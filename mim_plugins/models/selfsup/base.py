@@ -10,10 +10,12 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from ..arguments import as_numbers
 from ..data_preprocessor import reverses_channels
 from ..masking import PatchMask, as_patch_mask
 from ..patches import patchify, unpatchify
 from ..targets import ImageSpec, LevelSpec, LevelTargets
+from ..targets.cells import with_cells
 from .checks import check_blocks, check_parts, check_targets, one_per_level
 from .unmasked import UnmaskedFeatures
 
@@ -33,13 +35,18 @@ class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
         mask_sampler: Draws the masks.
         data_preprocessor: Normalises batches on the device; of type
             ``MIMDataPreprocessor`` unless it says otherwise.
+        scales: For targets that are made of cells and name no ``cell_size``: cells per
+            patch of the mask and axis at each level, shallow to deep. By default what
+            the neck's class method ``default_scales`` says; without one, targets keep
+            their default, a cell per patch.
         pretrained: Short for ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
         init_cfg: As mmengine's.
 
     Raises:
-        ValueError: If the parts do not fit each other: number of levels, width of
-            predictions and targets, channels of data and encoder, or a mask ratio
-            that keeps no patch of the grid; or if blocks would be trained by nothing.
+        ValueError: If the parts do not fit each other: number of levels and scales,
+            cells that are no squares of whole pixels, width of predictions and
+            targets, channels of data and encoder, or a mask ratio that keeps no patch
+            of the grid; or if blocks would be trained by nothing.
     """
 
     # Predictions that are compared with one target together; neck and head say theirs.
@@ -55,6 +62,7 @@ class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
         target_generator: dict | nn.Module | list,
         mask_sampler: dict | nn.Module,
         data_preprocessor: dict | nn.Module | None = None,
+        scales: Sequence[float] | None = None,
         pretrained: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -62,20 +70,27 @@ class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
             data_preprocessor = MODELS.build(
                 {"type": "MIMDataPreprocessor", **(data_preprocessor or {})}
             )
-        backbone = build_part(backbone)
+        encoder: Any = build_part(backbone)
+        if scales is None:
+            scales = self.default_scales(neck, encoder)
+        if scales is not None:
+            scales = as_numbers("scales", scales, "a list with one number per level")
+            target_generator = with_cells(
+                target_generator, scales, encoder.mask_patch_size
+            )
         generator = _build_targets(target_generator)
         targets = one_per_level(
-            generator.prepare(_image_spec(backbone, data_preprocessor)),
-            _count_targets(neck, backbone),
+            generator.prepare(_image_spec(encoder, data_preprocessor)),
+            _count_targets(neck, encoder),
         )
         if not isinstance(neck, nn.Module):
             neck = {
-                **self.neck_defaults(backbone, targets),
-                **_further_arguments(neck, backbone, targets),
+                **self.neck_defaults(encoder, targets),
+                **_further_arguments(neck, encoder, targets),
                 **neck,
             }
         super().__init__(
-            backbone=backbone,
+            backbone=encoder,
             neck=build_part(neck),
             head=build_part(head),
             target_generator=generator,
@@ -87,6 +102,14 @@ class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
         check_parts(self)
         check_targets(self, targets)
         check_blocks(self)
+
+    @staticmethod
+    def default_scales(neck: dict | nn.Module, backbone: Any) -> Sequence[float] | None:
+        """Scales of the targets with such a neck and encoder, if it says any."""
+        kind = _type_of(neck)
+        if not hasattr(kind, "default_scales"):
+            return None
+        return kind.default_scales(backbone)
 
     @staticmethod
     def neck_defaults(backbone: Any, targets: Sequence[LevelSpec]) -> dict:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
-from torch import Tensor
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
 
 from ..masking import PatchMask
 from .base import ImageSpec, LevelTarget
@@ -124,3 +127,49 @@ def _fitting(images: ImageSpec) -> list[int]:
     finer = [cell for cell in range(1, side) if side % cell == 0]
     pools = range(1, min(rows, cols) + 1)
     return finer + [side * k for k in pools if rows % k == 0 and cols % k == 0]
+
+
+def with_cells(
+    targets: dict | nn.Module | list,
+    scales: Sequence[float],
+    patch_size: tuple[int, int],
+) -> dict | nn.Module | list:
+    """Gives configs of targets the cell sizes that follow from the scales.
+
+    Args:
+        targets: A config for all levels, or a list with one per level. Built targets,
+            and targets that have no cells or say their size, stay as they are.
+        scales: Cells per patch and axis at each level.
+        patch_size: Height and width of the mask's patches in pixels.
+
+    Raises:
+        ValueError: If a list of targets has another length than ``scales``, or a cell
+            would not be a square of whole pixels.
+    """
+    if not isinstance(targets, list):
+        return _with_cell(targets, list(scales), patch_size)
+    if len(targets) != len(scales):
+        raise ValueError(
+            f"target_generator lists {len(targets)} targets for {len(scales)} scales "
+            f"({list(scales)}): give one of each per level, shallow to deep"
+        )
+    return [
+        _with_cell(target, scale, patch_size)
+        for target, scale in zip(targets, scales, strict=True)
+    ]
+
+
+def _with_cell(
+    target: Any, scale: float | list[float], patch_size: tuple[int, int]
+) -> Any:
+    if not isinstance(target, dict) or "cell_size" in target:
+        return target
+    kind = target["type"]
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    if kind is None or "cell_size" not in inspect.signature(kind).parameters:
+        return target
+    if isinstance(scale, list):
+        sizes: Any = [cell_size_of(each, patch_size) for each in scale]
+    else:
+        sizes = cell_size_of(scale, patch_size)
+    return {**target, "cell_size": sizes}
