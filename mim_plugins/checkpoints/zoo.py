@@ -1,8 +1,8 @@
 """The names of the model index, for mmpretrain's ``list_models`` and ``get_model``.
 
-``import mim_plugins`` tells mmpretrain of every entry of ``model-index.yml``, at the top
-of a checkout and in the ``.mim`` folder of an installed package. A config is read when
-its model is asked for, and not before.
+``import mim_plugins`` tells mmpretrain of every entry of ``model-index.yml``, in a
+checkout at the top, in an installed package in ``.mim``. A config is read when its
+model is asked for, and not before.
 
 A model got by name is there to be used: the teachers of some configs, whose files not
 everybody has, are left out of it where they are absent. It then makes features, loads
