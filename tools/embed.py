@@ -18,7 +18,9 @@ from mmengine.config import DictAction
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", help="folder of images, at any depth")
     parser.add_argument(
         "-o", "--out", required=True, metavar="FILE.npz", help="file to write"
@@ -57,8 +59,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--workers",
         type=int,
-        default=4,
-        help="loading processes for each process (default: 4)",
+        help="loading processes for each process (default: the cores, four at most)",
     )
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: a GPU)")
     parser.add_argument(

@@ -40,7 +40,7 @@ def embed(
     ann_file: str | None = None,
     skip_unreadable: bool = False,
     batch_size: int = 64,
-    workers: int = 4,
+    workers: int | None = None,
     device: str | None = None,
     precision: str | None = None,
     dtype: str = "float32",
@@ -69,7 +69,8 @@ def embed(
         skip_unreadable: Whether to leave out images that cannot be read; else the
             first one ends it.
         batch_size: Images at a time, in each process.
-        workers: Loading processes for each process.
+        workers: Loading processes for each process; by default one for each core, four
+            at most.
         device: Such as ``cuda:1``; by default the GPU of this process, or the CPU.
         precision: ``fp32``, ``bf16`` or ``fp16``, of the computation; by default bf16
             on GPUs that have it, else fp32.
@@ -85,6 +86,8 @@ def embed(
         OSError: If the disk cannot hold the features.
         ValueError: If an argument, an image or the checkpoint cannot be used.
     """
+    if workers is None:
+        workers = min(4, len(os.sched_getaffinity(0)))
     _check_arguments(out, features, batch_size, workers, precision, dtype)
     local_rank = 0
     if launcher != "none":
