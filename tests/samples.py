@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import mmcv
+import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch import Tensor
+
+from mim_plugins.engine.settings import apply_options
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -146,3 +151,69 @@ def zero_weights(model: dict, prefix: str = "") -> dict[str, Tensor]:
     with laid_out_only():
         state = MODELS.build(model).state_dict()
     return {prefix + k: torch.zeros(1).expand(v.shape) for k, v in state.items()}
+
+
+def ade20k_layout(
+    folder: Path, labels: int = 150, size: tuple[int, int] = (48, 80), count: int = 2
+) -> None:
+    """Writes a data set of noise in the layout of ADE20K: 0 is none of the classes."""
+    draw = np.random.default_rng(0)
+    for part in ("training", "validation"):
+        for kind in ("images", "annotations"):
+            (folder / kind / part).mkdir(parents=True)
+        for index in range(count):
+            image = draw.integers(0, 255, (*size, 3), dtype=np.uint8)
+            blocks = draw.integers(0, labels + 1, (size[0] // 8, size[1] // 8))
+            label = np.kron(blocks, np.ones((8, 8))).astype(np.uint8)
+            name = f"{part}/{index}"
+            mmcv.imwrite(image, str(folder / "images" / f"{name}.jpg"))
+            mmcv.imwrite(label, str(folder / "annotations" / f"{name}.png"))
+
+
+def small_segmentor(cfg: Config, data_root: Path, work_dir: Path) -> None:
+    """Makes of a segmentation config one that trains an iteration in a second.
+
+    The parts stay what they are; widths, depth, crops and the data set shrink.
+    """
+    model = cfg.model.get("module", cfg.model)
+    backbone, crop = model.backbone, (64, 64)
+    backbone.init_cfg = None
+    if "Swin" in backbone.type:
+        backbone.arch = dict(embed_dims=8, depths=[1, 2, 1, 1], num_heads=[1, 1, 2, 2])
+        backbone.img_size, widths = 64, [8, 16, 32, 64]
+    else:
+        backbone.arch = dict(TINY_ARCH)
+        backbone.img_size, backbone.out_indices = 64, (0, 1, 2, 3)
+        model.neck.in_channels = 24
+        widths = [24 if "out_channels" not in model.neck else 8] * 4
+        model.neck.update({"out_channels": 8} if widths[0] == 8 else {})
+    model.decode_head.update(in_channels=widths, channels=8)
+    if "auxiliary_head" in model:
+        model.auxiliary_head.update(in_channels=widths[2], channels=8)
+    model.data_preprocessor.size = crop
+    if model.test_cfg.mode == "slide":
+        model.data_preprocessor.test_cfg = dict(size=crop)
+        model.test_cfg.update(crop_size=crop, stride=(43, 43))
+    apply_options(cfg, dict(data_root=str(data_root)))
+    _shrink_scales(cfg._cfg_dict, crop)
+    for part in ("train", "val", "test"):
+        loader = cfg[f"{part}_dataloader"]
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.dataset.indices = 2 if part == "train" else 1
+    cfg.train_cfg.update(max_iters=1, val_interval=10)
+    cfg.work_dir = str(work_dir)
+
+
+def _shrink_scales(node: Any, crop: tuple[int, int]) -> None:
+    """Shrinks what pipelines resize to, and crop, wherever it stands."""
+    if isinstance(node, dict):
+        if node.get("type") == "RandomCrop":
+            node["crop_size"] = crop
+        elif node.get("type") in ("Resize", "RandomResize"):
+            long, short = node["scale"]
+            node["scale"] = (long // 8, short // 8) if long > 256 else (96, 64)
+        for child in node.values():
+            _shrink_scales(child, crop)
+    elif isinstance(node, list | tuple):
+        for child in node:
+            _shrink_scales(child, crop)

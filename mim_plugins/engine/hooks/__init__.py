@@ -6,10 +6,12 @@ from .knn import KNNHook
 from .progress_bar import ProgressBarHook
 from .reconstruction import ReconstructionHook
 from .runtime_info import DeferredRuntimeInfoHook
+from .segmentation import CheckSegmentationHook
 from .throughput import ThroughputHook
 
 __all__ = [
     "CheckInputHook",
+    "CheckSegmentationHook",
     "CorruptImageHook",
     "DeferredRuntimeInfoHook",
     "KNNHook",

@@ -172,6 +172,14 @@ class RelPosVisionTransformer(BEiTViT):
                 recompute_in_backward(layer)
         self._register_load_state_dict_pre_hook(self._convert_biases)
 
+    @property
+    def required_size(self) -> tuple[int, int] | None:
+        """The one image size there are relative positions for, or None without them."""
+        if self.use_rel_pos_bias or self.rel_pos_bias is not None:
+            height, width = self.img_size
+            return height, width
+        return None
+
     def _check_out_indices(self) -> None:
         """Refuses blocks that there are not; mmpretrain returns fewer maps."""
         asked = list(self.out_indices)

@@ -1,0 +1,31 @@
+# What all segmentation runs share: mmseg's names come first, iterations are counted,
+# and the rest as in all runs.
+_base_ = "./default_runtime.py"
+
+default_scope = "mmseg"
+
+default_hooks = dict(
+    logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
+    # A checkpoint with every validation; the best one is kept as well.
+    checkpoint=dict(
+        type="CheckpointHook",
+        by_epoch=False,
+        interval=16000,
+        max_keep_ckpts=3,
+        save_best="mIoU",
+    ),
+    # Draws the maps of test images with
+    # --cfg-options default_hooks.visualization.draw=True
+    visualization=dict(type="SegVisualizationHook"),
+)
+custom_hooks = [
+    *_base_.custom_hooks,
+    # Compares classes, label maps and image sizes with the model before the first step.
+    dict(type="CheckSegmentationHook"),
+]
+visualizer = dict(type="SegLocalVisualizer")
+log_processor = dict(by_epoch=False)
+
+# The model around a trained one that averages over scales and flips; see the configs
+# named `-ms`.
+tta_model = dict(type="SegTTAModel")

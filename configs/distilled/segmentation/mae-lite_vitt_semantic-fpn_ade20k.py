@@ -1,0 +1,14 @@
+# Semantic FPN on ADE20K from MAE-Lite's ViT-Tiny/16 (12 heads), 160k iterations at 512.
+# Papers: https://arxiv.org/abs/2205.14443 and its extension,
+# https://arxiv.org/abs/2404.12210, whose recipe for D2-MAE this is; no result from
+# MAE-Lite's weights is published.
+# Global batch size: 16 (8 GPUs x 2); the lr scales to the real one.
+# Command: tools/dist_train.sh \
+#   configs/distilled/segmentation/mae-lite_vitt_semantic-fpn_ade20k.py 8 \
+#   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
+# Known deviations: those of d2-mae_vitt_semantic-fpn_ade20k.py.
+_base_ = "./d2-mae_vitt_semantic-fpn_ade20k.py"
+
+pretrained = "work_dirs/mae-lite_vitt_400e/epoch_400.pth"
+
+model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))

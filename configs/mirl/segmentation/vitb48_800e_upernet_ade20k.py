@@ -1,0 +1,29 @@
+# UperNet on ADE20K from MIRL's ViT-B-48/16 (800 epochs), 160k iterations at 512.
+# Paper: MIRL, https://arxiv.org/abs/2309.14136. Neither its recipe nor its results on
+# ADE20K are known to us: model and schedule are ours, that is DeepMIM's for ViT-B with
+# maps of four evenly spaced blocks and a layer decay for 48 blocks.
+# Global batch size: 16 (8 GPUs x 2); the lr scales to the real one.
+# Command: tools/dist_train.sh \
+#   configs/mirl/segmentation/vitb48_800e_upernet_ade20k.py 8 \
+#   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
+# Less memory: vitb48_800e_upernet-fsdp_ade20k.py.
+_base_ = [
+    "../../_base_/models/upernet_vitb.py",
+    "../../_base_/datasets/ade20k_512.py",
+    "../../_base_/schedules/ade20k_160k.py",
+    "../../_base_/ade20k_runtime.py",
+]
+
+# The checkpoint of the pre-training, ours as it is, or the official .pdparams.
+pretrained = "work_dirs/vitb48_800e/epoch_800.pth"
+
+model = dict(
+    backbone=dict(
+        arch=dict(num_layers=48),
+        out_indices=(11, 23, 35, 47),
+        # Recompute every block in the backward pass: 48 of them fill a GPU.
+        with_cp=True,
+        init_cfg=dict(checkpoint=pretrained),
+    )
+)
+optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(layer_decay_rate=0.95))

@@ -1,0 +1,239 @@
+"""Checks that a segmentation data set fits the model, before the first iteration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ...datasets.seeding import preserved_draws
+from .periodic import unwrapped
+
+
+@HOOKS.register_module()
+class CheckSegmentationHook(Hook):
+    """Compares classes, label maps and image sizes with a segmentor.
+
+    It looks for what would otherwise end in an index error on the device, in an error
+    after hours, at the first validation, or in no error at all: heads for another
+    number of classes, images without a label map, label maps of another size or with
+    values that are no class, and sizes that a backbone with relative positions does
+    not take.
+
+    Args:
+        num_samples: So many label maps of each data set are read.
+    """
+
+    def __init__(self, num_samples: int = 4) -> None:
+        self.num_samples = num_samples
+
+    def before_train(self, runner: Runner) -> None:
+        """Checks the data of training, and those of the validations in it.
+
+        Raises:
+            ValueError: Naming what does not fit and what to change.
+            FileNotFoundError: If label maps are missing.
+        """
+        self._check("train_dataloader", runner.train_dataloader, runner.model)
+        if runner.val_loop is not None:
+            self._check("val_dataloader", runner.val_dataloader, runner.model)
+
+    def before_val(self, runner: Runner) -> None:
+        """Checks the data of a validation, as :meth:`before_train`."""
+        if runner.iter == 0:
+            self._check("val_dataloader", runner.val_dataloader, runner.model)
+
+    def before_test(self, runner: Runner) -> None:
+        """Checks the data of a test, as :meth:`before_train`."""
+        self._check("test_dataloader", runner.test_dataloader, runner.model)
+
+    def _check(self, name: str, loader: DataLoader, wrapped: nn.Module) -> None:
+        model: Any = unwrapped(wrapped)
+        # A model that averages over scales and flips.
+        model = getattr(model, "module", model)
+        dataset: Any = loader.dataset
+        if not hasattr(model, "decode_head"):
+            return
+        check_classes(name, dataset, model)
+        check_files(name, dataset)
+        places = np.linspace(0, len(dataset) - 1, self.num_samples).round()
+        for index in sorted(set(places.astype(int).tolist())):
+            check_label_map(dataset, index)
+        required = getattr(model.backbone, "required_size", None)
+        if required is not None:
+            if name == "train_dataloader":
+                with preserved_draws():
+                    image = dataset[0]["inputs"]
+                check_training_size(tuple(image.shape[-2:]), model, required)
+            check_test_sizes(model, required)
+
+
+def check_classes(name: str, dataset: Any, model: nn.Module) -> None:
+    """Checks that every head has as many classes as the data.
+
+    Raises:
+        ValueError: Naming the heads that have not.
+    """
+    classes = dataset.metainfo.get("classes")
+    if classes is None:
+        return
+    wrong = {
+        path: head.num_classes
+        for path, head in _heads(model)
+        if head.num_classes != len(classes)
+    }
+    if wrong:
+        found = ", ".join(f"{path}.num_classes={n}" for path, n in wrong.items())
+        wanted = " ".join(f"{path}.num_classes={len(classes)}" for path in wrong)
+        raise ValueError(
+            f"{name} has {len(classes)} classes ({', '.join(classes[:3])} ...), but "
+            f"the model has {found}: change the model with --cfg-options {wanted}, or "
+            "the data set's metainfo"
+        )
+
+
+def check_files(name: str, dataset: Any) -> None:
+    """Checks that there are images, each with a label map.
+
+    Raises:
+        ValueError: If there is no image.
+        FileNotFoundError: If label maps, or their folder, are missing.
+    """
+    if not len(dataset):
+        raise ValueError(
+            f"{name} found no image in {dataset.data_prefix.get('img_path')} that ends "
+            f"in {dataset.img_suffix}: set data_root with --cfg-options, or the data "
+            "set's data_prefix and img_suffix"
+        )
+    listed: dict[str, set[str]] = {}
+    missing = []
+    for index in range(len(dataset)):
+        path = dataset.get_data_info(index).get("seg_map_path", "")
+        folder, file = os.path.split(path)
+        if "://" in path:
+            continue  # on a server: not listed for this
+        if folder not in listed:
+            if not os.path.isdir(folder):
+                raise FileNotFoundError(
+                    f"{name}: the folder of label maps, {folder or '(none)'}, does not "
+                    "exist: set data_root with --cfg-options, or the data set's "
+                    "data_prefix.seg_map_path"
+                )
+            listed[folder] = set(os.listdir(folder))
+        if file not in listed[folder]:
+            missing.append(path)
+    if missing:
+        raise FileNotFoundError(
+            f"{name}: {len(missing)} of {len(dataset)} images have no label map; the "
+            f"first should be {missing[0]}. Add them, take the images out, or set the "
+            f"data set's seg_map_suffix (now {dataset.seg_map_suffix})"
+        )
+
+
+def check_label_map(dataset: Any, index: int) -> None:
+    """Checks one label map against its image and the classes.
+
+    Raises:
+        ValueError: If it has another size, several channels, or values of no class.
+    """
+    info = dataset.get_data_info(index)
+    path, image_path = info["seg_map_path"], info["img_path"]
+    if "://" in path:
+        return
+    labels = mmcv.imread(path, flag="unchanged", backend="pillow")
+    if labels.ndim != 2:
+        raise ValueError(
+            f"{path} has {labels.shape[-1]} channels: a label map has one, which holds "
+            "the number of each pixel's class; convert colours to numbers first"
+        )
+    image = mmcv.imread(image_path, backend="pillow")
+    if image.shape[:2] != labels.shape:
+        raise ValueError(
+            f"{image_path} has {image.shape[0]}x{image.shape[1]} pixels, its label map "
+            f"{path} {labels.shape[0]}x{labels.shape[1]}: they do not belong together; "
+            "repair data_prefix, or resize the label map (nearest neighbour)"
+        )
+    classes = dataset.metainfo.get("classes")
+    if classes is None or dataset.label_map is not None:
+        return
+    values = np.unique(labels).astype(int)
+    zero, ignored = dataset.reduce_zero_label, dataset.ignore_index
+    values = values[(values != 0) & (values != 255)] - 1 if zero else values
+    wrong = values[(values != ignored) & (values >= len(classes))]
+    if len(wrong):
+        raise ValueError(
+            f"{path} has the label {wrong[0] + zero}, but labels of {len(classes)} "
+            f"classes are {int(zero)} to {len(classes) - 1 + zero} "
+            f"(reduce_zero_label={zero}) and {ignored}, which is ignored: give the "
+            "data set all its classes, or set reduce_zero_label=True in the data set "
+            "and in LoadAnnotations if 0 means none of the classes"
+        )
+
+
+def check_training_size(
+    size: tuple[int, int], model: Any, required: tuple[int, int]
+) -> None:
+    """Checks that crops, padded, have the one size a backbone takes.
+
+    Raises:
+        ValueError: If they have not.
+    """
+    padded_to = getattr(model.data_preprocessor, "size", None) or (0, 0)
+    padded = tuple(max(pair) for pair in zip(size, padded_to, strict=True))
+    if padded != required:
+        raise ValueError(
+            f"training images have {_by(padded)} pixels, but the backbone's relative "
+            f"positions are those of {_by(required)}: set crop_size of RandomCrop, "
+            "model.data_preprocessor.size and model.backbone.img_size to one size, a "
+            f"multiple of the patches of {model.backbone.patch_embed.projection.stride}"
+        )
+
+
+def check_test_sizes(model: Any, required: tuple[int, int]) -> None:
+    """Checks that a test hands over windows of the one size a backbone takes.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    test_cfg = model.test_cfg
+    crop = tuple(test_cfg.get("crop_size", ()))
+    if test_cfg.get("mode") != "slide" or crop != required:
+        asked = f"mode={test_cfg.get('mode')!r}" + (f", crop_size={crop}" * bool(crop))
+        raise ValueError(
+            f"the backbone's relative positions are those of {_by(required)} pixels, "
+            f"but model.test_cfg has {asked}: set model.test_cfg.mode=slide and "
+            f"model.test_cfg.crop_size={required} (whole images have any size)"
+        )
+    if any(a > b for a, b in zip(test_cfg["stride"], crop, strict=True)):
+        raise ValueError(
+            f"model.test_cfg.stride={tuple(test_cfg['stride'])} leaves gaps between "
+            f"windows of {_by(crop)}: make it smaller"
+        )
+    padding = (getattr(model.data_preprocessor, "test_cfg", None) or {}).get("size")
+    if padding is None or tuple(padding) != required:
+        raise ValueError(
+            f"test images smaller than the window of {_by(required)} are to be padded: "
+            f"set model.data_preprocessor.test_cfg.size={required}, now {padding}"
+        )
+
+
+def _heads(model: Any) -> Iterator[tuple[str, Any]]:
+    """Every head of a segmentor that predicts classes, and where it is."""
+    for name in ("decode_head", "auxiliary_head"):
+        heads = getattr(model, name, None)
+        if isinstance(heads, nn.ModuleList):
+            yield from ((f"model.{name}.{k}", head) for k, head in enumerate(heads))
+        elif heads is not None:
+            yield f"model.{name}", heads
+
+
+def _by(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))

@@ -1,0 +1,68 @@
+"""Every segmentation config builds at full size, trains and tests at a small one."""
+
+import re
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from samples import ROOT, ade20k_layout, laid_out_only, small_segmentor
+
+mmseg_models = pytest.importorskip("mmseg.models")
+
+CONFIGS = sorted((ROOT / "configs").glob("*/segmentation/*.py"))
+
+
+def name(path) -> str:
+    return str(path.relative_to(ROOT / "configs"))
+
+
+def segmentor_of(cfg):
+    """The segmentor's own config, inside of one that averages over scales, too."""
+    return cfg.model.get("module", cfg.model)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name)
+def test_config__builds_and_says_what_it_is(path):
+    cfg = Config.fromfile(path)
+    assert cfg.default_scope == "mmseg"
+    assert "mim_plugins" in cfg.custom_imports["imports"]
+    assert cfg.resume is False
+    header = re.match(r"(#.*\n)+", path.read_text())
+    assert header, "the head comment is missing"
+    assert name(path) in re.sub(r"\s*\\\n#\s*", " ", header[0]), "no command"
+    assert re.search(r"arxiv\.org/abs/\d{4}\.\d{5}", header[0])
+    batch = re.search(r"Global batch size: (\d+)", header[0])
+    assert batch and int(batch[1]) == cfg.auto_scale_lr.base_batch_size
+    warm_up, then = cfg.param_scheduler
+    assert warm_up.end == then.begin and then.end == cfg.train_cfg.max_iters
+    segmentor = segmentor_of(cfg)
+    assert segmentor.backbone.init_cfg.type == "Pretrained"
+    assert segmentor.backbone.init_cfg.checkpoint
+    segmentor.backbone.init_cfg = None
+    init_default_scope("mmseg")
+    with laid_out_only():
+        model = mmseg_models.build_segmentor(segmentor)
+    if "RelPos" in segmentor.backbone.type:
+        # What a checkpoint of the pre-training has, it has place for.
+        heads = segmentor.backbone.arch.num_heads
+        table = model.backbone.layers[0].attn.relative_position_bias_table
+        side = 2 * segmentor.backbone.img_size // 16 - 1
+        assert table.shape == (side**2 + 3, heads) and heads == 12
+        assert model.backbone.layers[0].gamma_1.shape == (model.backbone.embed_dims,)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name)
+def test_config__trains_and_tests(path, tmp_path):
+    cfg = Config.fromfile(path)
+    classes = segmentor_of(cfg).decode_head.num_classes
+    ade20k_layout(tmp_path / "data", labels=classes)
+    small_segmentor(cfg, tmp_path / "data", tmp_path / "runs")
+    runner = Runner.from_cfg(cfg)
+    if cfg.model.type == "SegTTAModel":
+        metrics = runner.test()
+    else:
+        runner.train()
+        assert runner.iter == 1
+        metrics = runner.test()
+    assert 0 <= metrics["mIoU"] <= 100
