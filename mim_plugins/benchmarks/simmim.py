@@ -8,7 +8,7 @@ from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from mim_plugins.models.masking import RandomPatchMask
+from mim_plugins.models import RandomPatchMask
 
 # Of mmpretrain's SimMIM configs.
 MASK_RATIO = 0.6

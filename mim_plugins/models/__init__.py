@@ -18,7 +18,8 @@ from .heads import (
     ResidualPairHead,
     TokenDistillationHead,
 )
-from .masking import PatchMask, RandomPatchMask, SharedPatchMask
+from .mask_samplers import RandomPatchMask, SharedPatchMask
+from .masking import PatchMask
 from .necks import (
     FusionDecoder,
     MIMDecoder,

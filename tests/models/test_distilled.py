@@ -136,7 +136,7 @@ def test_d2__decoder_reads_block_k_and_the_extra_block_reads_the_top(distil, bat
     latent = model.backbone(images, mask)
     assert len(latent) == 1
     torch.testing.assert_close(latent[0], model.backbone.ln1(entered[2]))
-    read = model.read_student(list(model.backbone.stream(images, mask)))
+    read = model.student.read(model.backbone.stream(images, mask))
     wanted = official_logits(model.extra_block, entered[4])
     torch.testing.assert_close(read["attention"][0], wanted)
     # The values' third of the extra block is there, as officially, and gets zeros.
@@ -170,9 +170,9 @@ def test_teacher__runs_once_no_further_than_needed_without_autograd(
         )
     logits = attention.attention_logits
 
-    def counted(query, key):
+    def counted(query, *rest):
         computed.append(query.shape[1])
-        return logits(query, key)
+        return logits(query, *rest)
 
     monkeypatch.setattr(attention, "attention_logits", counted)
     model.train()
@@ -193,7 +193,11 @@ def test_teacher__is_no_part_of_the_model_and_shared_by_copies(distil):
         k.split(".")[0] for k in model.state_dict()
     }
     network = model.teacher.network
-    assert copy.deepcopy(model).teacher.network is network
+    twin = copy.deepcopy(model)
+    assert twin.teacher.network is network
+    # The copy reads itself.
+    assert twin.student.encoder is twin.backbone
+    assert twin.student.extra_block is twin.extra_block
     model.to("meta")
     assert model.teacher.network.encoder.cls_token.is_meta
 
@@ -202,7 +206,7 @@ def test_autocast__teacher_in_the_students_dtype_and_losses_in_float32(distil, b
     model, (images, mask) = distil(), batch
     exact = model.loss(images, given(mask))["loss_attention"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        read = model.read_student(list(model.backbone.stream(images, mask)))
+        read = model.student.read(model.backbone.stream(images, mask))
         taught = model.teacher(images, mask)
         rough = model.loss(images, given(mask))["loss_attention"]
     assert read["attention"][0].dtype == taught["attention"][0].dtype == torch.bfloat16
@@ -238,6 +242,17 @@ def test_on_top_of__deep_supervision_and_local_reconstruction(distil, batch):
     losses = local.loss(images, given(mask))
     assert list(losses)[:4] == [f"loss_{level}" for level in range(4)]
     assert list(losses)[4:] == ["loss_attention"]
+
+
+def test_features__of_a_decoupled_student_are_the_whole_encoders(distil, batch):
+    model, (images, _) = distil(**D2), batch
+    before = model.image_features(images)
+    with torch.no_grad():
+        model.backbone.layers[-1].ffn.layers[1].bias.add_(1.0)
+        model.backbone.ln1.bias.add_(1.0)
+    after = model.image_features(images)
+    torch.testing.assert_close(after.patch, before.patch + 1)
+    torch.testing.assert_close(after.cls, before.cls + 1)
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,46 @@ def test_distillation__teaches_the_last_attention_from_metas_file(tmp_path):
         MODELS.build(cfg)
 
 
+def test_decoupled__the_decoder_reads_an_earlier_stage(tmp_path):
+    teacher = MODELS.build(hiera_model())
+    teacher.init_weights()
+    torch.save(teacher.state_dict(), tmp_path / "teacher.pth")
+    cfg = hiera_model(final_stage=2) | dict(
+        type="DistilledMIM",
+        teacher=hiera_model()["backbone"],
+        teacher_checkpoint=str(tmp_path / "teacher.pth"),
+        extra_block=True,
+        distillation=[
+            dict(type="AttentionDistillation", student_layers=[7], teacher_layers=[6])
+        ],
+    )
+    model = MODELS.build(cfg)
+    model.init_weights()
+    encoder, images = model.backbone, torch.randn(2, 3, 64, 64)
+    assert (encoder.final_block, encoder.level_dims) == (4, [8, 16, 32])
+    losses = model.loss(images, dict(seed=torch.arange(2)))
+    assert sorted(losses) == ["loss_attention", "loss_reconstruction"]
+    losses["loss_reconstruction"].backward(retain_graph=True)
+    last = encoder.blocks[5].attn.qkv.weight
+    assert last.grad is None and encoder.blocks[4].attn.qkv.weight.grad is not None
+    losses["loss_attention"].backward()
+    assert last.grad is not None
+
+    # What is kept is the whole encoder.
+    whole = MODELS.build(hiera_model())
+    whole.backbone.load_state_dict(encoder.state_dict())
+    features, wanted = (m.image_features(images) for m in (model, whole))
+    torch.testing.assert_close(features.patch, wanted.patch)
+    assert features.patch.shape == (2, 16, 64)
+
+    plain = hiera_model(final_stage=2)
+    with pytest.raises(ValueError, match="nothing in DeepMIM would train those behind"):
+        MODELS.build(plain)
+    for stage, message in ((4, "out of range: .* 4 stages"), (1, "tap 1 does not lie")):
+        with pytest.raises(ValueError, match=message):
+            MODELS.build(hiera_model(final_stage=stage, taps=(0, 1)))
+
+
 def test_bad_parts__are_refused_at_build():
     cfg = hiera_model()
     cfg["backbone"]["out_type"] = "avg_featmap"

@@ -7,12 +7,8 @@ from mmpretrain.registry import MODELS
 from samples import TINY_ARCH, TINY_HIERA
 
 from mim_plugins.models.hashing import hashed_uniform
-from mim_plugins.models.masking import (
-    PatchMask,
-    RandomPatchMask,
-    SharedPatchMask,
-    count_visible,
-)
+from mim_plugins.models.mask_samplers import RandomPatchMask, SharedPatchMask
+from mim_plugins.models.masking import PatchMask, count_visible
 
 TINY_SWIN = dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2))
 

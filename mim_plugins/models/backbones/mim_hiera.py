@@ -12,7 +12,7 @@ from ..initialisation import init_transformer, is_pretrained
 from ..masking import PatchMask, as_patch_mask
 from .hiera import Hiera
 from .hiera_block import HieraBlock, reroll
-from .taps import check_taps
+from .taps import check_final_stage, check_taps
 
 
 @MODELS.register_module()
@@ -32,6 +32,9 @@ class MIMHiera(Hiera):
             decoder fuses with the last one (stages 0 and 1 at ``q_pool=2``).
         q_pool: How many stages begin with pooling; MAE pre-training has 2, so that a
             mask unit ends as 2x2 tokens.
+        final_stage: Zero-based index of the stage whose output is the last latent; by
+            default the last. An earlier one decouples reconstruction from distillation,
+            as D2-MAE does on a ViT.
         out_type: What the unmasked forward returns, see :class:`Hiera`.
         **kwargs: Further arguments of :class:`Hiera`.
 
@@ -41,18 +44,25 @@ class MIMHiera(Hiera):
     """
 
     with_cls_token = False
+    # How layers start, an `attention_only_block` included.
+    init_layers = staticmethod(init_transformer)
 
     def __init__(
         self,
         arch: str | dict = "base",
         taps: Sequence[int] | None = None,
         q_pool: int = 2,
+        final_stage: int | None = None,
         out_type: str = "featmap",
         **kwargs: Any,
     ) -> None:
         super().__init__(arch=arch, q_pool=q_pool, out_type=out_type, **kwargs)
         stages = len(self.depths)
-        self.taps = check_taps(range(q_pool) if taps is None else taps, stages)
+        self.final_stage = check_final_stage(final_stage, stages)
+        if taps is None:
+            taps = range(min(q_pool, self.final_stage))
+        self.taps = check_taps(taps, stages, unit="stage")
+        check_final_stage(final_stage, stages, self.taps)
 
     @property
     def num_levels(self) -> int:
@@ -71,14 +81,19 @@ class MIMHiera(Hiera):
 
     @property
     def _levels(self) -> tuple[int, ...]:
-        return (*self.taps, len(self.depths) - 1)
+        return (*self.taps, self.final_stage)
+
+    @property
+    def final_block(self) -> int:
+        """Zero-based index, through all stages, of the block that ends the latents."""
+        return sum(self.depths[: self.final_stage + 1]) - 1
 
     def init_weights(self) -> None:
         """Initialises as the official MAE, unless weights were loaded."""
         super().init_weights()
         if is_pretrained(self.init_cfg):
             return
-        init_transformer(self)
+        self.init_layers(self)
         # The patch embedding as the linear layer it is; its bias keeps conv's default.
         weight = self.patch_embed.projection.weight.data
         nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
@@ -126,6 +141,10 @@ class MIMHiera(Hiera):
         stages = self.stage_outputs(stream)
         return [reroll(stages[level]).flatten(1, 2) for level in self._levels]
 
+    def whole(self, stream: Iterable[Tensor]) -> Tensor:
+        """The tokens that leave the last block, laid out as latents are."""
+        return reroll(self.stage_outputs(stream)[-1]).flatten(1, 2)
+
     @property
     def blocks(self) -> Sequence[Any]:
         """The transformer blocks of all stages, shallow to deep."""
@@ -139,10 +158,13 @@ class MIMHiera(Hiera):
     def attention_shape(self, block: int) -> tuple[int, int, int]:
         """Heads, queries and keys of a block, on whole images of ``img_size``.
 
-        A block whose attention is local has those of one unit.
+        A block whose attention is local has those of one unit. The index after the last
+        block stands for an :meth:`attention_only_block`.
         """
-        attn = self.layers[block].attn
         keys, _ = self.hidden_shape(block)
+        if block == self.num_layers:
+            return self.layers[-1].attn.num_heads, keys, keys
+        attn = self.layers[block].attn
         keys //= self.grid[0] * self.grid[1] if attn.local else 1
         return attn.num_heads, keys // 4 if attn.pool else keys, keys
 
@@ -172,7 +194,8 @@ class MIMHiera(Hiera):
     def attention_only_block(self) -> nn.Module:
         """One more block of the last stage, cut down to what its logits need.
 
-        D2-MAE's, of which only the norm and the queries, keys and values exist.
+        D2-MAE's, of which only the norm and the queries, keys and values exist. It
+        attends to all tokens, and pools none.
         """
         dims, heads = self.stage_dims[-1], self.layers[-1].attn.num_heads
         block: Any = HieraBlock(dims, dims, heads, dims, norm_cfg=self.norm_cfg)

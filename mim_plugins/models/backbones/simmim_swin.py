@@ -10,7 +10,7 @@ import torch
 from mmengine.model.weight_init import trunc_normal_, trunc_normal_init
 from mmpretrain.models import SwinTransformer
 from mmpretrain.models.backbones.swin_transformer import SwinBlock
-from mmpretrain.models.utils import resize_pos_embed
+from mmpretrain.models.utils import WindowMSA, resize_pos_embed
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from ..attention import WindowAttention
 from ..initialisation import is_pretrained
 from ..masking import PatchMask, as_patch_mask
 from .swin import MIMSwinTransformer, window_shift
+from .taps import check_final_stage
 
 
 @MODELS.register_module()
@@ -56,13 +57,7 @@ class SimMIMSwin(MIMSwinTransformer):
         self, arch: str | dict = "tiny", final_stage: int | None = None, **kwargs: Any
     ) -> None:
         num_stages = len(arch["depths"]) if isinstance(arch, dict) else 4
-        if final_stage is None:
-            final_stage = num_stages - 1
-        if isinstance(final_stage, bool) or final_stage not in range(num_stages):
-            raise ValueError(
-                f"final_stage={final_stage!r} is out of range: the encoder has "
-                f"{num_stages} stages, 0 to {num_stages - 1} (zero-based)"
-            )
+        final_stage = check_final_stage(final_stage, num_stages)
         if final_stage < num_stages - 1:
             kwargs = {"norm_cfg": None, **kwargs}
         super().__init__(arch=arch, taps=(), merge_coordinates="correct", **kwargs)
@@ -94,9 +89,16 @@ class SimMIMSwin(MIMSwinTransformer):
         if self.use_abs_pos_embed:
             trunc_normal_(self.absolute_pos_embed, std=0.02)
         trunc_normal_(self.mask_token, std=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_init(module, std=0.02, bias=0)
+        self.init_layers(self)
+
+    @staticmethod
+    def init_layers(module: nn.Module) -> None:
+        """Initialises linear layers and tables of relative positions: std 0.02."""
+        for child in module.modules():
+            if isinstance(child, nn.Linear):
+                trunc_normal_init(child, std=0.02, bias=0)
+            elif isinstance(child, WindowMSA):
+                trunc_normal_(child.relative_position_bias_table, std=0.02)
 
     def forward(
         self, x: Tensor, mask: PatchMask | Tensor | None = None
@@ -160,6 +162,11 @@ class SimMIMSwin(MIMSwinTransformer):
             tokens = getattr(self, f"norm{self.final_stage}")(tokens)
         return [tokens.flatten(1, 2)]
 
+    def whole(self, stream: Iterable[Tensor]) -> Tensor:
+        """The tokens that leave the last block, laid out as latents are, un-normed."""
+        *_, tokens = stream
+        return tokens.flatten(1, 2)
+
     @property
     def blocks(self) -> Sequence[Any]:
         """The transformer blocks of all stages, shallow to deep."""
@@ -176,12 +183,16 @@ class SimMIMSwin(MIMSwinTransformer):
         """Heads, queries, keys of each, and shift of a block's windows.
 
         On whole images of ``img_size``; only blocks that agree in all but the heads
-        have the same windows.
+        have the same windows. The index after the last block stands for an
+        :meth:`attention_only_block`.
         """
-        attn = self.blocks[block].attn
-        rows, cols = self._map_size(block)
-        shift = window_shift(self.blocks[block], (rows, cols))
-        return attn.w_msa.num_heads, rows * cols, attn.window_size**2, shift
+        blocks, size = self.blocks, self._map_size(block)
+        like = blocks[min(block, len(blocks) - 1)]
+        window, shift = like.attn.window_size, window_shift(like, size)
+        if block == len(blocks) and min(size) > window:
+            # Every second block of a stage is shifted, this one if the last is not.
+            shift = window // 2 - shift
+        return like.attn.w_msa.num_heads, size[0] * size[1], window**2, shift
 
     def hidden_shape(self, block: int) -> tuple[int, int]:
         """Tokens that enter a block and their width, on whole images of ``img_size``.

@@ -88,6 +88,9 @@ class MIMVisionTransformer(VisionTransformer):
             for layer in self.layers:
                 recompute_in_backward(layer)
 
+    # How layers start, an `attention_only_block` included.
+    init_layers = staticmethod(init_transformer)
+
     @property
     def num_levels(self) -> int:
         """Number of latents of a masked forward pass."""
@@ -126,7 +129,7 @@ class MIMVisionTransformer(VisionTransformer):
         super().init_weights()
         if is_pretrained(init_cfg):
             return
-        init_transformer(self)
+        self.init_layers(self)
         # The patch embedding as the linear layer it is; its bias keeps conv's default.
         weight = self.patch_embed.projection.weight.data
         nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
@@ -191,6 +194,11 @@ class MIMVisionTransformer(VisionTransformer):
         latents.append(self.ln1(tokens) if self.final_norm else tokens)
         return latents
 
+    def whole(self, stream: Iterable[Tensor]) -> Tensor:
+        """The tokens that leave the last block, un-normed."""
+        *_, tokens = stream
+        return tokens
+
     @property
     def blocks(self) -> Sequence[Any]:
         """The transformer blocks, shallow to deep."""
@@ -204,9 +212,13 @@ class MIMVisionTransformer(VisionTransformer):
         )
 
     def attention_shape(self, block: int) -> tuple[int, int, int]:
-        """Heads, queries and keys of a block, on whole images of ``img_size``."""
+        """Heads, queries and keys of a block, on whole images of ``img_size``.
+
+        The index after the last block stands for an :meth:`attention_only_block`.
+        """
         tokens = self.pos_embed.shape[1]
-        return self.layers[block].attn.num_heads, tokens, tokens
+        like = self.layers[min(block, self.num_layers - 1)]
+        return like.attn.num_heads, tokens, tokens
 
     def hidden_shape(self, block: int) -> tuple[int, int]:
         """Tokens that enter a block and their width, on whole images of ``img_size``.

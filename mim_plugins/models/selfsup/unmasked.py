@@ -55,9 +55,11 @@ class ImageFeatures(NamedTuple):
 def unmasked_features(backbone: Any, inputs: Tensor) -> ImageFeatures:
     """Encodes whole images the way masked ones are encoded in pre-training.
 
-    It is the latent that the last decoder reads, hence normed where that is: for D2-MAE
-    the output of the block its decoder is on, for a Swin Transformer pre-trained with
-    ``merge_coordinates='official'`` what these coordinates give.
+    It is the latent that the last decoder reads, hence normed where that is; for a Swin
+    Transformer pre-trained with ``merge_coordinates='official'`` what these
+    coordinates give. Where the decoder reads a lower block (D2-MAE), it is what leaves
+    the encoder's last one, as fine-tuning starts from it: un-normed, since no norm was
+    trained there.
 
     Args:
         backbone: An encoder of this package that can mask.
@@ -65,7 +67,11 @@ def unmasked_features(backbone: Any, inputs: Tensor) -> ImageFeatures:
     """
     grid = rows, cols = backbone.image_grid(inputs)
     nothing_removed = inputs.new_zeros(len(inputs), rows * cols)
-    tokens = backbone(inputs, nothing_removed)[-1]
+    final = getattr(backbone, "final_block", None)
+    if final is None or final == len(backbone.blocks) - 1:
+        tokens = backbone(inputs, nothing_removed)[-1]
+    else:
+        tokens = backbone.whole(backbone.stream(inputs, nothing_removed))
     extra = backbone.num_extra_tokens
     patch = tokens[:, extra:]
     side = math.isqrt(patch.shape[1] // (rows * cols))
