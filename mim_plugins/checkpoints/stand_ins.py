@@ -54,6 +54,8 @@ def show(value: Any) -> str:
 
 def brief(error: BaseException) -> str:
     """What an error says, its first lines and no more than a screen can take."""
+    if isinstance(error, RecursionError):
+        return "what it holds is in one another, deeper than in any checkpoint"
     # A KeyError shows what it was given, which could be endless.
     text = show(error.args[0]) if isinstance(error, KeyError) else str(error)
     text = " ".join(text.split()) or type(error).__name__

@@ -88,12 +88,13 @@ class _Surveyor(TensorUnpickler):
         Raises:
             UnpicklingError: If it is none, or there are fewer bytes.
         """
-        kind, dtype, key, _, numel, *view = (
-            pid if isinstance(pid, tuple) else [None] * 5
-        )
+        refused = pickle.UnpicklingError("it refers to something that is no storage")
+        if not isinstance(pid, tuple) or len(pid) not in (5, 6):
+            raise refused
+        kind, dtype, key, _, numel, *view = pid
         stored = kind in ("storage", b"storage") and not any(view)
         if not (stored and isinstance(dtype, torch.dtype) and is_shape((numel,))):
-            raise pickle.UnpicklingError("it refers to something that is no storage")
+            raise refused
         key = str(key) if isinstance(key, int) else key
         if not isinstance(key, str):
             raise pickle.UnpicklingError(f"it names a storage {show(key)}")

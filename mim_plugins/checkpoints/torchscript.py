@@ -15,9 +15,9 @@ from .archives import SCRIPT, is_archive
 from .stand_ins import Holder, show
 from .unpickling import ScriptUnpickler
 
-# More tensors than a module has; two modules that each hold a third twice, and so on,
-# would have more than can be counted.
-_MOST_TENSORS = 1 << 17
+# More modules than a model has; of two that each hold a third twice, which holds a
+# fourth twice, and so on, there would be more than can be counted.
+_MOST_MODULES = 1 << 15
 
 
 def is_torchscript(path: str | Path) -> bool:
@@ -58,12 +58,7 @@ def read_torchscript(path: str | Path, map_location: Any = "cpu") -> dict[str, T
     )
     if not isinstance(module, Holder):
         raise ValueError(f"it holds a {type(module).__name__}, not a module")
-    found: dict[str, Tensor] = {}
-    for name, value in _tensors(module, "", _Sources(reader)):
-        found[name] = value
-        if len(found) > _MOST_TENSORS:
-            raise ValueError(f"its modules have more than {_MOST_TENSORS} tensors")
-    return found
+    return dict(_tensors(module, "", _Sources(reader)))
 
 
 class _Sources:
@@ -76,12 +71,19 @@ class _Sources:
     def __init__(self, reader: Any) -> None:
         self._reader = reader
         self._files: dict[str, dict[str, set[str]]] = {}
+        self._asked = 0
 
     def registered(self, kind: str) -> set[str] | None:
         """Names of a class's parameters and buffers; None if its source does not say.
 
         A tensor may also be a plain attribute, which is in no state dict.
+
+        Raises:
+            ValueError: If it is asked more often than there can be modules.
         """
+        self._asked += 1
+        if self._asked > _MOST_MODULES:
+            raise ValueError(f"it has more than {_MOST_MODULES} modules")
         module, _, name = kind.rpartition(".")
         record = f"code/{module.replace('.', '/')}.py"
         if record not in self._files:
