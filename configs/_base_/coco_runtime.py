@@ -8,4 +8,9 @@ default_hooks = dict(
     # --cfg-options default_hooks.visualization.draw=True
     visualization=dict(type="DetVisualizationHook"),
 )
+custom_hooks = [
+    *_base_.custom_hooks,
+    # Compares classes, annotations and image sizes with the model at the start.
+    dict(type="CheckDetectionHook"),
+]
 visualizer = dict(type="DetLocalVisualizer")

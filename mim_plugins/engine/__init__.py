@@ -2,6 +2,7 @@
 
 from .errors import InputError
 from .hooks import (
+    CheckDetectionHook,
     CheckInputHook,
     CorruptImageHook,
     DeferredRuntimeInfoHook,
@@ -17,6 +18,7 @@ from .optimizers import AutocastOptimWrapper, LayerDecayOptimWrapperConstructor
 
 __all__ = [
     "AutocastOptimWrapper",
+    "CheckDetectionHook",
     "CheckInputHook",
     "CorruptImageHook",
     "DeferredRuntimeInfoHook",

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from torch import distributed
+
+# Toolboxes by the default_scope of their configs.
+_TOOLBOXES = {"mmdet": "detection", "mmseg": "segmentation"}
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 
@@ -50,6 +55,35 @@ def world_size(launcher: str) -> int:
             "(pytorch) or tools/slurm_train.sh (slurm)."
         )
     return int(os.environ[variable])
+
+
+def check_toolbox(scope: str | None) -> None:
+    """Check that what a config's ``default_scope`` stands for is installed.
+
+    Args:
+        scope: ``mmpretrain``, ``mmdet`` or ``mmseg``.
+
+    Raises:
+        ValueError: If it is not; it says which command installs it.
+    """
+    if scope not in _TOOLBOXES:
+        return
+    task = _TOOLBOXES[scope]
+    if find_spec(scope) is None:
+        raise ValueError(
+            f"This is a {task} config, and {scope}, which it needs, is not installed: "
+            "tools/install.sh test installs it."
+        )
+    if scope != "mmdet":
+        return
+    try:
+        importlib.import_module("mmcv._ext")
+    except ImportError as error:
+        raise ValueError(
+            f"This is a {task} config, which needs mmcv's compiled operators, and they "
+            f"cannot be loaded ({error}): tools/install.sh test compiles and installs "
+            "them."
+        ) from error
 
 
 def prepare_processes(cfg: Config) -> None:

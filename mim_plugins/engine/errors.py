@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.evaluator import BaseMetric
 from mmengine.registry import Registry, root
 from torch.utils.data import Dataset
 
@@ -79,6 +80,13 @@ def explain(error: BaseException, cfg: Config | None = None) -> str:
     if unknown_key and cfg is not None:
         found = _explain_key(unknown_key.group(1), message, cfg)
         message = found or message
+    annotations = _annotation_file(error)
+    if annotations is not None:
+        return (
+            f"{annotations} cannot be read as annotations in COCO's layout, a JSON "
+            "file with images, annotations and categories: "
+            f"{type(error).__name__}: {message}"
+        )
     unknown_type = _UNKNOWN_TYPE.search(message)
     if unknown_type:
         message += _similar(unknown_type.group(1), _registered())
@@ -94,13 +102,36 @@ def explain(error: BaseException, cfg: Config | None = None) -> str:
 
 
 def _from_dataset(error: BaseException) -> bool:
-    """Return whether an error was raised in a data set, here or in a worker."""
+    """Return whether an error was raised in a data set, here or in a worker.
+
+    Metrics count, which read the annotations of a data set.
+    """
     if _FROM_WORKER.search(str(error)):
         return True
     return any(
-        isinstance(frame.f_locals.get("self"), (Dataset, SeededDataset))
-        for frame, _ in traceback.walk_tb(error.__traceback__)
+        isinstance(reader, (Dataset, SeededDataset, BaseMetric))
+        for reader in _objects_in(error)
     )
+
+
+def _annotation_file(error: BaseException) -> str | None:
+    """The annotation file of a detection data set that could not be read, if any."""
+    if not isinstance(error, (ValueError, KeyError, TypeError)):
+        return None
+    readers = list(_objects_in(error))
+    for reader in readers:
+        # pycocotools' class, which mmdet's data sets and metrics hand their file to.
+        if type(reader).__name__ == "COCO" or hasattr(reader, "COCOAPI"):
+            files = [getattr(r, "ann_file", None) for r in readers]
+            return next(filter(None, files), "the annotation file of a metric")
+    return None
+
+
+def _objects_in(error: BaseException) -> Iterator[Any]:
+    """The objects in whose methods an error was raised, from the outside in."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if "self" in frame.f_locals:
+            yield frame.f_locals["self"]
 
 
 def _message(error: BaseException) -> str:

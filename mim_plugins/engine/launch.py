@@ -14,7 +14,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from .environment import leave_processes, prepare_processes, world_size
+from .environment import check_toolbox, leave_processes, prepare_processes, world_size
 from .errors import explained
 from .hooks.data_health import check_loader
 from .hooks.progress_bar import ProgressBarHook
@@ -127,6 +127,7 @@ def test(
                 "test_evaluator. A pre-training is judged by fine-tuning or linear "
                 "probing; test with one of those configs."
             )
+        check_toolbox(cfg.get("default_scope"))
         cfg.load_from, cfg.resume = checkpoint, False
         if amp:
             cfg.test_cfg.fp16 = True
@@ -180,6 +181,7 @@ def training_config(
     for name in ("model", "train_dataloader", "train_cfg", "optim_wrapper"):
         if cfg.get(name) is None:
             raise ValueError(f"{config} describes no training: it has no {name}.")
+    check_toolbox(cfg.get("default_scope"))
     processes = world_size(launcher)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or _work_dir(cfg, config)

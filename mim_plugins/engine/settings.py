@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.fileio import join_path
 
 from .environment import has_fast_bfloat16
 
@@ -165,6 +166,10 @@ def _replace(node: Any, key: str, old: Any, new: Any) -> None:
     if isinstance(node, MutableMapping):
         if key in node and node[key] == old:
             node[key] = new
+        file = node.get("ann_file")
+        if isinstance(file, str) and old and file.startswith(old):
+            # A metric's, which has no data_root of its own.
+            node["ann_file"] = join_path(new, file[len(old) :].lstrip("/"))
         children: Any = node.values()
     elif isinstance(node, (MutableSequence, tuple)):
         children = node

@@ -1,6 +1,7 @@
 """Hooks: what happens beside the training steps."""
 
 from .data_health import CheckInputHook, CorruptImageHook
+from .detection import CheckDetectionHook
 from .ema import StepEMAHook, WarmupEMA
 from .knn import KNNHook
 from .progress_bar import ProgressBarHook
@@ -10,6 +11,7 @@ from .segmentation import CheckSegmentationHook
 from .throughput import ThroughputHook
 
 __all__ = [
+    "CheckDetectionHook",
     "CheckInputHook",
     "CheckSegmentationHook",
     "CorruptImageHook",

@@ -1,0 +1,217 @@
+"""Checks that a detection data set fits the model, before the first iteration."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from mmengine.fileio import get_text
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from .periodic import unwrapped
+
+
+@HOOKS.register_module()
+class CheckDetectionHook(Hook):
+    """Compares classes, annotations and image sizes with a detector.
+
+    It looks for what would otherwise end in an error on the device, in an error after
+    hours, at the end of the first validation, or in no error at all: heads for another
+    number of classes, annotation files with other categories or with objects of images
+    they do not list, images that are not there, a metric with another annotation file
+    than the images, and images that a hierarchical backbone cannot divide.
+
+    Args:
+        num_samples: So many images of each data set are looked for on the disk.
+    """
+
+    def __init__(self, num_samples: int = 16) -> None:
+        self.num_samples = num_samples
+
+    def before_train(self, runner: Runner) -> None:
+        """Checks the data of training, and those of the validations in it.
+
+        Raises:
+            ValueError: Naming what does not fit and what to change.
+            FileNotFoundError: If images are missing.
+        """
+        self._check("train_dataloader", runner.train_dataloader, runner.model)
+        if runner.val_loop is not None:
+            self._check("val_dataloader", runner.val_dataloader, runner.model)
+            check_metric("val", runner.val_dataloader.dataset, runner.val_evaluator)
+
+    def before_test(self, runner: Runner) -> None:
+        """Checks the data of a test, as :meth:`before_train`."""
+        self._check("test_dataloader", runner.test_dataloader, runner.model)
+        check_metric("test", runner.test_dataloader.dataset, runner.test_evaluator)
+
+    def _check(self, name: str, loader: DataLoader, wrapped: nn.Module) -> None:
+        model, dataset = unwrapped(wrapped), innermost(loader.dataset)
+        check_classes(name, dataset, model)
+        check_annotations(name, dataset)
+        check_images(name, dataset, self.num_samples)
+        check_padding(model)
+
+
+def innermost(dataset: Any) -> Any:
+    """The data set inside those that repeat or mix its samples."""
+    while not hasattr(dataset, "ann_file") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    return dataset
+
+
+def check_classes(name: str, dataset: Any, model: nn.Module) -> None:
+    """Checks that every head has as many classes as the data.
+
+    Raises:
+        ValueError: Naming the heads that have not.
+    """
+    classes = dataset.metainfo.get("classes")
+    if classes is None:
+        return
+    wrong = {
+        path: module.num_classes
+        for path, module in model.named_modules()
+        if isinstance(getattr(module, "num_classes", None), int)
+        # Objects or none.
+        and not path.endswith("rpn_head")
+        and path.startswith(("roi_head", "bbox_head", "mask_head"))
+        and module.num_classes != len(classes)
+    }
+    if wrong:
+        found = ", ".join(f"{path}.num_classes={n}" for path, n in wrong.items())
+        wanted = " ".join(f"model.{path}.num_classes={len(classes)}" for path in wrong)
+        raise ValueError(
+            f"{name} has {len(classes)} classes ({', '.join(classes[:3])} ...), but "
+            f"the model has {found}: change the model with --cfg-options {wanted}, or "
+            "the classes in the metainfo of all data sets"
+        )
+
+
+def check_annotations(name: str, dataset: Any) -> None:
+    """Checks that an annotation file has the classes, and objects of its images.
+
+    mmdet numbers the classes in the order of the file, whatever the order they are
+    given in, and skips those it does not find.
+
+    Raises:
+        ValueError: If a class is not in the file, the order is another, or no object
+            belongs to an image.
+    """
+    classes, file = dataset.metainfo.get("classes"), getattr(dataset, "ann_file", "")
+    # Data sets in other layouts number their classes in other ways.
+    if classes is None or not hasattr(dataset, "cat_ids"):
+        return
+    categories = list(_categories(file, dataset.backend_args))
+    absent = [c for c in classes if c not in categories]
+    if absent:
+        raise ValueError(
+            f"{name}: {file} has no category {', '.join(map(repr, absent[:3]))}"
+            + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
+            + f" of the {len(classes)} classes; it has {len(categories)}: "
+            f"{', '.join(map(repr, categories[:3]))} ... Give the data sets its "
+            "categories as metainfo=dict(classes=(...)), and the heads their number as "
+            "num_classes"
+        )
+    ordered = [c for c in categories if c in classes]
+    if ordered != list(classes):
+        raise ValueError(
+            f"{name}: the classes are in another order than the categories of {file}, "
+            "by which they are numbered, so that names would be wrong: set "
+            f"metainfo=dict(classes=({', '.join(map(repr, ordered[:3]))}, ...))"
+        )
+    if not any(info["instances"] for info in _infos(dataset)):
+        raise ValueError(
+            f"{name}: no object in {file} belongs to one of its {len(dataset)} images: "
+            "image_id of its annotations must be an id of its images, category_id one "
+            "of its categories"
+        )
+
+
+def check_images(name: str, dataset: Any, num_samples: int) -> None:
+    """Checks that images are there, a few of them from all over the data set.
+
+    Raises:
+        FileNotFoundError: If one is not.
+    """
+    places = np.linspace(0, len(dataset) - 1, num_samples).round().astype(int)
+    for index in sorted(set(places.tolist())):
+        path = dataset.get_data_info(index)["img_path"]
+        if "://" not in path and not os.path.isfile(path):
+            raise FileNotFoundError(
+                f"{name}: {path}, which {dataset.ann_file} lists, is not there: set "
+                "data_root with --cfg-options, or the data set's data_prefix.img"
+            )
+
+
+def check_metric(kind: str, dataset: Any, evaluator: Any) -> None:
+    """Checks that a metric knows the images it will be given.
+
+    Raises:
+        ValueError: If it does not, which mmdet would find out after the last image.
+    """
+    dataset = innermost(dataset)
+    for metric in evaluator.metrics:
+        annotations = getattr(metric, "_coco_api", None)
+        if annotations is None:
+            continue
+        known = set(annotations.get_img_ids())
+        given = {info["img_id"] for info in _infos(dataset)}
+        if unknown := given - known:
+            raise ValueError(
+                f"{kind}_evaluator.ann_file does not list {len(unknown)} of the "
+                f"{len(given)} images of {kind}_dataloader, {dataset.ann_file}: set "
+                "both to one file"
+            )
+        if len(given) < len(known):
+            raise ValueError(
+                f"{kind}_dataloader has {len(given)} of the {len(known)} images that "
+                f"{kind}_evaluator.ann_file lists, and the objects of the others would "
+                "count as missed: give the metric a file of these images, or none "
+                f"(--cfg-options {kind}_evaluator.ann_file=None, with 'instances' in "
+                "meta_keys of PackDetInputs)"
+            )
+
+
+def check_padding(model: Any) -> None:
+    """Checks that images are padded to what the backbone divides them into.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    from mim_plugins.models import Hiera
+
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, Hiera):
+        return  # the others pad maps themselves
+    unit = backbone.mask_patch_size[0]
+    divisor = getattr(model.data_preprocessor, "pad_size_divisor", 1)
+    if divisor % unit:
+        raise ValueError(
+            f"{type(backbone).__name__} divides images into units of {unit}x{unit} "
+            f"pixels, but they are padded to multiples of {divisor}: set "
+            f"--cfg-options model.data_preprocessor.pad_size_divisor={unit}"
+        )
+
+
+def _infos(dataset: Any) -> Iterator[dict]:
+    return (dataset.get_data_info(index) for index in range(len(dataset)))
+
+
+def _categories(file: str, backend_args: dict | None) -> Iterator[str]:
+    """Names of the categories of a file in COCO's layout, in its order.
+
+    Of COCO's 450 MB of annotations only this list is decoded again.
+    """
+    text = get_text(file, backend_args=backend_args)
+    start = text.rindex('"categories"') + len('"categories"')
+    start = text.index("[", start)
+    listed, _ = json.JSONDecoder().raw_decode(text, start)
+    return (category["name"] for category in listed)
