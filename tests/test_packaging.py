@@ -1,0 +1,166 @@
+"""What is built of a checkout holds configs, tools and model index, and mim finds them.
+
+Sdist and wheel are made, and installed into a folder, for real: without a network, and
+with the setuptools that is installed.
+"""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmpretrain.apis.model import ModelHub
+from samples import ROOT
+
+from mim_plugins.checkpoints import zoo
+
+NAME = "localmim_vitb-hog_1600e"
+
+
+def run(*command, folder):
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder into which the wheel of the sdist of this checkout is installed."""
+    pytest.importorskip("wheel")
+    pytest.importorskip("pip")
+    folder = tmp_path_factory.mktemp("packaging")
+    source = folder / "source"
+    unwanted = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "work_dirs")
+    source.mkdir()
+    for name in ("mim_plugins", "configs", "tools"):
+        shutil.copytree(ROOT / name, source / name, ignore=unwanted)
+    for path in ROOT.iterdir():
+        if path.is_file() and path.name[0] != ".":
+            shutil.copy(path, source)
+    run("setup.py", "-q", "sdist", "-d", folder, folder=source)
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(folder)
+    unpacked = folder / archive.name.removesuffix(".tar.gz")
+    pip = ("-m", "pip", "-q")
+    offline = ("--no-deps", "--no-build-isolation")
+    run(*pip, "wheel", *offline, "-w", folder, ".", folder=unpacked)
+    (wheel,) = folder.glob("*.whl")
+    site = folder / "site"
+    target = ("--no-compile", "--target", site)
+    run(*pip, "install", "--no-deps", *target, wheel, folder=folder)
+    return site
+
+
+def relative_files(folder, pattern="*"):
+    files = (path for path in folder.rglob(pattern) if path.is_file())
+    return {
+        str(path.relative_to(folder)) for path in files if path.parent.name[0] != "_"
+    }
+
+
+def test_installed_package__has_what_the_checkout_has(installed):
+    mim = installed / "mim_plugins" / ".mim"
+    for name in ("configs", "tools"):
+        here = relative_files(ROOT / name)
+        assert here and relative_files(mim / name) == here
+    assert (mim / "model-index.yml").read_text() == (
+        ROOT / "model-index.yml"
+    ).read_text()
+    modules = relative_files(ROOT / "mim_plugins", "*.py")
+    assert modules <= relative_files(installed / "mim_plugins", "*.py")
+
+
+def test_installed_package__gives_its_names_to_mmpretrain(installed):
+    class Hub(ModelHub):
+        _models_dict: dict = {}
+
+    index = zoo.find_index(installed / "mim_plugins")
+    assert index == installed / "mim_plugins" / ".mim" / "model-index.yml"
+    Hub.register_model_index(index, config_prefix=index.parent)
+    ours = {n for n in ModelHub._models_dict if n in Hub._models_dict}
+    assert Hub._models_dict.keys() == ours and NAME in ours
+    for entry in Hub._models_dict.values():
+        assert Path(entry.config).is_file()
+        assert installed in Path(entry.config).parents
+
+
+# What the commands do, in one process and without loading the package: it is named in
+# the configs' custom_imports.
+MIM = f"""
+import json, sys, types
+from mim.commands.download import download
+from mim.commands.search import get_model_info
+sys.modules["mim_plugins"] = types.ModuleType("mim_plugins")
+print(json.dumps(get_model_info("mim_plugins", to_dict=True)[{NAME!r}]))
+download("mim_plugins", [{NAME!r}], ".")
+"""
+
+
+def test_mim__finds_index_weights_and_config_of_an_installed_wheel(installed, tmp_path):
+    if not (is_there("openmim") or is_there("onedl-mim")):
+        pytest.skip("mim is not installed")
+    entry = ModelHub._models_dict[NAME]
+    # mim downloads nothing twice.
+    weights = tmp_path / entry.weights.rsplit("/", 1)[1]
+    weights.touch()
+    done = subprocess.run(
+        [sys.executable, "-c", MIM],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line[0] == "{"]
+    found = json.loads(line)
+    assert found["weight"] == entry.weights
+    assert found["config"] == "configs/localmim/vitb_hog_1600e.py"
+    assert f"{weights.name} exists" in done.stdout
+    assert Config.fromfile(tmp_path / f"{NAME}.py").model.type == "LocalMIM"
+
+
+def test_mim__finds_the_index_of_a_checkout(tmp_path):
+    mim = Path(sys.executable).with_name("mim")
+    if not mim.is_file() or not is_editable():
+        pytest.skip("mim is not installed, or mim_plugins not from this checkout")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    if is_there("openmim"):
+        # It finds nothing that is installed editable: the README says what to do.
+        environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(
+        [mim, "search", "mim_plugins", "--config", NAME, "--field", "config"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert f"config id: {NAME}" in done.stdout, done.stderr
+    assert "configs/localmim/vitb_hog_1600e.py" in done.stdout
+
+
+def is_there(distribution):
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def is_editable():
+    """Whether an installed mim_plugins is this checkout."""
+    for distribution in importlib.metadata.distributions(name="mim_plugins"):
+        if origin := distribution.read_text("direct_url.json"):
+            return json.loads(origin).get("url") == ROOT.as_uri()
+    return False
