@@ -1,4 +1,4 @@
-"""Addresses give checkpoints as files do: converted, checked, and without running code."""
+"""Addresses give checkpoints as files do: converted, checked, and no code is run."""
 
 import hashlib
 import pickle
@@ -123,3 +123,116 @@ def test_digest__is_checked_where_the_index_has_one(released, monkeypatch, tmp_p
         download.fetch(entry.weights, tmp_path)
     with pytest.raises(ValueError, match="not the file that the model index names"):
         small_localmim(pretrained=True)
+
+
+WEIGHTS = {"w": torch.ones(2)}
+
+
+def served(server, name, content=None):
+    """The address of a file and its digest."""
+    path = server.folder / name
+    if content is None:
+        torch.save(WEIGHTS, path)
+    else:
+        path.write_bytes(content)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"{server.address}/{name}", digest
+
+
+def test_address__that_ends_in_the_digest_is_checked(server, tmp_path):
+    url, digest = served(server, "x.pth")
+    file = f"file://{server.folder}/x.pth"
+    cached = tmp_path / "hub" / "checkpoints" / "x.pth"
+    for address in (url, file):
+        read = CheckpointLoader.load_checkpoint(f"{address}#sha256={digest}")
+        assert torch.equal(read["w"], WEIGHTS["w"])
+        with pytest.raises(ValueError, match=rf"x.pth.* is {digest}, not 0000"):
+            CheckpointLoader.load_checkpoint(f"{address}#sha256={'0' * 64}")
+        with pytest.raises(ValueError, match="a SHA-256 has 64 hexadecimal digits"):
+            CheckpointLoader.load_checkpoint(f"{address}#sha256=0a1b")
+    assert cached.exists()  # it was there before
+    assert CheckpointLoader.load_checkpoint(file).keys() == WEIGHTS.keys()
+
+
+def test_address__a_wrong_file_does_not_stay(server, tmp_path):
+    url, _ = served(server, "x.pth")
+    with pytest.raises(ValueError, match="is not the file that its address names"):
+        CheckpointLoader.load_checkpoint(f"{url}#sha256={'0' * 64}")
+    page, _ = served(server, "page.pth", b"<!DOCTYPE html><html>sign in</html>")
+    with pytest.raises(ValueError, match=r"page\.pth .* it is a web page"):
+        CheckpointLoader.load_checkpoint(page)
+    assert not list((tmp_path / "hub" / "checkpoints").iterdir())
+    with pytest.raises(ValueError, match=r"none\.pth cannot be downloaded: .*404"):
+        CheckpointLoader.load_checkpoint(f"{server.address}/none.pth")
+
+
+def test_name_with_digits_of_another_digest__is_warned_of(server, monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        download, "print_log", lambda message, **_: lines.append(message)
+    )
+    _, digest = served(server, "x.pth")
+    for number, name in enumerate(
+        (f"x-{digest[:8]}.pth", "x-20240131.pth", "x-0a1b2c3d.pth")
+    ):
+        url, _ = served(server, name, (server.folder / "x.pth").read_bytes())
+        assert CheckpointLoader.load_checkpoint(url).keys() == WEIGHTS.keys()
+        assert len(lines) == (number == 2)
+    assert f"its SHA-256 is {digest}, not 0a1b2c3d" in lines[0]
+
+
+class Store:
+    def __init__(self, path):
+        self.path = path
+
+    def get(self, _):
+        return self.path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "{url}",
+        "file://{path}",
+        "s3://bucket/x.pth",
+        "petrel://bucket/x.pth",
+        "open-mmlab://ours",
+        "openmmlab://local",
+        "torchvision://resnet",
+        "modelzoo://resnet",
+        "mmcls://vit",
+        "pavi://model",
+    ],
+)
+@pytest.mark.parametrize("harmless", [True, False])
+def test_every_kind_of_address__runs_nothing(
+    server, tmp_path, monkeypatch, address, harmless
+):
+    module = download.mmengine_checkpoint
+    witness, path = tmp_path / "code was run", server.folder / "x.pth"
+    state = {"state_dict": {"backbone.w": torch.ones(2)}}
+    torch.save(state if harmless else {"w": torch.ones(2), "x": Payload(witness)}, path)
+    url = f"{server.address}/x.pth"
+    urls = {"ours": url, "local": str(path), "resnet": url, "vit": url}
+    for listed in ("external_models", "torchvision_models", "mmcls_models"):
+        monkeypatch.setattr(module, f"get_{listed}", lambda: urls)
+    monkeypatch.setenv("MMENGINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(download, "get_file_backend", lambda *_, **__: Store(path))
+    full = address.format(url=url, path=path)
+    if harmless and "pavi" not in address:
+        read = CheckpointLoader.load_checkpoint(full)["state_dict"]
+        assert torch.equal(*read.values(), torch.ones(2))
+    else:
+        with pytest.raises(ValueError, match="is refused: it refers to|not read"):
+            CheckpointLoader.load_checkpoint(full)
+    assert not witness.exists()
+    if "mmlab" in address:
+        with pytest.raises(ValueError, match="list of checkpoints has no 'other'"):
+            CheckpointLoader.load_checkpoint("openmmlab://other")
+
+
+def test_every_loader_of_mmengine__is_replaced():
+    """A new one of mmengine's would run what is in a file."""
+    for prefix, loader in CheckpointLoader._schemes.items():
+        ours = loader.__module__.startswith("mim_plugins.")
+        assert ours or prefix in ("modelzoo://", "torchvision://", "mmcls://"), prefix
