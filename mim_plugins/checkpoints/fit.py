@@ -19,14 +19,14 @@ from .resize import resize_offsets, resize_position_embedding, resize_window_tab
 # What an encoder may start afresh: norms behind the last block, which pre-training,
 # pooling and dense tasks have in different places; relative positions and layer scale,
 # which fine-tuning adds; and buffers.
-_FRESH = re.compile(
+FRESH = re.compile(
     r"(ln1|ln2|norm\d*|fc_norm)\.(weight|bias)$"
     r"|.*relative_position_(index|bias_table)$|.*gamma_?[12](\.weight)?$"
     r"|.*rel_pos_[hw]$|mask_token$"
 )
 
 # What an encoder may have no use for: those norms, and what is computed.
-_UNUSED = re.compile(r"(ln1|ln2|norm\d*)\.(weight|bias)$|.*_index$|(cls|mask)_token$")
+UNUSED = re.compile(r"(ln1|ln2|norm\d*)\.(weight|bias)$|.*_index$|(cls|mask)_token$")
 
 # Attention biases, of which one model has one form and another the other.
 _BIAS = re.compile(r"(layers\.\d+\.attn\.)(qkv\.bias|[qv]_bias)$")
@@ -73,9 +73,9 @@ class Target:
 
     @property
     def num_heads(self) -> int | None:
-        """Attention heads of a Vision Transformer."""
+        """Attention heads of a Vision Transformer, or of a Hiera's first stage."""
         layers: Any = getattr(self.encoder, "layers", None)
-        if not layers or hasattr(layers[-1], "proj"):  # a Hiera has several numbers
+        if not layers:
             return None
         return getattr(getattr(layers[0], "attn", None), "num_heads", None)
 
@@ -92,7 +92,8 @@ def check_heads(target: Target, heads: int | None, source: str) -> None:
             f"{source} was trained with {heads} attention heads, the model has {own}: "
             "every tensor would fit and every output be wrong. Give the backbone an "
             f"arch with num_heads={heads} (MAE-Lite's ViT-Tiny and ViT-Small have 12; "
-            "mmpretrain's 'deit-tiny' has 3, 'deit-small' 6)"
+            "mmpretrain's 'deit-tiny' has 3, 'deit-small' 6; of Hiera it is the first "
+            "stage's number)"
         )
 
 
@@ -103,6 +104,7 @@ def convert_for(
     source: str,
     merge_order: str = "trained",
     antialias: bool = False,
+    exact: bool = False,
 ) -> tuple[OrderedDict[str, Tensor], Report]:
     """Converts an official state dict and fits it to a model.
 
@@ -113,6 +115,8 @@ def convert_for(
         source: Where it is from, for messages.
         merge_order: As of :func:`.convert.convert`.
         antialias: As of :func:`.resize.resize_position_embedding`.
+        exact: Leave every tensor as it is, and all that the model has no place for
+            among them; without a model around the encoder, all of the encoder.
 
     Returns:
         The state dict under the model's keys, and the account of it.
@@ -129,10 +133,11 @@ def convert_for(
     for key, value in conversion.state.items():
         inside = key.startswith(prefix)
         (encoder if inside else rest)[key[len(prefix) :] if inside else key] = value
-    encoder = _fit_encoder(target, encoder, report, source, antialias)
+    if not exact:
+        encoder = _fit_encoder(target, encoder, report, source, antialias)
     state = OrderedDict((target.prefix + key, x) for key, x in encoder.items())
     if target.prefix:
-        state |= _fit_rest(target, rest, report)
+        state |= rest if exact else _fit_rest(target, rest, report)
     else:
         report.dropped |= {key: "no part of an encoder" for key in rest}
     report.converted = list(state)
@@ -142,7 +147,7 @@ def convert_for(
         if not key.startswith("data_preprocessor.")
         and not key.endswith(("_index", "num_batches_tracked"))
         and key not in state
-        and not (_BIAS.search(key) and _has_bias(key, state))
+        and not other_bias(key, state)
     }
     # Entries are by module: the encoder's is to be found where the encoder is.
     metadata = getattr(conversion.state, "_metadata", {})
@@ -168,15 +173,15 @@ def _fit_encoder(
     own, model = target.of_encoder, type(target.encoder).__name__
     with_cls = "cls_token" in state
     convertible = hasattr(target.encoder, "_convert_biases")
-    missing = [k for k in own if k not in state and not _FRESH.match(k)]
+    missing = [k for k in own if k not in state and not FRESH.match(k)]
     unexpected = [k for k in state if k not in own]
     if convertible:
         # Its own hook turns one form of attention biases into the other.
-        missing = [k for k in missing if not (_BIAS.match(k) and _has_bias(k, state))]
+        missing = [k for k in missing if not other_bias(k, state)]
         unexpected = [
             k for k in unexpected if not _BIAS.match(k) and "rel_pos_bias." not in k
         ]
-    for key in [k for k in unexpected if _UNUSED.match(k)]:
+    for key in [k for k in unexpected if UNUSED.match(k)]:
         report.dropped[key] = f"{model} has no such part"
         del state[key]
         unexpected.remove(key)
@@ -211,11 +216,12 @@ def _fit_encoder(
     return state
 
 
-def _has_bias(key: str, state: Mapping[str, Tensor]) -> bool:
-    """Whether a block's attention biases are there in either form."""
+def other_bias(key: str, state: Mapping[str, Any]) -> bool:
+    """Whether a key is of a block's attention biases, which are there in some form."""
     match = _BIAS.search(key)
-    start = key[: match.end(1)] if match else key
-    return any(start + name in state for name in ("qkv.bias", "q_bias"))
+    return match is not None and any(
+        key[: match.end(1)] + name in state for name in ("qkv.bias", "q_bias")
+    )
 
 
 def _fit_rest(

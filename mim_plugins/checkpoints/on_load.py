@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from .detect import OURS, detect, norm_follows_pooling_or_not, strip_wrappers
 from .fit import Target, check_heads, convert_for
 from .loading import tensors_of
+from .own_layout import account_of
 
 
 def install() -> None:
@@ -52,6 +53,7 @@ def converted_for(
     source: str = "checkpoint",
     merge_order: str = "trained",
     antialias: bool = False,
+    exact: bool = False,
 ) -> OrderedDict[str, Tensor] | None:
     """What a model is to load of an official checkpoint, under the model's keys.
 
@@ -61,6 +63,7 @@ def converted_for(
         source: Where it is from, for messages.
         merge_order: As of :func:`.convert.convert`.
         antialias: As of :func:`.resize.resize_position_embedding`.
+        exact: As of :func:`.fit.convert_for`.
 
     Returns:
         The state dict, or None if the checkpoint is none of the known official ones, or
@@ -84,7 +87,13 @@ def converted_for(
         # The model decides what no tensor tells.
         layout = "localmim" if "neck.norm.weight" in target.shapes else "timm"
     state, report = convert_for(
-        target, tensors, layout, source, merge_order=merge_order, antialias=antialias
+        target,
+        tensors,
+        layout,
+        source,
+        merge_order=merge_order,
+        antialias=antialias,
+        exact=exact,
     )
     print_log(f"converted on load\n{report}", logger="current")
     return state
@@ -137,6 +146,9 @@ class ConvertingPretrainedInit(PretrainedInit):
             state = content.get("state_dict", content)
             if self.prefix is not None:
                 state = _below(self.prefix, state, self.checkpoint)
+            report = account_of(module, state, self.checkpoint)
+            if report is not None:
+                print_log(f"loaded\n{report}", logger="current")
         mmengine_checkpoint._load_checkpoint_to_model(
             module, {"state_dict": state}, logger="current"
         )

@@ -22,6 +22,7 @@ class Report:
         missing: Keys of the model that nothing was loaded into.
         unexpected: Keys that nothing is known about; there must be none.
         notes: Sentences for the user.
+        arrived: What to call what happened to the keys that arrived.
     """
 
     source: str
@@ -33,11 +34,12 @@ class Report:
     missing: dict[str, str] = field(default_factory=dict)
     unexpected: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    arrived: str = "converted"
 
     def __str__(self) -> str:
         """The table, a line for each kind of fate and each reason."""
         lines = [f"{self.source}: {self.layout}, {self.total} tensors"]
-        lines += _rows("converted", {key: "" for key in self.converted})
+        lines += _rows(self.arrived, {key: "" for key in self.converted})
         lines += _rows("resized", self.resized)
         lines += _rows("dropped", self.dropped)
         lines += _rows("missing", self.missing)

@@ -100,17 +100,17 @@ param_scheduler = [
     dict(
         type="CosineAnnealingLR",
         begin=100,
-        end=3000,
-        T_max=2900,
+        end=1500,
+        T_max=1400,
         eta_min_ratio=0.01,
         by_epoch=False,
     ),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=3000, val_interval=300)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=1500, val_interval=250)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 auto_scale_lr = dict(base_batch_size=2)
 default_hooks = dict(
-    checkpoint=dict(by_epoch=False, interval=300, max_keep_ckpts=1),
+    checkpoint=dict(by_epoch=False, interval=250, max_keep_ckpts=1),
 )
 log_processor = dict(by_epoch=False)
