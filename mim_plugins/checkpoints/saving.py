@@ -94,18 +94,22 @@ def with_notes(
     Returns:
         The tensors, which carry what modules noted about themselves, such as their
         attention heads; or, if there is a ``meta``, both as a torch file has them.
-
-    Raises:
-        ValueError: If the notes are no JSON.
     """
-    modules, meta = (
-        json.loads(notes.get(name, "null")) for name in ("modules", "meta")
-    )
-    if isinstance(modules, dict):
+    modules, meta = (_plain(notes.get(name)) for name in ("modules", "meta"))
+    if modules:
         tensors._metadata = OrderedDict(  # type: ignore[attr-defined]
             (name, entry) for name, entry in modules.items() if isinstance(entry, dict)
         )
-    return {"state_dict": tensors, "meta": meta} if isinstance(meta, dict) else tensors
+    return {"state_dict": tensors, "meta": meta} if meta else tensors
+
+
+def _plain(note: str | None) -> dict[str, Any]:
+    """The values in a note; none if it is somebody else's, which may be any text."""
+    try:
+        values = json.loads(note or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _alone(tensor: Tensor) -> Tensor:

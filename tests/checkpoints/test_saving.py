@@ -1,5 +1,7 @@
 """A file is whole or not there, and holds no more than its tensors."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 
@@ -33,8 +35,29 @@ def test_formats__give_every_tensor_back(tmp_path, suffix):
     read = read_state_dict(tmp_path / f"x{suffix}")
     assert read.keys() == state.keys()
     assert all(torch.equal(read[key], state[key]) for key in state)
-    if suffix == ".pth":
-        assert read_file(tmp_path / "x.pth")["meta"] == {"heads": 12}
+    if suffix != ".pdparams":
+        assert read_file(tmp_path / f"x{suffix}")["meta"] == {"heads": 12}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_notes_of_modules__stay_with_their_tensors(tmp_path, suffix):
+    """Such as the attention heads, without which a wrong number goes unnoticed."""
+    state = OrderedDict(a=torch.ones(2))
+    state._metadata = OrderedDict({"backbone": {"version": 1, "num_heads": 12}})
+    for name, meta in (("x", {"heads": 12}), ("y", None)):
+        save_state(state, tmp_path / f"{name}{suffix}", meta=meta)
+        read = read_file(tmp_path / f"{name}{suffix}")
+        read = read.get("state_dict", read)
+        assert read._metadata["backbone"]["num_heads"] == 12
+
+
+@pytest.mark.parametrize("note", ["text", "[1]", '"x"', '{"a": 1}', "[" * 9999])
+def test_notes_of_others__are_no_obstacle(tmp_path, note):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.ones(2)}, path, metadata={"meta": note, "modules": note})
+    assert torch.equal(read_state_dict(path)["a"], torch.ones(2))
 
 
 def test_views__are_saved_without_what_they_are_views_of(tmp_path):
