@@ -94,12 +94,15 @@ def test_finetuned__encoder_of_a_pretraining_file_arrives(tmp_path, official):
     assert all(torch.equal(own[key], wanted[key]) for key in shared)
 
 
-def test_full_size__gives_features_of_the_published_width():
-    model = mmpretrain.get_model("distilled_mae-vitt_400e_finetune-300e")
-    assert model.head.fc.weight.shape == (1000, 192)
+def test_readme__its_example_runs_at_full_size():
+    text = (ROOT / "README.md").read_text()
+    section = text[text.index("## Models by name") :]
+    code = section.split("```python\n")[1].split("\n# Weights")[0]
+    found: dict = {}
     with torch.no_grad():
-        (pooled,) = model.extract_feat(torch.zeros(1, 3, 224, 224))
-    assert pooled.shape == (1, 192)
+        exec(code, found)
+    assert found["features"].shape == (1, 192)
+    assert found["model"].head.fc.weight.shape == (1000, 192)
 
 
 def distilled(name, **changes):
