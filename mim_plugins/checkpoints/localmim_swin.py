@@ -16,6 +16,7 @@ from .swin import (
     ROW_BY_ROW,
     STAGE_NORM_RULES,
     encoder_rules,
+    has_stage_norms,
     quads_to_official,
     quads_to_ours,
     shift_masks,
@@ -116,7 +117,7 @@ def to_official(
     converted = quads_to_official(
         converted, ROW_BY_ROW if pretraining else COLUMN_BY_COLUMN
     )
-    if not pretraining and "norm0.weight" not in converted:
-        # For segmentation they are computed from the image.
+    if not pretraining and not has_stage_norms(converted):
+        # In backbones of segmentation they are computed from the image.
         converted |= shift_masks(converted, img_size // patch_size)
     return converted

@@ -16,6 +16,7 @@ from .swin import (
     STAGE_NORM_RULES,
     block_rules,
     encoder_rules,
+    has_stage_norms,
     quads_to_official,
     quads_to_ours,
     shift_masks,
@@ -79,7 +80,11 @@ def rules_of_ours(keys: Iterable[str]) -> KeyRules:
     extra = block + 1 if has_extra else None
     ends_early = "neck.norm.weight" in keys
     narrow = "neck.decoder_embed.weight" in keys
-    return KeyRules(_rules(prefix, last, extra, ends_early, narrow))
+    rules = _rules(prefix, last, extra, ends_early, narrow)
+    if has_stage_norms(keys):
+        # The first rule that fits is taken: none of these norms is a classifier's.
+        rules = [*STAGE_NORM_RULES, *rules]
+    return KeyRules(rules)
 
 
 def _rules(
@@ -171,6 +176,9 @@ def convert_to_official(
     rules = rules_of_ours(state)
     ordered = quads_to_official(_reorder(state, channels_first), COLUMN_BY_COLUMN)
     official = rules.convert(ordered, to="official")
+    if has_stage_norms(state):
+        # For images of any size: the masks are computed from the image.
+        return official
     prefix = ENCODER if any(key.startswith(ENCODER) for key in official) else ""
     return official | shift_masks(official, img_size // patch_size, prefix)
 

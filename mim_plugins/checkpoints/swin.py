@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from mmpretrain.models.utils import ShiftWindowMSA
@@ -39,6 +39,12 @@ BLOCK_RULES = [
 
 # Behind every stage, before its merging, in backbones of detection and segmentation.
 STAGE_NORM_RULES = [("norm{i}.{p}", "backbone.norm{i}.{p}")]
+
+
+def has_stage_norms(keys: Iterable[str]) -> bool:
+    """Whether several stages have a norm, official keys or ours."""
+    norms = (re.fullmatch(r"(backbone\.)?norm(\d+)\.weight", key) for key in keys)
+    return len({match[2] for match in norms if match}) > 1
 
 
 def block_rules(

@@ -1,0 +1,72 @@
+"""Backbones of the official segmentation code become ours, and go back."""
+
+import pytest
+import torch
+from key_lists import random_state
+from safetensors.torch import load_file
+from samples import golden_folder
+
+from mim_plugins.checkpoints.convert import convert
+from mim_plugins.checkpoints.detect import detect
+from mim_plugins.checkpoints.export import to_official
+
+
+def weights(case):
+    return load_file(golden_folder(case) / "weights.safetensors")
+
+
+def same(found, wanted):
+    return found.keys() == wanted.keys() and all(
+        torch.equal(found[key], wanted[key]) for key in wanted
+    )
+
+
+@pytest.mark.parametrize(
+    ("case", "layout"),
+    [
+        ("deepmim/seg_backbone", "beit"),
+        ("localmim/seg_vit", "beit"),
+        # As Swin's own code for segmentation, from which it comes.
+        ("localmim/seg_swin", "timm"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_backbone__is_known_by_its_keys_and_goes_back(case, layout, prefix):
+    official = weights(case)
+    assert detect(official) == layout
+    conversion = convert({prefix + key: x for key, x in official.items()})
+    assert conversion.layout == layout
+    assert not conversion.report.dropped and not conversion.report.unexpected
+    back, _ = to_official(conversion.state, conversion.notes)
+    assert same(back, official)
+
+
+def test_full_size_keys__become_those_of_the_segmentor():
+    mmseg_models = pytest.importorskip("mmseg.models")
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+    from samples import ROOT, laid_out_only
+
+    path = "configs/deepmim/segmentation/mae-clip_vitb_upernet_ade20k.py"
+    cfg = Config.fromfile(ROOT / path)
+    cfg.model.backbone.init_cfg = None
+    init_default_scope("mmseg")
+    with laid_out_only():
+        model = mmseg_models.build_segmentor(cfg.model)
+    own = {
+        key: tuple(x.shape)
+        for key, x in model.state_dict().items()
+        if key.startswith(("backbone.", "neck."))
+    }
+    official = random_state("deepmim/segmentation_backbone_vit_base_p16")
+    converted = convert(official).state
+    assert {key: tuple(x.shape) for key, x in converted.items()} == own
+
+
+def test_swin__merges_as_the_official_code_whatever_the_layout_is_called():
+    official = weights("localmim/seg_swin")
+    by_keys = convert(official).state
+    assert same(by_keys, convert(official, "localmim").state)
+    for stage in range(4):
+        norm = by_keys[f"backbone.norm{stage}.weight"]
+        assert torch.equal(norm, official[f"norm{stage}.weight"])
