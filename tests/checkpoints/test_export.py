@@ -131,6 +131,55 @@ def test_swin__has_the_same_logits_in_timm_and_comes_back(tmp_path):
     assert all(torch.equal(back[key], own[key]) for key in back)
 
 
+# Fine-tuned classifiers as wide as the published ones, and of as many heads, with
+# timm's names. ViT-Tiny is whole; of the others some blocks stand for all.
+VIT_B = dict(embed_dims=768, num_layers=2, num_heads=12, feedforward_channels=3072)
+VIT_TINY = dict(embed_dims=192, num_layers=12, num_heads=12, feedforward_channels=768)
+SWIN_B = dict(embed_dims=128, depths=[1, 1, 2, 1], num_heads=[4, 8, 16, 32])
+POOLED = dict(type="VisionTransformer", out_type="avg_featmap", final_norm=False)
+FULL_WIDTH = {
+    "vit-base": (
+        dict(POOLED, arch=VIT_B),
+        ("vit_base_patch16_224", dict(depth=2, global_pool="avg")),
+    ),
+    "vit-tiny": (
+        dict(POOLED, arch=VIT_TINY),
+        ("vit_tiny_patch16_224", dict(num_heads=12, global_pool="avg")),
+    ),
+    "swin-base": (
+        dict(type="SwinTransformer", arch=SWIN_B, pad_small_map=False),
+        ("swin_base_patch4_window7_224", dict(depths=(1, 1, 2, 1))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(FULL_WIDTH))
+def test_published_sizes__have_the_same_logits_in_timm(tmp_path, name):
+    backbone, (family, options) = FULL_WIDTH[name]
+    swin = name == "swin-base"
+    width = 1024 if swin else backbone["arch"]["embed_dims"]
+    model = MODELS.build(
+        dict(
+            type="ImageClassifier",
+            backbone=dict(backbone, img_size=224),
+            neck=dict(type="GlobalAveragePooling") if swin else None,
+            head=dict(type="LinearClsHead", num_classes=1000, in_channels=width),
+        )
+    ).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.02)
+    convert_file(saved(model, tmp_path / "x.pth"), tmp_path / "timm.pth", to="timm")
+    theirs = timm.create_model(
+        family, num_classes=1000, checkpoint_path=str(tmp_path / "timm.pth"), **options
+    ).eval()
+    images = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        logits = model.head(model.extract_feat(images))
+        difference = (theirs(images) - logits).abs().max()
+    assert difference <= 1e-5 * min(1, logits.abs().max())
+
+
 def test_relative_positions__have_the_same_logits_in_timm(tmp_path):
     cfg = vit_classifier(type="RelPosVisionTransformer", bias=True)
     model = shaken(cfg)
