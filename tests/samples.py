@@ -139,10 +139,11 @@ def stand_in_teachers(cfg: dict, folder: Path) -> None:
     elif "type" in target and target["type"] == "HybridTarget":
         torch.save(zero_weights(target["teacher"]), path)
         target["checkpoint"] = str(path)
-    if "pretrained" in teacher:
-        teacher["pretrained"] = False
-    elif teacher:
-        torch.save(zero_weights(teacher, "backbone."), path)
+    if teacher:
+        prefix = "backbone."
+        if "pretrained" in teacher:
+            teacher["pretrained"], prefix = False, ""
+        torch.save(zero_weights(teacher, prefix), path)
         cfg["teacher_checkpoint"] = str(path)
 
 
@@ -150,7 +151,7 @@ def zero_weights(model: dict, prefix: str = "") -> dict[str, Tensor]:
     """Every tensor of a model, of one zero."""
     with laid_out_only():
         state = MODELS.build(model).state_dict()
-    return {prefix + k: torch.zeros(1).expand(v.shape) for k, v in state.items()}
+    return {prefix + k: torch.zeros(()).expand(v.shape) for k, v in state.items()}
 
 
 def ade20k_layout(

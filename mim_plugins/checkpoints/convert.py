@@ -268,12 +268,13 @@ def _notes(
 
 
 def num_heads(state: Mapping[str, Tensor], layout: str) -> int | None:
-    """The attention heads that an official Vision Transformer was trained with.
+    """The attention heads that an official network was trained with.
 
-    None where neither a tensor nor the layout tells: a bare encoder or a classifier
-    may be of DeiT, with 3 heads at a width of 192, or of MAE-Lite, with 12.
+    Of a Hiera those of its first stage. None where neither a tensor nor the layout
+    tells: a bare encoder or a classifier may be of DeiT, with 3 heads at a width of
+    192, or of MAE-Lite, with 12.
     """
-    if layout in ("mae", "mae-lite", "beit"):
+    if layout in ("mae", "mae-lite", "beit", "hiera"):
         return mae_lite.num_heads_of(state)
     told = layout in ("deepmim", "mirl") or (
         layout == "localmim" and any(key.startswith("decoder.") for key in state)

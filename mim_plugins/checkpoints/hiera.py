@@ -63,6 +63,12 @@ def is_hiera(keys: Iterable[str]) -> bool:
     return any(re.fullmatch(r"blocks\.\d+\.proj\.weight", key) for key in keys)
 
 
+def stage_of(block: int, keys: Iterable[str]) -> int:
+    """The stage of a block, told by the projections that begin all but the first."""
+    found = (re.fullmatch(r"blocks\.(\d+)\.proj\.weight", key) for key in keys)
+    return sum(int(match[1]) <= block for match in found if match)
+
+
 def convert_official(state: Mapping[str, Any]) -> dict[str, Any]:
     """Converts an official Hiera state dict to ours.
 

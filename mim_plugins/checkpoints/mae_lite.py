@@ -41,9 +41,10 @@ TOKEN_DISTILLATION_RULES = [
     ("head_dist.{p}", "head.fc_dist.{p}"),
 ]
 
-# Heads of the Vision Transformers of MAE and MAE-Lite by their width. No tensor has
-# another shape at another number of heads.
+# Heads of the Vision Transformers of MAE and MAE-Lite, and of Hiera's first stage, by
+# width. No tensor has another shape at another number of heads.
 OFFICIAL_HEADS = {192: 12, 384: 12, 768: 12, 1024: 16, 1280: 16}
+HIERA_HEADS = {46: 1, 96: 1, 112: 2, 144: 2, 256: 4}
 
 
 def parts_of(state: Mapping[str, T]) -> dict[str, dict[str, T]]:
@@ -171,17 +172,20 @@ def adapter_rules(keys: Iterable[str], name: str) -> KeyRules:
 
 
 def num_heads_of(state: Mapping[str, Tensor]) -> int | None:
-    """The attention heads that an official Vision Transformer was trained with.
+    """The attention heads of an official Vision Transformer or Hiera's first stage.
 
-    Adapters and relative-position tables show them; else its width does, if the file
-    is one of pre-training (or of a training wrapper). None if nothing tells: timm's
-    DeiT-Tiny, with 3 heads, has the keys and shapes of MAE-Lite's bare ones.
+    Adapters and relative-position tables show them; else its width does, of a Vision
+    Transformer if the file is one of pre-training (or of a training wrapper). None if
+    nothing tells: timm's DeiT-Tiny, with 3 heads, has the keys and shapes of MAE-Lite's
+    bare ones.
     """
     parts = parts_of(state)
     student = parts[STUDENT]
     # A Swin Transformer's heads show in the shapes of its tables, stage by stage.
-    if hiera.is_hiera(student) or simmim.is_swin(student):
+    if simmim.is_swin(student):
         return None
+    if hiera.is_hiera(student):
+        return _heads_of_hiera(student, parts.get("attn_adapter", {}))
     for weight in parts.get("attn_adapter", {}).values():
         return weight.shape[1]
     for key, table in student.items():
@@ -193,22 +197,12 @@ def num_heads_of(state: Mapping[str, Tensor]) -> int | None:
     return None
 
 
-def check_heads(state: Mapping[str, Tensor], num_heads: int, source: Any) -> None:
-    """Refuses official weights for a model with another number of attention heads.
-
-    Args:
-        state: The official state dict, before conversion.
-        num_heads: Heads of the model.
-        source: Where the weights are from, for the message.
-
-    Raises:
-        ValueError: If the weights were trained with another number.
-    """
-    official = num_heads_of(state)
-    if official is not None and official != num_heads:
-        raise ValueError(
-            f"{source} was trained with {official} attention heads, the model has "
-            f"{num_heads}: every tensor would fit and every output be wrong. Give the "
-            f"backbone an arch with num_heads={official} (MAE-Lite's ViT-Tiny and "
-            "ViT-Small have 12; mmpretrain's 'deit-tiny' has 3, 'deit-small' 6)"
-        )
+def _heads_of_hiera(
+    student: Mapping[str, Tensor], adapters: Mapping[str, Tensor]
+) -> int | None:
+    """Heads of a Hiera's first stage; they double with each stage."""
+    for key, weight in adapters.items():
+        match = re.fullmatch(r"adapter(\d+)\.weight", key)
+        if match:
+            return weight.shape[1] >> hiera.stage_of(int(match[1]), student)
+    return HIERA_HEADS.get(student["patch_embed.proj.weight"].shape[0])

@@ -20,10 +20,11 @@ PROTOCOL = (
     "hidden_shape",
     "attention_logits",
     "attention_only_block",
+    "init_layers",
 )
 
 
-class LayerReader:
+class LayerReader(nn.Module):
     """Reads what distillation compares out of an encoder's residual stream.
 
     Nothing is hooked into the encoder, and nothing of it is changed: a quantity of a
@@ -36,17 +37,23 @@ class LayerReader:
 
     Args:
         encoder: An encoder of this package.
+        wanted: Zero-based layers of each quantity.
         extra_block: A block behind the last one, of which there is no more than
             attention logits; its index is the one after the last block's.
-        name: What to call it in messages.
+        name: What to call the encoder in messages.
 
     Raises:
         ValueError: If the encoder cannot be read.
     """
 
     def __init__(
-        self, encoder: Any, extra_block: nn.Module | None = None, name: str = "encoder"
+        self,
+        encoder: Any,
+        wanted: Mapping[str, Sequence[int]],
+        extra_block: nn.Module | None = None,
+        name: str = "encoder",
     ) -> None:
+        super().__init__()
         lacking = [part for part in PROTOCOL if not hasattr(encoder, part)]
         if lacking:
             raise ValueError(
@@ -55,42 +62,36 @@ class LayerReader:
                 "or another encoder of this package with these"
             )
         self.encoder = encoder
+        self.wanted = dict(wanted)
         self.extra_block = extra_block
         self.name = name
 
-    def read(
-        self, stream: Iterable[Tensor], wanted: Mapping[str, Sequence[int]]
-    ) -> dict[str, list[Tensor]]:
-        """Reads layers, and asks the stream for no more tokens than they need.
+    def forward(self, inputs: Tensor, mask: PatchMask) -> dict[str, list[Tensor]]:
+        """Encodes the visible patches of images (N, C, H, W) as far as is read."""
+        return self.read(self.encoder.stream(inputs, mask))
+
+    def read(self, stream: Iterable[Tensor]) -> dict[str, list[Tensor]]:
+        """Reads the layers, and asks the stream for no more tokens than they need.
 
         Args:
             stream: The tokens that enter block 0, 1, ... and leave the last.
-            wanted: Zero-based layers of each quantity.
 
         Returns:
-            One tensor per layer of each quantity, in the order of ``wanted``.
+            One tensor per layer of each quantity, in the order they were asked for.
         """
-        last = max(max(layers) for layers in wanted.values())
+        encoder, blocks = self.encoder, [*self.encoder.blocks, self.extra_block]
+        last = max(max(layers) for layers in self.wanted.values())
         found: dict[tuple[str, int], Tensor] = {}
         for index, tokens in enumerate(islice(stream, last + 1)):
-            for quantity, layers in wanted.items():
-                if index in layers:
-                    read = getattr(self, quantity)
-                    found[quantity, index] = read(index, tokens)
+            if index in self.wanted.get("attention", ()):
+                logits = encoder.attention_logits(blocks[index], tokens)
+                found["attention", index] = logits
+            if index in self.wanted.get("hidden", ()):
+                found["hidden", index] = encoder.norms[index](tokens)
         return {
             quantity: [found[quantity, index] for index in layers]
-            for quantity, layers in wanted.items()
+            for quantity, layers in self.wanted.items()
         }
-
-    def attention(self, index: int, tokens: Tensor) -> Tensor:
-        """Attention logits of a block from the tokens that enter it."""
-        blocks = self.encoder.blocks
-        block = self.extra_block if index == len(blocks) else blocks[index]
-        return self.encoder.attention_logits(block, tokens)
-
-    def hidden(self, index: int, tokens: Tensor) -> Tensor:
-        """Normed tokens from those that enter a block, or leave the last."""
-        return self.encoder.norms[index](tokens)
 
     def shape(self, quantity: str, index: int) -> tuple[int, ...]:
         """Shape of a quantity on whole images: heads or width first.
@@ -103,7 +104,7 @@ class LayerReader:
             "attention": blocks + (self.extra_block is not None),
             "hidden": len(self.encoder.norms),
         }
-        if isinstance(index, bool) or index not in range(ends[quantity]):
+        if index not in range(ends[quantity]):
             hint = (
                 f"; extra_block=True adds layer {blocks}"
                 if quantity == "attention"
@@ -115,27 +116,7 @@ class LayerReader:
                 f"the {self.name} has no layer {index!r} to read {quantity} from: it "
                 f"has layers 0 to {ends[quantity] - 1} (zero-based){hint}"
             )
-        if quantity == "hidden":
-            tokens, width = self.encoder.hidden_shape(index)
-            return width, tokens
-        # An extra block is like the last one.
-        return self.encoder.attention_shape(min(index, blocks - 1))
-
-
-class TeacherLayers(nn.Module):
-    """An encoder that runs no further than the deepest layer that is read.
-
-    Args:
-        encoder: The trained encoder.
-        wanted: Zero-based layers of each quantity, see :class:`LayerReader`.
-    """
-
-    def __init__(self, encoder: Any, wanted: Mapping[str, Sequence[int]]) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.wanted = dict(wanted)
-
-    def forward(self, inputs: Tensor, mask: PatchMask) -> dict[str, list[Tensor]]:
-        """Reads the layers on the visible patches of images (N, C, H, W)."""
-        reader = LayerReader(self.encoder)
-        return reader.read(self.encoder.stream(inputs, mask), self.wanted)
+        if quantity == "attention":
+            return self.encoder.attention_shape(index)
+        tokens, width = self.encoder.hidden_shape(index)
+        return width, tokens

@@ -34,7 +34,7 @@ def teaching(
     taught = model.teacher(images, mask)
     losses: list[Any] = []
     arrays: dict[str, Tensor] = {}
-    for name, layers in model.read_student(stream).items():
+    for name, layers in model.student.read(stream).items():
         term = model.distillation[name]
         losses.append(term(layers, taught[name]))
         arrays |= distilled_arrays(term, layers, taught[name])

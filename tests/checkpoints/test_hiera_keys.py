@@ -8,6 +8,7 @@ from mmpretrain.registry import MODELS
 from samples import golden_folder
 
 from mim_plugins.checkpoints import mae_lite
+from mim_plugins.checkpoints.files import convert_file
 from mim_plugins.checkpoints.hiera import (
     channels_last,
     convert_official,
@@ -116,3 +117,38 @@ def test_other_layouts__are_named():
         convert_official({"blocks.0.attn.proj.weight": 0})
     with pytest.raises(KeyError, match=r"not accounted for.*blocks\.0\.extra"):
         convert_official(official("hiera_tiny_finetune") | {"blocks.0.extra": 1})
+
+
+@pytest.mark.parametrize(("width", "heads"), [(46, 1), (112, 2), (144, 2), (256, 4)])
+def test_heads__follow_from_the_width_of_the_first_stage(width, heads, tmp_path):
+    arch = dict(embed_dims=width, depths=(1, 1), num_heads=heads)
+    cfg = dict(type="Hiera", arch=arch, img_size=32, q_pool=1)
+    cfg["mask_unit_attn"] = (True, False)
+    trained = MODELS.build(cfg)
+    state = {f"backbone.{k}": v for k, v in trained.state_dict().items()}
+    path, ours = tmp_path / "official.pth", tmp_path / "ours.pth"
+    torch.save(dict(model_state=convert_to_official(state)), path)
+    convert_file(path, ours)
+    for file, prefix in ((path, None), (ours, "backbone.")):
+        init = dict(type="Pretrained", checkpoint=str(file), prefix=prefix)
+        loaded = MODELS.build(cfg | dict(init_cfg=init))
+        loaded.init_weights()
+        assert torch.equal(loaded.pos_embed, trained.pos_embed)
+        other = cfg | dict(init_cfg=init, arch=arch | dict(num_heads=2 * heads))
+        if width % (2 * heads) == 0:
+            with pytest.raises(ValueError, match=f"trained with {heads} attention"):
+                MODELS.build(other).init_weights()
+
+
+def test_heads__of_a_distilled_student_show_in_its_adapter():
+    state = official("hiera_distill_tiny_wrapper")
+    state = {key: torch.empty(shape, device="meta") for key, shape in state.items()}
+    # 8 of the last of four stages.
+    assert mae_lite.num_heads_of(state) == 1
+    name = "attn_adapter.adapter11.weight"
+    assert mae_lite.num_heads_of(state | {name: torch.empty(8, 16, 1, 1)}) == 2
+    # Nobody's width tells nothing.
+    bare = {"patch_embed.proj.weight": torch.empty(64, 3, 7, 7)}
+    assert (
+        mae_lite.num_heads_of(bare | {"blocks.1.proj.weight": torch.empty(1)}) is None
+    )

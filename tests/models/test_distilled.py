@@ -214,6 +214,17 @@ def test_autocast__teacher_in_the_students_dtype_and_losses_in_float32(distil, b
     torch.testing.assert_close(rough, exact, rtol=5e-2, atol=0)
 
 
+def test_teacher__in_another_type_than_the_images_gets_its_own(distil, batch):
+    """As in fully sharded training, which casts the images of the whole model."""
+    model, (images, mask) = distil(), batch
+    exact = model.teacher(images, mask)["attention"][0]
+    rough = model.teacher(images.bfloat16(), mask)["attention"][0]
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=0.1, atol=0.1)
+    low = model.to(torch.bfloat16).loss(images.bfloat16(), given(mask))
+    assert low["loss_attention"].dtype == torch.float32
+
+
 def test_checkpointing__changes_nothing(distil, batch):
     plain, (images, mask) = distil(**D2), batch
     form = D2 | dict(backbone=dict(final_block=1, with_cp=True))

@@ -4,9 +4,10 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
-from samples import tiny_model
+from samples import hiera_model, tiny_model
 
 from mim_plugins.checkpoints.deepmim import pretrain_rules
+from mim_plugins.checkpoints.files import convert_file
 
 ARCH = dict(embed_dims=32, num_layers=4, num_heads=4, feedforward_channels=64)
 TEACHER = dict(type="MIMVisionTransformer", arch=ARCH, img_size=32, patch_size=8)
@@ -35,7 +36,11 @@ def weights_of(folder, **changes) -> str:
         (dict(term=dict(teacher_layers=(2, 3))), r"\(3,\) and .*\(2, 3\) differ in n"),
         (dict(layers=()), "has no layers to compare"),
         (dict(layers=3), "student_layers is a list of zero-based .* got 3"),
-        (dict(term=dict(weight="1")), "weight is a number, got '1'"),
+        (dict(term=dict(weight="1")), "weight is a number of at least 0, got '1'"),
+        (dict(term=dict(weight=-1)), "weight is a number of at least 0, got -1"),
+        (dict(layers=(3.0,)), r"indices, whole numbers; got \(3.0,\)"),
+        (dict(layers=(True,)), r"indices, whole numbers; got \(True,\)"),
+        (dict(layers=(3, 3)), r"lists a pair of layers twice.*=\(3, 3\)"),
         (
             dict(layers=(4,), term=dict(teacher_layers=(3,))),
             r"the student has no layer 4 to read attention from: it has layers 0 to 3 "
@@ -101,6 +106,21 @@ def test_build__what_does_not_fit_is_refused(changes, message):
         MODELS.build(student(**changes))
 
 
+def test_teacher__that_is_the_student_is_refused():
+    encoder = MODELS.build(tiny_model(taps=())["backbone"])
+    cfg = student(teacher=encoder) | dict(backbone=encoder)
+    with pytest.raises(ValueError, match="has parameters of the student"):
+        MODELS.build(cfg)
+    assert all(p.requires_grad for p in encoder.layers.parameters())
+
+
+def test_layers__one_may_teach_two():
+    teacher = MODELS.build(TEACHER)
+    term = dict(teacher_layers=(3, 3))
+    model = MODELS.build(student(layers=(2, 3), term=term, teacher=teacher))
+    assert len(model.distillation.attention.adapters) == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -127,9 +147,9 @@ def test_teacher__a_missing_file_is_named_with_what_to_do():
 
 
 def official_mae(folder):
-    """An official MAE of MAE-Lite's width, encoder and decoder, one block each."""
+    """An official MAE of MAE-Lite's width, with one block, its decoder with two."""
     arch = dict(embed_dims=192, num_layers=1, num_heads=12, feedforward_channels=8)
-    neck = dict(embed_dims=8, depth=1, num_heads=1)
+    neck = dict(embed_dims=8, depth=2, num_heads=1)
     model = MODELS.build(tiny_model(taps=(), backbone=dict(arch=arch), neck=neck))
     model.init_weights()
     path = folder / "mae.safetensors"
@@ -154,8 +174,12 @@ def test_teacher__official_layouts_are_converted_and_only_the_encoder_is_taken(
         assert torch.equal(network.state_dict()[key], value), key
 
 
-def test_teacher__with_three_heads_official_weights_are_refused(tmp_path):
+@pytest.mark.parametrize("converted", [False, True])
+def test_teacher__with_three_heads_official_weights_are_refused(tmp_path, converted):
     mae, path = official_mae(tmp_path)
+    if converted:
+        convert_file(path, tmp_path / "ours.pth")
+        path = str(tmp_path / "ours.pth")
     arch = dict(mae.backbone.arch_settings, num_heads=3)
     with pytest.raises(ValueError, match="trained with 12 attention heads, .* has 3"):
         MODELS.build(
@@ -165,3 +189,43 @@ def test_teacher__with_three_heads_official_weights_are_refused(tmp_path):
                 teacher_checkpoint=path,
             )
         )
+
+
+def test_teacher__an_official_file_of_another_size_is_neither_resized_nor_cut(tmp_path):
+    mae, path = official_mae(tmp_path)
+    arch = dict(mae.backbone.arch_settings)
+    cfg = student(term=dict(teacher_layers=(0,)), teacher_checkpoint=path)
+    cfg["backbone"] = cfg["backbone"] | dict(img_size=48)
+    cfg["teacher"] = TEACHER | dict(arch=arch, img_size=48)
+    with pytest.raises(
+        ValueError, match=r"pos_embed \(1, 17, 192\) instead of \(1, 37"
+    ):
+        MODELS.build(cfg)
+    # Of a whole autoencoder nothing may be left over either.
+    whole = dict(tiny_model(taps=(), backbone=dict(arch=arch)))
+    whole["neck"] = dict(type="MIMDecoder", embed_dims=8, depth=1, num_heads=1)
+    target = dict(type="HybridTarget", alpha=0, teacher=whole, checkpoint=path)
+    with pytest.raises(
+        ValueError, match="unexpected: neck.decoders.0.decoder_blocks.1"
+    ):
+        MODELS.build(tiny_model(taps=()) | dict(target_generator=target))
+
+
+def test_teacher__a_bare_encoder_of_ours_is_a_teacher_too(tmp_path):
+    encoder = MODELS.build(TEACHER)
+    torch.save(encoder.state_dict(), tmp_path / "encoder.pth")
+    cfg = student(teacher_checkpoint=tmp_path / "encoder.pth")
+    network = MODELS.build(cfg).teacher.network.encoder
+    assert torch.equal(network.cls_token, encoder.cls_token)
+
+
+def test_teacher__of_whole_maps_for_visible_units_is_refused():
+    arch = dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2))
+    teacher = dict(type="SimMIMSwin", arch=arch, img_size=64, window_size=4)
+    cfg = hiera_model() | dict(
+        type="DistilledMIM",
+        teacher=teacher,
+        distillation=[dict(type="HiddenDistillation", student_layers=(0,))],
+    )
+    with pytest.raises(ValueError, match="SimMIMSwin, encodes whole maps, the student"):
+        MODELS.build(cfg)

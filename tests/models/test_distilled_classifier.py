@@ -6,7 +6,11 @@ from mmpretrain.models.heads import LinearClsHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from samples import TINY_ARCH
+from torch import nn
 from torch.nn import functional as F
+
+from mim_plugins.checkpoints.export import to_official
+from mim_plugins.checkpoints.saving import save_state
 
 BACKBONE = dict(
     type="VisionTransformer",
@@ -23,11 +27,11 @@ TEACHER = dict(
 )
 
 
-def classifier(teacher=TEACHER, **head):
+def classifier(teacher=None, backbone=None, **head):
     cfg = dict(
         type="DistilledClassifier",
-        teacher=teacher,
-        backbone=dict(BACKBONE),
+        teacher=teacher or MODELS.build(TEACHER),
+        backbone=BACKBONE | (backbone or {}),
         head=dict(type="TokenDistillationHead", num_classes=5, in_channels=24) | head,
     )
     return MODELS.build(cfg)
@@ -88,10 +92,66 @@ def test_teacher__weights_of_a_file_or_a_refusal(tmp_path):
         MODELS.build(cfg | dict(teacher=other))
 
 
-def test_loss__other_classes_are_refused(batch):
+@pytest.mark.parametrize("way", ["pretrained", "init_cfg"])
+def test_teacher__brings_its_own_weights(way, tmp_path):
+    source = MODELS.build(TEACHER)
+    path = str(tmp_path / "teacher.pth")
+    torch.save(dict(state_dict=source.state_dict()), path)
+    init_cfg = dict(type="Pretrained", checkpoint=path)
+    given = {"pretrained": path, "init_cfg": init_cfg}[way]
+    network = classifier(TEACHER | {way: given}).teacher.network
+    for key, value in source.state_dict().items():
+        assert torch.equal(network.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize(
+    "changes", [dict(), dict(init_cfg=dict(type="Xavier", layer="Linear"))]
+)
+def test_teacher__without_weights_is_refused(changes):
+    with pytest.raises(ValueError, match="ImageClassifier, has no trained weights"):
+        classifier(TEACHER | changes)
+
+
+def test_teacher__official_weights_are_converted_heads_checked(tmp_path):
+    """As every teacher's, see test_distilled_build.py."""
+    path = tmp_path / "official.pth"
+    source = MODELS.build(TEACHER)
+    save_state(to_official(source.state_dict())[0], path, wrapper="model")
+    cfg = dict(
+        type="DistilledClassifier",
+        teacher=TEACHER,
+        teacher_checkpoint=path,
+        backbone=dict(BACKBONE),
+        head=dict(type="TokenDistillationHead", num_classes=5, in_channels=24),
+    )
+    network = MODELS.build(cfg).teacher.network
+    assert torch.equal(network.head.fc.weight, source.head.fc.weight)
+    with pytest.raises(FileNotFoundError, match="nowhere.pth: set teacher_checkpoint"):
+        MODELS.build(cfg | dict(teacher_checkpoint="nowhere.pth"))
+
+
+def test_classes__others_than_the_heads_are_refused_as_soon_as_they_show(batch):
     other = TEACHER | dict(head=TEACHER["head"] | dict(num_classes=7))
     with pytest.raises(ValueError, match="the teacher has 7 classes, the head 5"):
-        classifier(teacher=other).loss(*batch)
+        classifier(MODELS.build(other))
+    # One that does not say how many it has.
+    silent = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 7))
+    with pytest.raises(ValueError, match="the teacher has 7 classes, the head 5"):
+        classifier(silent).loss(*batch)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        (dict(with_cls_token=False), "VisionTransformer has 0: leave .*with_cls_token"),
+        (dict(type="DistilledVisionTransformer"), "one class token.* has 2"),
+        (dict(final_norm=True), "norms both .* set backbone.final_norm=False"),
+        (dict(out_type="cls_token"), "out_type='cls_token' .*out_type='raw'"),
+    ],
+)
+def test_head__a_backbone_without_its_tokens_is_refused(backbone, message):
+    with pytest.raises(ValueError, match=message):
+        classifier(backbone=backbone)
 
 
 @pytest.mark.parametrize(

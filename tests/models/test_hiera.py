@@ -166,6 +166,26 @@ def test_attention_only_block__has_logits_of_the_last_stage():
     assert encoder.attention_logits(block, tokens).shape == (2, 8, 12, 12)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(mask_unit_attn=(True,) * 4),
+        dict(q_pool=3, arch=TINY_HIERA | dict(depths=(1, 1, 1, 1))),
+    ],
+)
+def test_attention_only_block__has_the_shape_that_is_said_of_it(options):
+    encoder = build(MIMHiera, **options)
+    *_, tokens = encoder.stream(torch.randn(2, 3, 64, 96), torch.zeros(2, 6))
+    logits = encoder.attention_logits(encoder.attention_only_block(), tokens)
+    assert logits.shape[1:] == encoder.attention_shape(encoder.num_layers)
+
+
+def test_taps__count_stages():
+    with pytest.raises(ValueError, match="tap 4 is out of range.* 4 stages, 0 to 3"):
+        build(MIMHiera, taps=(4,))
+
+
 def test_maps__strides_and_widths_of_four_stages():
     encoder = build(out_type="featmap", out_indices=(0, 2, 3))
     maps = encoder(torch.randn(1, 3, 64, 96))

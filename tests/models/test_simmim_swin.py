@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from mim_plugins.checkpoints.hiera import channels_last
 from mim_plugins.models import PatchMask, SimMIMSwin
+from mim_plugins.models.backbones.swin import window_shift
 
 ARCH = dict(embed_dims=8, depths=(2, 1, 2, 2), num_heads=(1, 1, 2, 2))
 # Maps of 16, 8, 4 and 2 tokens, 2x2 cells; the last two are one window each.
@@ -300,6 +301,48 @@ def test_init_weights__as_mmpretrain_and_loaded_ones_stay(tmp_path):
             assert torch.equal(value, state[f"backbone.{name}"]), name
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("window", [2, 4])
+def test_extra_block__has_the_windows_and_the_start_that_it_says(depth, window):
+    # Maps of 4 tokens a side in the last stage: several windows, or one.
+    arch = dict(embed_dims=32, depths=(1, 1, 1, depth), num_heads=(1, 1, 2, 2))
+    model = SimMIMSwin(arch=arch, img_size=128, window_size=window)
+    block = model.attention_only_block()
+    heads, tokens, keys, shift = model.attention_shape(len(model.blocks))
+    assert (heads, tokens, keys) == (block.attn.w_msa.num_heads, 16, window**2)
+    assert shift == window_shift(block, (4, 4)) == int(depth == 1 and window == 2)
+    nn.init.constant_(block.attn.w_msa.qkv.bias, 1.0)
+    model.init_layers(block)
+    for name in ("qkv.weight", "relative_position_bias_table"):
+        start = block.get_parameter(f"attn.w_msa.{name}")
+        if start.numel() > 100:
+            assert 0.014 < start.std() < 0.026, name
+        assert 0 < start.abs().max() < 0.1, name
+    assert not block.attn.w_msa.qkv.bias.any()
+
+
+def test_decoupled__the_extra_block_pairs_with_blocks_of_its_windows(tmp_path):
+    arch = dict(ARCH, depths=(1, 1, 1, 2))
+    big = dict(img_size=128, window_size=2)
+    teacher = MODELS.build(TEACHER | big)
+    cfg = simmim(
+        backbone=dict(big, arch=arch, final_stage=1),
+        neck=dict(window_size=2),
+        target=dict(cell_size=16),
+    )
+    cfg |= dict(type="DistilledMIM", teacher=teacher, extra_block=True)
+    # Behind two blocks of the last stage, the third is not shifted, as the first.
+    for layer, fits in ((3, True), (4, False)):
+        cfg["distillation"] = [dict(LAST, student_layers=(5,), teacher_layers=(layer,))]
+        if fits:
+            model = MODELS.build(cfg)
+            model.init_weights()
+            assert model.extra_block.attn.w_msa.qkv.weight.std() < 0.026
+            continue
+        with pytest.raises(ValueError, match="student's layer 5 has .* layer 4"):
+            MODELS.build(cfg)
+
+
 def test_layer_depth__mask_token_and_positions_belong_to_the_embedding():
     model = encoder(use_abs_pos_embed=True)
     depths = {n: model.get_layer_depth(n)[0] for n, _ in model.named_parameters()}
@@ -319,7 +362,7 @@ def test_config__removes_30_of_49_cells_as_the_official_generator():
     [
         (simmim(backbone=dict(final_stage=4)), "final_stage=4 is out of range"),
         (simmim(backbone=dict(final_stage=True)), "final_stage=True is out of"),
-        (simmim(backbone=dict(final_stage=1)), "cell_size .* a token.* are 16"),
+        (simmim(backbone=dict(final_stage=1)), "a token, the side .* divided by 2"),
         (simmim(target=dict(cell_size=16)), r"target 2x2 cells"),
         (simmim(neck=dict(num_heads=5)), "embed_dims=12 .* num_heads=5"),
         (

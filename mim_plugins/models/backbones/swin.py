@@ -120,7 +120,7 @@ class MIMSwinTransformer(SwinTransformer):
             **{"out_indices": (num_stages - 1,), **kwargs},
         )
         self.taps = check_taps(
-            range(num_stages - 1) if taps is None else taps, num_stages
+            range(num_stages - 1) if taps is None else taps, num_stages, unit="stage"
         )
         if num_stages - 1 not in self.out_indices:
             raise ValueError(

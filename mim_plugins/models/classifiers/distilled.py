@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmengine.logging import MMLogger
 from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from mim_plugins.checkpoints.loading import read_state_dict
-
+from ..initialisation import is_pretrained
 from ..targets import AbsentTeacher
-from ..targets.teacher import FrozenTeacher, differences
+from ..targets.teacher import FrozenTeacher, load_teacher
 
 
 @MODELS.register_module()
@@ -31,15 +29,16 @@ class DistilledClassifier(ImageClassifier):
     Args:
         teacher: A classifier, such as ``dict(type='TimmClassifier',
             model_name='regnety_160', pretrained=True)``. It gets images normalised for
-            the student.
+            the student. Built already, it is taken as it is.
         teacher_checkpoint: Its weights, every one of them; None for a teacher that
-            brings its own.
+            brings its own (``pretrained``, or ``init_cfg`` of type Pretrained).
         without_teacher: Build the student alone, for anything but training.
         **kwargs: As mmpretrain's ``ImageClassifier``.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If the checkpoint is another model's.
+        ValueError: If the checkpoint is another model's, the teacher has no weights or
+            other classes than the head, or the head does not fit the backbone.
     """
 
     def __init__(
@@ -50,6 +49,9 @@ class DistilledClassifier(ImageClassifier):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_backbone: Any = getattr(self.head, "check_backbone", None)
+        if check_backbone is not None:
+            check_backbone(self.backbone)
         self.teacher: nn.Module
         if without_teacher:
             self.teacher = AbsentTeacher(
@@ -57,22 +59,14 @@ class DistilledClassifier(ImageClassifier):
                 "Set without_teacher=False",
             )
             return
-        network: Any = teacher
-        if not isinstance(teacher, nn.Module):
-            network = MODELS.build(teacher)
-        if teacher_checkpoint is not None:
-            state = read_state_dict(teacher_checkpoint)
-            if problems := differences(network.state_dict(), state):
-                raise ValueError(
-                    f"teacher_checkpoint={teacher_checkpoint} does not hold the "
-                    f"weights of the {type(network).__name__} that `teacher` describes "
-                    f"({problems})"
-                )
-            network.load_state_dict(state)
-            MMLogger.get_current_instance().info(
-                f"Teacher {type(network).__name__}: all {len(state)} tensors of "
-                f"{teacher_checkpoint} loaded"
-            )
+        network = teacher
+        if not isinstance(network, nn.Module):
+            network = _build_trained(network, teacher_checkpoint)
+        elif teacher_checkpoint is not None:
+            _load(network, teacher_checkpoint)
+        classes = _num_classes(network)
+        if classes is not None:
+            self._check_classes(classes)
         self.teacher = FrozenTeacher(network)
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
@@ -82,11 +76,57 @@ class DistilledClassifier(ImageClassifier):
             ValueError: If the teacher knows other classes than the head.
         """
         teacher_logits = self.teacher(inputs)
-        classes = self.head.num_classes
-        if teacher_logits.shape[1] != classes:
-            raise ValueError(
-                f"the teacher has {teacher_logits.shape[1]} classes, the head "
-                f"{classes}: give a teacher trained on the same classes"
-            )
+        self._check_classes(teacher_logits.shape[1])
         feats = self.extract_feat(inputs)
         return self.head.loss(feats, data_samples, teacher_logits)
+
+    def _check_classes(self, classes: int) -> None:
+        """Checks that the teacher knows the head's classes.
+
+        Raises:
+            ValueError: If it has others.
+        """
+        if classes != self.head.num_classes:
+            raise ValueError(
+                f"the teacher has {classes} classes, the head {self.head.num_classes}: "
+                "give a teacher trained on the same classes"
+            )
+
+
+def _build_trained(teacher: dict, checkpoint: str | Path | None) -> nn.Module:
+    """Builds a teacher with its weights.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    network: Any = MODELS.build(teacher)
+    if checkpoint is not None:
+        _load(network, checkpoint)
+    elif is_pretrained(getattr(network, "init_cfg", None)):
+        network.init_weights()
+    elif not teacher.get("pretrained"):
+        raise ValueError(
+            f"the teacher, a {type(network).__name__}, has no trained weights, and an "
+            "untrained one teaches nothing: set teacher_checkpoint to a file of them, "
+            "or pretrained in `teacher`"
+        )
+    return network
+
+
+def _load(network: nn.Module, checkpoint: str | Path) -> None:
+    """Loads every weight of a teacher."""
+    load_teacher(
+        network,
+        checkpoint,
+        option="teacher_checkpoint",
+        otherwise="fine-tune with an ImageClassifier",
+        trained="a trained classifier",
+    )
+
+
+def _num_classes(network: Any) -> int | None:
+    """Number of classes of a classifier, of mmpretrain or timm, if it says."""
+    for part in (getattr(network, "head", None), getattr(network, "model", None)):
+        if isinstance(classes := getattr(part, "num_classes", None), int):
+            return classes
+    return None

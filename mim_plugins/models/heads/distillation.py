@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 from mmengine.model import BaseModule
@@ -30,7 +31,8 @@ class LayerDistillation(BaseModule):
             without, they have to be.
 
     Raises:
-        ValueError: If there are no layers, or not as many of one as of the other.
+        ValueError: If there are no layers, not as many of one as of the other, a pair
+            of them twice, or the weight is negative.
     """
 
     quantity: str
@@ -46,9 +48,8 @@ class LayerDistillation(BaseModule):
         super().__init__()
         if teacher_layers is None:
             teacher_layers = student_layers
-        what = "a list of zero-based layer indices"
-        self.student_layers = tuple(as_numbers("student_layers", student_layers, what))
-        self.teacher_layers = tuple(as_numbers("teacher_layers", teacher_layers, what))
+        self.student_layers = _as_layers("student_layers", student_layers)
+        self.teacher_layers = _as_layers("teacher_layers", teacher_layers)
         if len(self.student_layers) != len(self.teacher_layers):
             raise ValueError(
                 f"{type(self).__name__} compares each of the student's layers with one "
@@ -57,8 +58,15 @@ class LayerDistillation(BaseModule):
             )
         if not self.student_layers:
             raise ValueError(f"{type(self).__name__} has no layers to compare")
-        if not is_number(weight):
-            raise ValueError(f"weight is a number, got {weight!r}")
+        pairs = list(zip(self.student_layers, self.teacher_layers, strict=True))
+        if len(set(pairs)) < len(pairs):
+            raise ValueError(
+                f"{type(self).__name__} lists a pair of layers twice, which would "
+                f"count double: student_layers={self.student_layers}, teacher_layers="
+                f"{self.teacher_layers}; to give it more weight, set weight"
+            )
+        if not is_number(weight) or weight < 0:
+            raise ValueError(f"weight is a number of at least 0, got {weight!r}")
         self.weight = weight
         self.adapter = adapter
 
@@ -115,6 +123,19 @@ class LayerDistillation(BaseModule):
             for ours, theirs in zip(self.adapted(student), teacher, strict=True)
         ]
         return self.weight * sum(errors)
+
+
+def _as_layers(name: str, layers: Any) -> tuple[int, ...]:
+    """Layer indices as a tuple.
+
+    Raises:
+        ValueError: If these are no whole numbers.
+    """
+    what = "a list of zero-based layer indices, whole numbers"
+    indices = as_numbers(name, layers, what)
+    if not all(isinstance(index, Integral) for index in indices):
+        raise ValueError(f"{name} is {what}; got {layers!r}")
+    return tuple(map(int, indices))
 
 
 @MODELS.register_module()

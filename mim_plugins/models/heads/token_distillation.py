@@ -66,6 +66,31 @@ class TokenDistillationHead(LinearClsHead):
         self.norm_dist = build_norm_layer(norm_cfg, in_channels)
         self.fc_dist = nn.Linear(in_channels, num_classes)
 
+    def check_backbone(self, backbone: Any) -> None:
+        """Checks that a backbone gives un-normed tokens, a class token first.
+
+        Raises:
+            ValueError: If it does not, and what to set.
+        """
+        out_type = getattr(backbone, "out_type", "raw")
+        if out_type != "raw":
+            raise ValueError(
+                f"{type(self).__name__} reads all tokens, and backbone.out_type="
+                f"{out_type!r} gives something else: set backbone.out_type='raw'"
+            )
+        extra = getattr(backbone, "num_extra_tokens", 0)
+        if extra != 1:
+            raise ValueError(
+                f"{type(self).__name__} teaches one class token, before the patches; "
+                f"the {type(backbone).__name__} has {extra}: leave "
+                "backbone.with_cls_token at True, or take another head"
+            )
+        if getattr(backbone, "final_norm", False):
+            raise ValueError(
+                f"{type(self).__name__} norms both its features itself: set "
+                "backbone.final_norm=False"
+            )
+
     def pre_logits(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Normed mean patch token and class token, each (N, C), of (N, 1 + L, C).
 

@@ -131,8 +131,8 @@ class SimMIMDecoder(BaseModule):
             raise ValueError(
                 f"the latent has {self.level_scale}x{self.level_scale} tokens in each "
                 f"of the mask's cells, the target {target.scale:g}x{target.scale:g} "
-                "cells: set the target's cell_size to the pixels of a token, which for "
-                f"the mask's 32 are {32 // self.level_scale}"
+                "cells: set the target's cell_size to the pixels of a token, the side "
+                f"of the mask's cells divided by {self.level_scale}"
             )
 
     def forward(

@@ -131,19 +131,30 @@ class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
                 :meth:`draw_mask`.
 
         Returns:
-            ``{'loss': ...}`` or ``{'loss_0': ..., 'loss_1': ...}``, shallow to deep.
+            ``{'loss': ...}`` or ``{'loss_0': ..., 'loss_1': ...}``, shallow to deep; of
+            a method that adds losses of its own (:meth:`encode`) these too, beside
+            ``loss_reconstruction`` if there is one level.
         """
         mask = self.draw_mask(inputs, data_samples)
-        latents = self.backbone(inputs, mask)
-        return self.level_losses(latents, inputs, mask)
-
-    def level_losses(
-        self, latents: Sequence[Tensor], inputs: Tensor, mask: PatchMask
-    ) -> dict[str, Tensor]:
-        """Decodes every level and compares it with its target."""
+        latents, added = self.encode(inputs, mask)
         targets = self.target_generator(inputs, mask)
         predictions = self.neck(latents, mask)
-        return self.head.loss(predictions, targets)
+        losses = self.head.loss(predictions, targets)
+        if added and "loss" in losses:
+            # mmengine logs the sum under this name.
+            losses["loss_reconstruction"] = losses.pop("loss")
+        return losses | added
+
+    def encode(
+        self, inputs: Tensor, mask: PatchMask
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Encodes a training batch.
+
+        Returns:
+            One latent per level, and the losses that a method adds to those of the
+            levels, by name: none, unless it says otherwise.
+        """
+        return self.backbone(inputs, mask), {}
 
     def draw_mask(
         self, inputs: Tensor, data_samples: Mapping[str, Tensor] | list | None = None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ..initialisation import init_transformer, is_pretrained
-from ..layer_reading import LayerReader, TeacherLayers
+from ..initialisation import is_pretrained
+from ..layer_reading import LayerReader
+from ..masking import PatchMask
 from ..targets import AbsentTeacher
 from ..targets.teacher import FrozenTeacher, load_teacher
 from .base import MaskedImageModel, build_part
@@ -48,10 +49,12 @@ class DistilledMIM(MaskedImageModel):
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If the teacher does not see the student's patches, the checkpoint is
-            another model's, a layer does not exist, or a block would be trained by
-            nothing.
+        ValueError: If the teacher does not see the student's patches or is the student,
+            the checkpoint is another model's, a layer does not exist, or a block would
+            be trained by nothing.
     """
+
+    student: LayerReader
 
     # By the distillation, see `_check_training`.
     trains_all_blocks = True
@@ -67,14 +70,23 @@ class DistilledMIM(MaskedImageModel):
     ) -> None:
         super().__init__(**kwargs)
         network = build_part(teacher)
-        student = LayerReader(self.backbone, name="student")
-        tutor = LayerReader(network, name="teacher")
-        _check_same_patches(self.backbone, network)
+        terms = _by_quantity(map(build_part, distillation))
+        student, tutor = (
+            LayerReader(
+                encoder,
+                {what: getattr(term, f"{name}_layers") for what, term in terms.items()},
+                name=name,
+            )
+            for name, encoder in (("student", self.backbone), ("teacher", network))
+        )
+        _check_teacher(self.backbone, network)
         self.extra_block = self.backbone.attention_only_block() if extra_block else None
         student.extra_block = self.extra_block
-        self.distillation = _by_quantity(map(build_part, distillation))
-        for term in self.distillation.values():
+        self.distillation = terms
+        for term in terms.values():
             term.prepare(student, tutor)
+        # Past nn.Module.__setattr__: what it reads is in the model already.
+        self.__dict__["student"] = student
         self._check_training()
         self.teacher: nn.Module
         if without_teacher:
@@ -96,43 +108,29 @@ class DistilledMIM(MaskedImageModel):
                 "an untrained teacher teaches nothing: set teacher_checkpoint to the "
                 "weights of a trained MAE"
             )
-        wanted = {name: t.teacher_layers for name, t in self.distillation.items()}
-        self.teacher = FrozenTeacher(TeacherLayers(network, wanted))
+        self.teacher = FrozenTeacher(tutor)
 
     def init_weights(self) -> None:
         """Initialises as the official code, unless weights were loaded."""
         super().init_weights()
         if self.extra_block is not None and not is_pretrained(self.init_cfg):
-            init_transformer(self.extra_block)
+            self.backbone.init_layers(self.extra_block)
 
-    def loss(
-        self, inputs: Tensor, data_samples: Mapping[str, Tensor] | list | None = None
-    ) -> dict[str, Tensor]:
-        """The losses of reconstruction, and one for each quantity distilled.
-
-        Args:
-            inputs: Normalised images, (N, C, H, W).
-            data_samples: As :meth:`MaskedImageModel.loss`.
+    def encode(
+        self, inputs: Tensor, mask: PatchMask
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Encodes a batch, and compares the student with its teacher.
 
         Returns:
-            ``loss_reconstruction``, or ``loss_0``, ``loss_1``, ... of several levels;
-            ``loss_attention`` and ``loss_hidden`` as configured. mmengine adds them.
+            One latent per level; ``loss_attention`` and ``loss_hidden`` as configured.
         """
-        mask = self.draw_mask(inputs, data_samples)
         stream = list(self.backbone.stream(inputs, mask))
-        losses = self.level_losses(self.backbone.latents(stream), inputs, mask)
-        if "loss" in losses:
-            # mmengine logs the sum under this name.
-            losses["loss_reconstruction"] = losses.pop("loss")
-        taught = self.teacher(inputs, mask)
-        for name, layers in self.read_student(stream).items():
-            losses[f"loss_{name}"] = self.distillation[name](layers, taught[name])
-        return losses
-
-    def read_student(self, stream: Sequence[Tensor]) -> dict[str, list[Tensor]]:
-        """What is compared of the student, by quantity, one tensor per layer."""
-        wanted = {name: t.student_layers for name, t in self.distillation.items()}
-        return LayerReader(self.backbone, self.extra_block).read(stream, wanted)
+        latents = self.backbone.latents(stream)
+        ours, theirs = self.student.read(stream), self.teacher(inputs, mask)
+        return latents, {
+            f"loss_{quantity}": term(ours[quantity], theirs[quantity])
+            for quantity, term in self.distillation.items()
+        }
 
     def _check_training(self) -> None:
         """Checks that every block of the student is trained by something.
@@ -182,23 +180,41 @@ def _by_quantity(terms: Any) -> Any:
     return nn.ModuleDict(result)
 
 
-def _check_same_patches(student: Any, teacher: Any) -> None:
-    """Checks that both encoders see the same patches of the same images.
+def _check_teacher(student: Any, teacher: Any) -> None:
+    """Checks that two encoders are two, and see the same patches of the same images.
 
     Raises:
-        ValueError: Naming the first thing that differs.
+        ValueError: Naming the first thing that is wrong.
     """
+    own = set(map(id, student.parameters()))
+    if any(id(parameter) in own for parameter in teacher.parameters()):
+        raise ValueError(
+            "the teacher has parameters of the student, which would be frozen with it: "
+            "give it a network of its own, such as copy.deepcopy(backbone)"
+        )
+    ours, theirs = (
+        "whole maps"
+        if getattr(encoder, "keeps_masked_tokens", False)
+        else "visible units alone"
+        for encoder in (student, teacher)
+    )
+    if ours != theirs:
+        raise ValueError(
+            f"the teacher, a {type(teacher).__name__}, encodes {theirs}, the student, "
+            f"a {type(student).__name__}, {ours}: there are no tokens to compare; take "
+            "SimMIMSwin for both, or for neither"
+        )
     for name, what in (
         ("grid", "a grid (rows, columns) of {} patches"),
         ("mask_patch_size", "patches of {} pixels"),
         ("in_channels", "{} image channels"),
         ("num_extra_tokens", "{} class tokens"),
     ):
-        ours, theirs = getattr(student, name), getattr(teacher, name)
-        if ours != theirs:
+        own_value, value = getattr(student, name), getattr(teacher, name)
+        if own_value != value:
             raise ValueError(
-                f"the teacher has {what.format(theirs)}, the student "
-                f"{what.format(ours)}: they encode the same patches of the same "
+                f"the teacher has {what.format(value)}, the student "
+                f"{what.format(own_value)}: they encode the same patches of the same "
                 "images; give the teacher the student's img_size, patch_size and "
                 "in_channels, and a checkpoint trained so"
             )

@@ -12,9 +12,15 @@ import torch
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
-from mim_plugins.checkpoints import convert_official
-from mim_plugins.checkpoints.loading import read_state_dict
-from mim_plugins.checkpoints.mae_lite import check_heads
+from mim_plugins.checkpoints.detect import strip_wrappers
+from mim_plugins.checkpoints.loading import read_file, tensors_of
+from mim_plugins.checkpoints.on_load import converted_for
+
+# The teacher of most methods, for messages.
+TRAINED_MAE = (
+    "a trained MAE, with its decoder if the teacher has one, such as "
+    "work_dirs/vitb_1600e/epoch_1600.pth of configs/mae/vitb_1600e.py"
+)
 
 
 class FrozenTeacher(nn.Module):
@@ -40,8 +46,20 @@ class FrozenTeacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the network without autograd."""
-        return self.network(*args, **kwargs)
+        """Runs the network without autograd, on tensors of its own type.
+
+        Fully sharded training casts the inputs of the modules it knows, of which the
+        teacher is none.
+        """
+        types = (p.dtype for p in self.network.parameters() if p.is_floating_point())
+        own = next(types, None)
+        return self.network(
+            *(
+                x.to(own) if isinstance(x, Tensor) and x.is_floating_point() else x
+                for x in args
+            ),
+            **kwargs,
+        )
 
     def _apply(self, fn: Callable, recurse: bool = True) -> FrozenTeacher:
         """What ``to``, ``cuda``, ``half`` and the like go through."""
@@ -69,9 +87,13 @@ class FrozenTeacher(nn.Module):
 
 
 def load_teacher(
-    network: Any, checkpoint: str | Path, option: str, otherwise: str
+    network: nn.Module,
+    checkpoint: str | Path | None,
+    option: str,
+    otherwise: str,
+    trained: str = TRAINED_MAE,
 ) -> None:
-    """Loads every parameter of a masked autoencoder, or of an encoder alone.
+    """Loads every tensor of a model, or of an encoder alone, from a file.
 
     Args:
         network: The model the teacher was trained as, or its encoder; for the latter
@@ -79,35 +101,31 @@ def load_teacher(
         checkpoint: A checkpoint of this package, or an official one.
         option: Where a config names the checkpoint, for the messages.
         otherwise: What to do without a teacher, likewise.
+        trained: What the checkpoint is of, likewise.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a parameter is missing, left over or of another shape, or the
+        ValueError: If a tensor is missing, left over or of another shape, or the
             teacher had another number of attention heads.
     """
-    whole = hasattr(network, "backbone")
     if not isinstance(checkpoint, str | Path) or not Path(checkpoint).is_file():
         raise FileNotFoundError(
-            f"there is no teacher checkpoint {checkpoint}: set {option} to a trained "
-            f"MAE{' with its decoder' if whole else ''}, such as "
-            "work_dirs/vitb_1600e/epoch_1600.pth of configs/mae/vitb_1600e.py; or "
-            f"{otherwise}, which needs no teacher"
+            f"there is no teacher checkpoint {checkpoint}: set {option} to {trained}; "
+            f"or {otherwise}, which needs no teacher"
         )
-    state = read_state_dict(checkpoint)
-    if not any(key.startswith("backbone.") for key in state):
-        encoder = network.backbone if whole else network
-        if hasattr(encoder, "attention_shape"):
-            check_heads(state, encoder.attention_shape(0)[0], checkpoint)
-        state = _converted(state, checkpoint)
-    if not whole:
-        prefix = "backbone."
-        state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    content = read_file(checkpoint)
+    state: Mapping[str, Tensor] | None = converted_for(
+        network, content, str(checkpoint), exact=True
+    )
+    if state is None:
+        state = strip_wrappers(tensors_of(content))
+        if not hasattr(network, "backbone"):
+            state = _encoder_of(state)
     own = network.state_dict()
-    if problems := differences(own, state):
+    if problems := _differences(own, state):
         raise ValueError(
-            f"{checkpoint} does not hold the teacher's weights"
-            f"{', encoder and decoder' if whole else ''} ({problems}): give the "
-            "pre-training checkpoint of the model that `teacher` describes"
+            f"{checkpoint} does not hold the teacher's weights ({problems}): give that "
+            f"of the {type(network).__name__} that `teacher` describes, {trained}"
         )
     network.load_state_dict(state)
     MMLogger.get_current_instance().info(
@@ -116,25 +134,14 @@ def load_teacher(
     )
 
 
-def _converted(state: Mapping[str, Tensor], checkpoint: str | Path) -> dict:
-    """An official state dict under our keys.
-
-    Raises:
-        ValueError: If it is of no layout that is known, naming the file and its keys.
-    """
-    try:
-        return convert_official(state)
-    except KeyError as error:
-        keys = sorted(state)
-        raise ValueError(
-            f"{checkpoint} has the keys of no masked autoencoder that is known "
-            f"({', '.join(keys[:3])}, ... {len(keys)} in all): a teacher is a "
-            "pre-training checkpoint of this package, or of the official code of MAE, "
-            "DeepMIM or MAE-Lite"
-        ) from error
+def _encoder_of(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The encoder's tensors of a model of ours; of an encoder all."""
+    prefix = "backbone."
+    inside = {k[len(prefix) :]: x for k, x in state.items() if k.startswith(prefix)}
+    return inside or state
 
 
-def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     """Names the tensors that two state dicts do not share; empty if all are alike."""
     problems = {
         "missing": sorted(own.keys() - given.keys()),
