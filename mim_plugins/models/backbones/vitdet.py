@@ -157,6 +157,18 @@ class ViTDet(VisionTransformer):
                 outs.append(maps.permute(0, 3, 1, 2).contiguous())
         return tuple(outs)
 
+    def _prepare_pos_embed(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Called by mmpretrain before weights are loaded: fits the position embedding.
+
+        mmpretrain takes off the class token's row only where nothing else changes.
+        """
+        key = prefix + "pos_embed"
+        if key in state_dict and prefix + "cls_token" in state_dict:
+            state_dict[key] = state_dict[key][:, 1:]
+        super()._prepare_pos_embed(state_dict, prefix, *args, **kwargs)
+
     def _fit_loaded(self, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
         """Leaves out what a detector's encoder does not have, and resizes tables."""
         dropped = [
