@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.runner import load_checkpoint
 from mmpretrain.models import BEiTViT, VisionTransformer
 from samples import TINY_ARCH
 
@@ -118,6 +119,37 @@ def test_load__tables_of_other_heads_are_refused():
     state = encoder(arch=TINY_ARCH | dict(num_heads=4)).state_dict()
     with pytest.raises(ValueError, match="trained with 4 attention heads, .* has 2"):
         encoder().load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("of_file", "of_model", "message"),
+    [
+        (dict(bias=True), dict(bias=False), "has biases .* set bias=True"),
+        (dict(), dict(bias=False), "has biases .* set bias=True"),
+        (
+            dict(),
+            dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True),
+            "in every block .* one table for all: set use_rel_pos_bias=True",
+        ),
+    ],
+)
+def test_load__what_has_no_place_is_refused(of_file, of_model, message):
+    with pytest.raises(ValueError, match=message):
+        encoder(**of_model).load_state_dict(encoder(**of_file).state_dict())
+
+
+def test_load__biases_of_queries_and_values_are_never_lost_on_the_way(tmp_path):
+    torch.save(dict(state_dict=encoder().state_dict()), tmp_path / "qv.pth")
+    # mmpretrain's model knows no other form than its own.
+    with pytest.raises(ValueError, match=r"qkv\.bias.* are not in it"):
+        load_checkpoint(encoder(BEiTViT, bias=True), str(tmp_path / "qv.pth"))
+
+
+def test_frozen_stages__freeze_the_attention_too():
+    model = encoder(frozen_stages=2)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert {name.split(".")[1] for name in trained if "layers" in name} == {"2", "3"}
+    assert not any("embed" in name for name in trained)
 
 
 def test_forward__images_of_another_size_are_refused_with_what_to_do():

@@ -170,6 +170,9 @@ class RelPosVisionTransformer(BEiTViT):
             )
             if with_cp:
                 recompute_in_backward(layer)
+        if self.frozen_stages > 0:
+            # mmpretrain froze the attention that was here before.
+            self._freeze_stages()
         self._register_load_state_dict_pre_hook(self._convert_biases)
 
     @property
@@ -208,12 +211,22 @@ class RelPosVisionTransformer(BEiTViT):
     def _convert_biases(
         self, state_dict: dict[str, Tensor], prefix: str, *args: Any
     ) -> None:
-        """Turns the biases of queries, keys and values into this model's layout."""
+        """Turns the biases of queries, keys and values into this model's layout.
+
+        Raises:
+            ValueError: If the checkpoint has them and the model has none.
+        """
         converted = 0
         for index in range(self.num_layers):
             key = f"{prefix}layers.{index}.attn."
             q_bias, v_bias = key + "q_bias", key + "v_bias"
             qkv_bias = key + "qkv.bias"
+            if not self.layers[index].attn.bias and {q_bias, qkv_bias} & {*state_dict}:
+                raise ValueError(
+                    f"the checkpoint's attention has biases ({key}...), this backbone "
+                    "has none and would compute something else: set bias=True, or "
+                    "bias='qv_bias'"
+                )
             if self.layers[index].attn.bias == "qv_bias" and qkv_bias in state_dict:
                 of_query, _, of_value = state_dict.pop(qkv_bias).chunk(3)
                 if self.keep_bias:
@@ -237,7 +250,8 @@ class RelPosVisionTransformer(BEiTViT):
         """Called by mmpretrain before weights are loaded: fits the tables.
 
         Raises:
-            ValueError: If a table is of other heads or of no square grid.
+            ValueError: If a table is of other heads or of no square grid, or there are
+                several for one.
         """
         shared = f"{prefix}rel_pos_bias.{TABLE}"
         if self.use_rel_pos_bias and shared in state_dict:
@@ -245,6 +259,13 @@ class RelPosVisionTransformer(BEiTViT):
             state_dict.pop(shared.replace("bias_table", "index"), None)
             for index in range(self.num_layers):
                 state_dict[f"{prefix}layers.{index}.attn.{TABLE}"] = table.clone()
+        own_table = f"{prefix}layers.0.attn.{TABLE}"
+        if self.rel_pos_bias is not None and own_table in state_dict:
+            raise ValueError(
+                f"the checkpoint has relative positions in every block ({own_table}), "
+                "this backbone one table for all: set use_rel_pos_bias=True and "
+                "use_shared_rel_pos_bias=False"
+            )
         for name, own in self.named_parameters():
             key = prefix + name
             if not name.endswith(TABLE) or key not in state_dict:
