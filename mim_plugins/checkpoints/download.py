@@ -59,12 +59,14 @@ def load_from_http(
         ValueError: If the file is no checkpoint, refers to code, or is another one than
             the model index says.
     """
-    rank, world_size = get_dist_info()
-    if world_size > 1 and rank > 0:
+    rank, _ = get_dist_info()
+    if rank > 0:
         barrier()
-    path = fetch(filename, model_dir, progress)
-    if world_size > 1 and rank == 0:
-        barrier()
+    try:
+        path = fetch(filename, model_dir, progress)
+    finally:  # the others find out for themselves what went wrong
+        if rank == 0:
+            barrier()
     return load_from_local(str(path), map_location)
 
 
