@@ -4,7 +4,7 @@ import re
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from samples import ROOT, ade20k_layout, laid_out_only, small_segmentor
 
@@ -40,8 +40,7 @@ def test_config__builds_and_says_what_it_is(path):
     assert segmentor.backbone.init_cfg.type == "Pretrained"
     assert segmentor.backbone.init_cfg.checkpoint
     segmentor.backbone.init_cfg = None
-    init_default_scope("mmseg")
-    with laid_out_only():
+    with DefaultScope.overwrite_default_scope("mmseg"), laid_out_only():
         model = mmseg_models.build_segmentor(segmentor)
     if "RelPos" in segmentor.backbone.type:
         # What a checkpoint of the pre-training has, it has place for.
@@ -58,11 +57,10 @@ def test_config__trains_and_tests(path, tmp_path):
     classes = segmentor_of(cfg).decode_head.num_classes
     ade20k_layout(tmp_path / "data", labels=classes)
     small_segmentor(cfg, tmp_path / "data", tmp_path / "runs")
-    runner = Runner.from_cfg(cfg)
-    if cfg.model.type == "SegTTAModel":
-        metrics = runner.test()
-    else:
-        runner.train()
-        assert runner.iter == 1
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        runner = Runner.from_cfg(cfg)
+        if cfg.model.type != "SegTTAModel":
+            runner.train()
+            assert runner.iter == 1
         metrics = runner.test()
     assert 0 <= metrics["mIoU"] <= 100

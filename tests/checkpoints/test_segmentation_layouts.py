@@ -44,14 +44,13 @@ def test_backbone__is_known_by_its_keys_and_goes_back(case, layout, prefix):
 def test_full_size_keys__become_those_of_the_segmentor():
     mmseg_models = pytest.importorskip("mmseg.models")
     from mmengine.config import Config
-    from mmengine.registry import init_default_scope
+    from mmengine.registry import DefaultScope
     from samples import ROOT, laid_out_only
 
     path = "configs/deepmim/segmentation/mae-clip_vitb_upernet_ade20k.py"
     cfg = Config.fromfile(ROOT / path)
     cfg.model.backbone.init_cfg = None
-    init_default_scope("mmseg")
-    with laid_out_only():
+    with DefaultScope.overwrite_default_scope("mmseg"), laid_out_only():
         model = mmseg_models.build_segmentor(cfg.model)
     own = {
         key: tuple(x.shape)

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS as ROOT_MODELS
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope
 from samples import ROOT, golden_folder, laid_out_only
 
 from mim_plugins.checkpoints import beit
@@ -19,14 +19,14 @@ def segmentor_and_cfg(path, **backbone):
     cfg = Config.fromfile(ROOT / "configs" / path)
     cfg.model.backbone.init_cfg = None
     cfg.model.backbone.update(backbone)
-    init_default_scope("mmseg")
-    with laid_out_only():
+    with DefaultScope.overwrite_default_scope("mmseg"), laid_out_only():
         return models.build_segmentor(cfg.model), cfg
 
 
 def groups_of(model, optim_wrapper):
     """Scale of the lr and weight decay of every parameter, by name."""
-    wrapper = build_optim_wrapper(model, optim_wrapper)
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        wrapper = build_optim_wrapper(model, optim_wrapper)
     base = optim_wrapper["optimizer"]["lr"]
     found = {
         id(p): (group["lr"] / base, group["weight_decay"])
