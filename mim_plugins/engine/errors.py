@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import Registry, root
 from torch.utils.data import Dataset
@@ -80,6 +81,9 @@ def explain(error: BaseException, cfg: Config | None = None) -> str:
     if unknown_key and cfg is not None:
         found = _explain_key(unknown_key.group(1), message, cfg)
         message = found or message
+    empty = _empty_dataset(error)
+    if empty is not None:
+        return _why_empty(empty)
     annotations = _annotation_file(error)
     if annotations is not None:
         return (
@@ -114,9 +118,34 @@ def _from_dataset(error: BaseException) -> bool:
     )
 
 
+def _empty_dataset(error: BaseException) -> BaseDataset | None:
+    """The data set without an image whose list mmengine could not put into an array."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "_serialize_data":
+            dataset = frame.f_locals["self"]
+            return None if dataset.data_list else dataset
+    return None
+
+
+def _why_empty(dataset: Any) -> str:
+    """What to say of a data set without images."""
+    message = f"{type(dataset).__name__} holds no image"
+    classes = dataset.metainfo.get("classes")
+    if classes is not None and hasattr(dataset, "cat_ids"):
+        return (
+            f"{message}: none that {dataset.ann_file} lists is large enough and has an "
+            f"object of its {len(classes)} classes ({', '.join(classes[:3])} ...), of "
+            f"which the file has {len(dataset.cat_ids)}. image_id of its annotations "
+            "must be an id of its images; give the data set its categories with "
+            "metainfo=dict(classes=(...)), or keep images without objects with "
+            "filter_cfg.filter_empty_gt=False"
+        )
+    return f"{message}: set data_root with --cfg-options, or the data set's paths"
+
+
 def _annotation_file(error: BaseException) -> str | None:
     """The annotation file of a detection data set that could not be read, if any."""
-    if not isinstance(error, (ValueError, KeyError, TypeError)):
+    if not isinstance(error, (ValueError, KeyError, TypeError, AssertionError)):
         return None
     readers = list(_objects_in(error))
     for reader in readers:

@@ -59,8 +59,6 @@ def check_loader(loader: DataLoader) -> None:
     Raises:
         ValueError: Naming what does not fit and what to change.
     """
-    if isinstance(loader.dataset, Sized) and not len(loader.dataset):
-        raise ValueError(_why_empty(loader.dataset))
     if len(loader) == 0:
         batch_size = getattr(loader.batch_sampler, "batch_size", loader.batch_size)
         images = len(cast(Sized, loader.sampler))
@@ -79,22 +77,6 @@ def check_loader(loader: DataLoader) -> None:
             "same crops in every epoch: set train_dataloader.sampler to "
             "dict(type='EpochSampler')"
         )
-
-
-def _why_empty(dataset: Any) -> str:
-    """What to say of a data set without images."""
-    classes = dataset.metainfo.get("classes") if hasattr(dataset, "metainfo") else None
-    message = "the training data set holds no image"
-    if hasattr(dataset, "cat_ids") and classes is not None:
-        message += (
-            f": no image that {dataset.ann_file} lists is large enough and has an "
-            f"object of its {len(classes)} classes ({', '.join(classes[:3])} ...), of "
-            f"which the file has {len(dataset.cat_ids)}. image_id of its annotations "
-            "must be an id of its images; give the data set its categories with "
-            "metainfo=dict(classes=(...)), or keep images without objects with "
-            "filter_cfg.filter_empty_gt=False"
-        )
-    return f"{message}: set data_root with --cfg-options, or the data set's paths"
 
 
 def check_image(image: Tensor, model: nn.Module) -> None:

@@ -1,0 +1,81 @@
+"""Optimiser groups of detectors by ViTDet's rules, parameter by parameter."""
+
+import re
+
+import pytest
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
+from samples import ROOT, laid_out_only
+from torch import nn
+
+pytest.importorskip("mmdet")
+pytest.importorskip("mmcv._ext")
+
+
+def model_and_cfg(path):
+    from mmdet.registry import MODELS
+
+    cfg = Config.fromfile(ROOT / "configs" / path)
+    cfg.model.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope("mmdet"), laid_out_only():
+        return MODELS.build(cfg.model), cfg
+
+
+def groups_of(model, optim_wrapper):
+    """Learning rate and weight decay of every parameter, by name."""
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in build_optim_wrapper(model, optim_wrapper).optimizer.param_groups
+        for parameter in group["params"]
+    }
+    return {name: found[id(p)] for name, p in model.named_parameters()}
+
+
+def published_scale(name: str, rate: float, depth: int) -> float:
+    """ViTDet's released rule: embeddings at 0, block i at i + 1, the rest above."""
+    layer = depth + 1
+    if name.startswith("backbone."):
+        if ".pos_embed" in name or ".patch_embed" in name:
+            layer = 0
+        elif block := re.match(r"backbone\.layers\.(\d+)\.", name):
+            layer = int(block[1]) + 1
+    return rate ** (depth + 1 - layer)
+
+
+@pytest.mark.parametrize(
+    ("path", "depth", "rate", "decay"),
+    [
+        ("deepmim/detection/mae_vitb_mask-rcnn_coco.py", 12, 0.7, 0.1),
+        ("localmim/detection/vitb_hog_1600e_cascade-mask-rcnn_coco.py", 12, 0.7, 0.1),
+        ("mirl/detection/vits54_mask-rcnn_coco.py", 54, 0.7 ** (13 / 55), 0.1),
+        ("distilled/detection/d2-mae_vitt_mask-rcnn_coco.py", 12, 1.0, 0.05),
+        ("distilled/detection/mae-lite_hierat_mask-rcnn_coco.py", 12, 1.0, 0.05),
+    ],
+)
+def test_groups__are_those_of_the_released_rules(path, depth, rate, decay):
+    """Norms and the position embedding are not decayed; biases and tables are."""
+    model, cfg = model_and_cfg(path)
+    norms = {
+        f"{path}.{name}"
+        for path, module in model.named_modules()
+        if isinstance(module, nn.LayerNorm)
+        for name, _ in module.named_parameters()
+    }
+    assert len(norms) >= 2 * 2 * depth
+    for name, found in groups_of(model, cfg.optim_wrapper).items():
+        spared = name in norms or name == "backbone.pos_embed"
+        wanted = (1e-4 * published_scale(name, rate, depth), 0.0 if spared else decay)
+        assert found == pytest.approx(wanted), name
+
+
+def test_groups__of_swin_spare_norms_and_tables():
+    model, cfg = model_and_cfg("localmim/detection/swinb_hog_400e_mask-rcnn_coco.py")
+    spared = {
+        f"{path}.{name}"
+        for path, module in model.named_modules()
+        for name, _ in module.named_parameters(recurse=False)
+        if isinstance(module, nn.LayerNorm) or name.endswith("bias_table")
+    }
+    for name, found in groups_of(model, cfg.optim_wrapper).items():
+        assert found == (1e-4, 0.0 if name in spared else 0.05), name
