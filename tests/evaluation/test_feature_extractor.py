@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmpretrain import FeatureExtractor
+from mmpretrain import FeatureExtractor, get_model
 from mmpretrain.registry import MODELS
 from samples import ROOT, TINY_ARCH, hiera_model, laid_out_only, tiny_model
 
@@ -51,6 +51,16 @@ def test_config_and_file__load_the_weights_given(tmp_path, image, build):
     for cfg in (Config(dict(model=tiny_model())), str(tmp_path / "tiny.py")):
         extractor = FeatureExtractor(cfg, pretrained=str(tmp_path / "x.pth"))
         assert torch.equal(extractor(image, stage="mean")[0], expected)
+
+
+def test_name__is_enough(tmp_path, image):
+    name = "distilled_mae-vitt_400e"
+    model = get_model(name)
+    torch.save(model.state_dict(), tmp_path / "x.pth")
+    extractor = FeatureExtractor(name, pretrained=str(tmp_path / "x.pth"))
+    (mean,) = extractor(image, stage="mean")
+    assert mean.shape == (192,)
+    assert torch.equal(mean, FeatureExtractor(model)(image, stage="mean")[0])
 
 
 def test_config__says_how_images_are_made_ready(image):
