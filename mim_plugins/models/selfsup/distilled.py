@@ -192,16 +192,16 @@ def _check_teacher(student: Any, teacher: Any) -> None:
             "the teacher has parameters of the student, which would be frozen with it: "
             "give it a network of its own, such as copy.deepcopy(backbone)"
         )
-    ours, theirs = (
+    seen, taught = (
         "whole maps"
         if getattr(encoder, "keeps_masked_tokens", False)
         else "visible units alone"
         for encoder in (student, teacher)
     )
-    if ours != theirs:
+    if seen != taught:
         raise ValueError(
-            f"the teacher, a {type(teacher).__name__}, encodes {theirs}, the student, "
-            f"a {type(student).__name__}, {ours}: there are no tokens to compare; take "
+            f"the teacher, a {type(teacher).__name__}, encodes {taught}, the student, "
+            f"a {type(student).__name__}, {seen}: there are no tokens to compare; take "
             "SimMIMSwin for both, or for neither"
         )
     for name, what in (
@@ -210,11 +210,11 @@ def _check_teacher(student: Any, teacher: Any) -> None:
         ("in_channels", "{} image channels"),
         ("num_extra_tokens", "{} class tokens"),
     ):
-        own_value, value = getattr(student, name), getattr(teacher, name)
-        if own_value != value:
+        ours, theirs = getattr(student, name), getattr(teacher, name)
+        if ours != theirs:
             raise ValueError(
-                f"the teacher has {what.format(value)}, the student "
-                f"{what.format(own_value)}: they encode the same patches of the same "
+                f"the teacher has {what.format(theirs)}, the student "
+                f"{what.format(ours)}: they encode the same patches of the same "
                 "images; give the teacher the student's img_size, patch_size and "
                 "in_channels, and a checkpoint trained so"
             )

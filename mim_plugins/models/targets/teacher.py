@@ -52,14 +52,12 @@ class FrozenTeacher(nn.Module):
         teacher is none.
         """
         types = (p.dtype for p in self.network.parameters() if p.is_floating_point())
-        own = next(types, None)
-        return self.network(
-            *(
-                x.to(own) if isinstance(x, Tensor) and x.is_floating_point() else x
-                for x in args
-            ),
-            **kwargs,
+        own = next(types, torch.get_default_dtype())
+        cast = (
+            x.to(own) if isinstance(x, Tensor) and x.is_floating_point() else x
+            for x in args
         )
+        return self.network(*cast, **kwargs)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> FrozenTeacher:
         """What ``to``, ``cuda``, ``half`` and the like go through."""
