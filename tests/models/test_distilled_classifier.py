@@ -112,7 +112,7 @@ def test_teacher__without_weights_is_refused(changes):
         classifier(TEACHER | changes)
 
 
-def test_teacher__official_weights_are_converted_heads_checked(tmp_path):
+def test_teacher__official_weights_are_converted(tmp_path):
     """As every teacher's, see test_distilled_build.py."""
     path = tmp_path / "official.pth"
     source = MODELS.build(TEACHER)
