@@ -6,6 +6,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -79,6 +80,8 @@ def convert(
     wrapped = len(state)
     state, heads = _split_segmentor(strip_wrappers(state))
     layout = _name_layout(state, layout, source)
+    if layout != OURS and Path(source).suffix in (".pdparams", ".pd"):
+        _check_paddle(state, source)
     kept, dropped = _without_dropped(state, layout, part)
     if part == "teacher":
         kept = _teacher_of(kept, source)
@@ -220,19 +223,45 @@ def _mirl(state: State) -> Mapping[str, Tensor]:
     Raises:
         KeyError: If they do not.
     """
+    paddle, torch = _oblong(state)
+    if paddle and torch:
+        raise KeyError(
+            f"{len(paddle)} matrices are (in, out) as in PaddlePaddle, such as "
+            f"{paddle[0]}, and {len(torch)} (out, in) as in PyTorch, such as "
+            f"{torch[0]}: it was converted in part, its square ones cannot be "
+            "told; give the original .pdparams"
+        )
+    return mirl.convert_official(state)
+
+
+def _oblong(state: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    """Oblong matrices that are (in, out), as Paddle's, and that are (out, in)."""
     ways: dict[bool, list[str]] = {True: [], False: []}
     for key, weight in state.items():
         bias = state.get(key.replace(".weight", ".bias").replace("weight_v", "bias"))
         if weight.ndim == 2 and bias is not None and weight.shape[0] != weight.shape[1]:
             ways[weight.shape[1] == len(bias)].append(key)
-    if all(ways.values()):
-        raise KeyError(
-            f"{len(ways[True])} matrices are (in, out) as in PaddlePaddle, such as "
-            f"{ways[True][0]}, and {len(ways[False])} (out, in) as in PyTorch, such as "
-            f"{ways[False][0]}: it was converted in part, its square ones cannot be "
-            "told; give the original .pdparams"
+    return ways[True], ways[False]
+
+
+def _check_paddle(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuses a file of Paddle's whose matrices somebody transposed, if all of them.
+
+    Whoever goes by their shapes leaves the square ones as they were.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    paddle, torch = _oblong(state)
+    square = [k for k, x in state.items() if x.ndim == 2 and x.shape[0] == x.shape[1]]
+    if torch and not paddle and square:
+        raise ValueError(
+            f"{source}: its {len(torch)} oblong matrices, such as {torch[0]}, are "
+            "(out, in), as in no file of PaddlePaddle; its "
+            f"{len(square)} square ones, such as {square[0]}, do not show whether they "
+            "were transposed with them. Give the original file; or, if all were "
+            "transposed, save it with torch as .pth"
         )
-    return mirl.convert_official(state)
 
 
 def _teacher_of(state: Mapping[str, Tensor], source: str) -> State:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from .loading import read_file
+from .loading import read_file, tensors_of
 
 # Entry of a module's metadata in a state dict, which torch.save keeps.
 MERGE_COORDINATES = "merge_coordinates"
+
+# Files by a tensor in them: mmengine hands on the tensors alone.
+_SOURCES: MutableMapping[Tensor, str] = WeakTensorKeyDictionary()
 
 
 def merge_coordinates_of(checkpoint: Mapping[str, Any]) -> str | None:
@@ -49,6 +54,10 @@ def load_from_local(filename: str, map_location: Any) -> Any:
         ValueError: If it is no checkpoint, or refers to code, see :func:`.read_file`.
     """
     checkpoint = read_file(Path(filename).expanduser(), map_location)
+    _check_names(checkpoint, filename)
+    for tensor in tensors_of(checkpoint).values():
+        _SOURCES[tensor] = filename
+        break  # one tells
     if merge_coordinates_of(checkpoint) == "official":
         print_log(
             f"{filename} was pre-trained with LocalMIM's official token coordinates, "
@@ -60,3 +69,30 @@ def load_from_local(filename: str, map_location: Any) -> Any:
             level=logging.WARNING,
         )
     return checkpoint
+
+
+def source_of(content: Mapping[str, Any]) -> str:
+    """The file that tensors were loaded from, for messages.
+
+    Args:
+        content: What :func:`load_from_local` gave, or its state dict.
+    """
+    tensors = tensors_of(content).values()
+    return next((_SOURCES[x] for x in tensors if x in _SOURCES), "checkpoint")
+
+
+def _check_names(checkpoint: Mapping[str, Any], filename: str) -> None:
+    """Makes sure that tensors go by names, which mmengine takes for granted.
+
+    Raises:
+        ValueError: If one does not.
+    """
+    state = checkpoint.get("state_dict", checkpoint)
+    if not isinstance(state, Mapping):
+        raise ValueError(
+            f"{filename}: its state_dict is a {type(state).__name__}, not a dict of "
+            "tensors"
+        )
+    other = next((key for key in state if not isinstance(key, str)), None)
+    if other is not None:
+        raise ValueError(f"{filename}: {other!r} in its state dict is no name")

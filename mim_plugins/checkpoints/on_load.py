@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from .detect import OURS, detect, norm_follows_pooling_or_not, strip_wrappers
 from .fit import Target, check_heads, convert_for
+from .geometry import source_of
 from .loading import tensors_of
 from .own_layout import account_of
 
@@ -38,7 +39,10 @@ def install() -> None:
     def load_state_dict(
         module: nn.Module, state_dict: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        fitted = converted_for(module, state_dict)
+        source = source_of(state_dict)
+        fitted = converted_for(module, state_dict, source)
+        if fitted is None:
+            account_of(module, state_dict, source)
         return original(
             module, state_dict if fitted is None else fitted, *args, **kwargs
         )
@@ -67,7 +71,8 @@ def converted_for(
 
     Returns:
         The state dict, or None if the checkpoint is none of the known official ones, or
-        the model has official keys itself.
+        the model has official keys itself. An encoder alone in our layout, for a model
+        that has one, gets the prefix it has there.
 
     Raises:
         ValueError: If the checkpoint is an official one that does not fit the model.
@@ -79,7 +84,8 @@ def converted_for(
         metadata = getattr(content.get("state_dict", content), "_metadata", {})
         noted = metadata.get("backbone") or metadata.get("") or {}
         check_heads(target, noted.get("num_heads"), source)
-        return None
+        alone = layout == OURS and not any(k.startswith("backbone.") for k in tensors)
+        return _of_encoder(tensors, metadata) if alone and target.prefix else None
     shared = sum(key in target.shapes for key in tensors)
     if not target.has_our_keys or 2 * shared > len(tensors):
         return None
@@ -96,6 +102,17 @@ def converted_for(
         exact=exact,
     )
     print_log(f"converted on load\n{report}", logger="current")
+    return state
+
+
+def _of_encoder(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> OrderedDict[str, Tensor]:
+    """An encoder's tensors under the keys they have in a model."""
+    state = OrderedDict((f"backbone.{key}", x) for key, x in tensors.items())
+    state._metadata = OrderedDict(  # type: ignore[attr-defined]
+        (f"backbone.{name}".rstrip("."), entry) for name, entry in metadata.items()
+    )
     return state
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from .detect import LAYOUTS, OURS, detect
 from .fit import FRESH, UNUSED, Target, other_bias
 from .report import Report, listed
+
+# What follows the image size, and is resized by the model that loads it.
+_OF_IMAGE_SIZE = re.compile(r"pos_embed|relative_position|rel_pos|attn_mask")
 
 
 def account_of(
@@ -29,7 +33,8 @@ def account_of(
         encoder with our keys.
 
     Raises:
-        ValueError: If a tensor the encoder cannot do without is missing.
+        ValueError: If a tensor the encoder cannot do without is missing, or of a size
+            that no image size explains.
     """
     target = Target.of(module)
     tensors = {key: x for key, x in state.items() if isinstance(x, Tensor)}
@@ -53,13 +58,25 @@ def account_of(
             report.converted.append(key)
         else:
             report.resized[key] = f"{tuple(shape)} to {tuple(own[key])}"
-    absent = [key for key in own if key not in inside and not other_bias(key, inside)]
+    absent = [key for key in own if key not in inside]
+    if hasattr(target.encoder, "_convert_biases"):
+        absent = [key for key in absent if not other_bias(key, inside)]
     report.missing = {key: "starts afresh" for key in absent}
     needed = [key for key in absent if not FRESH.match(key)]
-    if needed:
+    wrong = {
+        f"{key} {report.resized[key]}"
+        for key in report.resized
+        if not _OF_IMAGE_SIZE.search(key) or len(own[key]) != len(inside[key])
+    }
+    if needed or wrong:
+        problem = (
+            f"the model's {len(needed)} {listed(needed, 4)} are not in it"
+            if needed
+            else f"{len(wrong)} tensors have other sizes: {listed(wrong, 4)}"
+        )
         raise ValueError(
             f"{source} is a checkpoint of another architecture than the {name} that is "
-            f"to load it: the model's {len(needed)} {listed(needed, 4)} are not in it. "
-            "Set arch, patch_size and the class of the backbone to what was trained"
+            f"to load it: {problem}. Set arch, patch_size and the class of the "
+            "backbone to what was trained"
         )
     return report

@@ -262,7 +262,7 @@ def bombs() -> dict[str, bytes]:
         "a key of shared tuples": table((shared("tuple", 60), b"N")),
         "a set of shared tuples": b"\x8f(" + shared("tuple", 60) + b"\x90",
         "a frozen set of them": b"(" + shared("tuple", 60) + b"\x91",
-        "a dict of them": b"(" + shared("tuple", 60) + b"Nd",
+        "a dict of them": b"(" + shared("tuple", 60) + b"N" + b"d",
         "an ordered dict of them": call(
             "collections.OrderedDict", b"](" + shared("tuple", 60) + b"N\x86e"
         ),
