@@ -19,9 +19,9 @@ default_hooks = dict(
     visualization=dict(type="SegVisualizationHook"),
 )
 custom_hooks = [
-    *_base_.custom_hooks,
     # Compares classes, label maps and image sizes with the model before the first step.
     dict(type="CheckSegmentationHook"),
+    *_base_.custom_hooks,
 ]
 visualizer = dict(type="SegLocalVisualizer")
 log_processor = dict(by_epoch=False)

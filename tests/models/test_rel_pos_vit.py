@@ -215,3 +215,36 @@ def test_init_weights__as_the_official_code():
         assert layer.attn.q_bias.abs().sum() == 0
         # Pinned, as 1e-5 would go unnoticed elsewhere.
         assert layer.ln1.eps == model.ln2.eps == 1e-6
+
+
+def test_out_indices__give_un_normed_maps_of_blocks():
+    model = encoder(out_type="featmap", out_indices=(0, 3), layer_scale_init_value=1.0)
+    tokens = []
+    for layer in model.layers:
+        layer.register_forward_hook(lambda _m, _i, output: tokens.append(output))
+    first, last = model(images())
+    for index, found in ((0, first), (3, last)):
+        assert torch.equal(found, tokens[index][:, 1:].mT.unflatten(2, (4, 4)))
+
+
+@pytest.mark.parametrize("blocks", [(1, 4), (3, 1), (1, 1)])
+def test_out_indices__that_there_are_not_are_refused(blocks):
+    with pytest.raises(ValueError, match=r"from 0 to 3: zero-based .* the 4 blocks"):
+        encoder(out_type="featmap", out_indices=blocks)
+
+
+def test_recomputing__changes_no_gradient():
+    plain, again = encoder(), encoder(with_cp=True)
+    again.load_state_dict(plain.state_dict())
+    x = images()
+    for model in (plain, again):
+        model.train()
+        model(x)[0].square().sum().backward()
+    for name, parameter in plain.named_parameters():
+        gradient = again.get_parameter(name).grad
+        torch.testing.assert_close(gradient, parameter.grad, msg=name)
+
+
+def test_required_size__is_that_of_the_relative_positions():
+    assert encoder(img_size=(32, 48)).required_size == (32, 48)
+    assert encoder(use_rel_pos_bias=False).required_size is None
