@@ -48,6 +48,15 @@ def test_forward__mixes_pixels_and_the_teacher_on_the_same_mask(teacher):
     assert [level.shape for level in shown] == [images.shape] * 3
 
 
+def test_forward__takes_images_of_another_type(teacher):
+    """As fully sharded training hands them over, which casts what it knows."""
+    target = MODELS.build(student(teacher[1])).target_generator
+    images = torch.randn(2, 3, 32, 32).bfloat16()
+    mask = PatchMask.from_noise(torch.rand(2, 16), 0.75, (4, 4))
+    same, wanted = target.predict(images, mask), target.predict(images.float(), mask)
+    assert torch.equal(same, wanted)
+
+
 def test_teacher__is_no_part_of_the_model(teacher, build):
     _, path = teacher
     model = MODELS.build(student(path))

@@ -127,7 +127,8 @@ class HybridTarget(Target):
     def predict(self, inputs: Tensor, mask: PatchMask) -> Tensor:
         """What the teacher makes of the removed patches, (N, L_mask, width)."""
         network: Any = self.teacher.network
-        return network.neck(network.backbone(inputs, mask), mask)[-1].float()
+        latents = network.backbone(self.teacher.cast(inputs), mask)
+        return network.neck(latents, mask)[-1].float()
 
     def denormalise(
         self, predictions: Sequence[Tensor], patches: Tensor

@@ -46,18 +46,19 @@ class FrozenTeacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the network without autograd, on tensors of its own type.
+        """Runs the network without autograd, on tensors of its own type."""
+        return self.network(*map(self.cast, args), **kwargs)
+
+    def cast(self, x: Any) -> Any:
+        """A floating-point tensor in the network's type, all else as it is.
 
         Fully sharded training casts the inputs of the modules it knows, of which the
         teacher is none.
         """
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            return x
         types = (p.dtype for p in self.network.parameters() if p.is_floating_point())
-        own = next(types, torch.get_default_dtype())
-        cast = (
-            x.to(own) if isinstance(x, Tensor) and x.is_floating_point() else x
-            for x in args
-        )
-        return self.network(*cast, **kwargs)
+        return x.to(next(types, torch.get_default_dtype()))
 
     def _apply(self, fn: Callable, recurse: bool = True) -> FrozenTeacher:
         """What ``to``, ``cuda``, ``half`` and the like go through."""
