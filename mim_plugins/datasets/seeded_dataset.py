@@ -176,7 +176,7 @@ class SeededDataset:
             if dataset.test_mode:
                 raise RuntimeError(
                     f"{path} cannot be read, and nothing can stand in for it when "
-                    f"testing: {_reason(error, path)}"
+                    f"testing: {reason_of(error, path)}"
                 ) from error
             # With an image, the pipeline has turned the sample down: that is no fault
             # of the file.
@@ -186,8 +186,8 @@ class SeededDataset:
             index = sample_key(key, attempt, index) % self._length
         raise RuntimeError(
             f"No usable sample among {self.max_tries + 1} of the data set; the last "
-            f"was {path}: {_reason(error, path)}. Check that the data folder is still "
-            "there and that the pipeline's first step can read its files."
+            f"was {path}: {reason_of(error, path)}. Check that the data folder is "
+            "still there and that the pipeline's first step can read its files."
         ) from error
 
     def _locate(self, index: int) -> tuple[BaseDataset, int]:
@@ -208,7 +208,7 @@ class SeededDataset:
             self._unreadable[index] = True
             _logger().warning(
                 f"Unreadable image, replaced by another one: {path} "
-                f"({_reason(error, path)})"
+                f"({reason_of(error, path)})"
             )
 
 
@@ -228,7 +228,7 @@ def _path(results: dict) -> str:
     return str(results.get("img_path", f"sample {results.get('sample_idx')}"))
 
 
-def _reason(error: Exception | None, path: str) -> str:
+def reason_of(error: Exception | None, path: str) -> str:
     """The error in one line, without the path that is told already."""
     if error is None:
         return "the pipeline returned nothing"

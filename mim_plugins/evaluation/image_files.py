@@ -15,6 +15,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import TRANSFORMS
 from torch.utils.data import DataLoader, Dataset
 
+from ..datasets.seeded_dataset import reason_of
 from ..datasets.unlabelled_images import EXTENSIONS, UnlabelledImages
 
 
@@ -140,8 +141,7 @@ class ImageFiles(Dataset):
         except Exception as error:
             if "img" in results:
                 raise  # a fault of the pipeline
-            reason = str(error).replace(path, "").strip(" :")
-            return index, None, f"{type(error).__name__}: {reason}"
+            return index, None, reason_of(error, path)
 
 
 def collate(items: Sequence[tuple[int, Any, str]]) -> Batch:
