@@ -118,6 +118,9 @@ def prepare_processes(cfg: Config) -> None:
     )
     wrapper["device_ids"] = None
     cfg.model_wrapper_cfg = wrapper
+    strategy = cfg.get("strategy") or {}
+    if strategy.get("type") == "FSDPStrategy":
+        strategy.setdefault("model_wrapper", {}).setdefault("device_id", "cpu")
 
 
 def connect_over_gloo(launcher: str, timeout: timedelta | None = None) -> int:

@@ -48,7 +48,7 @@ def published_scale(name: str, rate: float, depth: int) -> float:
     [
         ("deepmim/detection/mae_vitb_mask-rcnn_coco.py", 12, 0.7, 0.1),
         ("localmim/detection/vitb_hog_1600e_cascade-mask-rcnn_coco.py", 12, 0.7, 0.1),
-        ("mirl/detection/vits54_mask-rcnn_coco.py", 54, 0.7 ** (13 / 55), 0.1),
+        ("mirl/detection/vits54_800e_mask-rcnn_coco.py", 54, 0.7 ** (13 / 55), 0.1),
         ("distilled/detection/d2-mae_vitt_mask-rcnn_coco.py", 12, 1.0, 0.05),
         ("distilled/detection/mae-lite_hierat_mask-rcnn_coco.py", 12, 1.0, 0.05),
     ],

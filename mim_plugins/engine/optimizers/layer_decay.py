@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mim_plugins.compat import supports_fused_optimizer
 
@@ -20,6 +22,11 @@ PARAMWISE_KEYS = (
     "custom_keys",
 )
 FUSED_OPTIMIZERS = ("Adam", "AdamW", "SGD")
+
+# What sharding, recomputation and compilation put into names.
+_WRAPPERS = re.compile(
+    r"(?<![^.])(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\."
+)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -77,6 +84,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             and supports_fused_optimizer(device_type)
         ):
             self.optimizer_cfg = dict(cfg, fused=True)
+        self._dims = dims_before_sharding(model)
         return super().__call__(model)
 
     def add_params(
@@ -91,8 +99,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """
         groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
         lr_scale = self._lr_scale_of(module)
-        for name, param in module.named_parameters():
+        for wrapped_name, param in module.named_parameters():
             if param.requires_grad:
+                name = _WRAPPERS.sub("", wrapped_name)
                 lr_mult, decay_mult = self._multipliers(name, param)
                 groups[lr_scale(name) * lr_mult, decay_mult].append(param)
         for (lr_mult, decay_mult), members in groups.items():
@@ -119,7 +128,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if matches:
             rule = custom_keys[max(matches, key=len)]
             return rule.get("lr_mult", 1.0), rule.get("decay_mult", 1.0)
-        if param.ndim == 1:
+        if self._dims.get(name, param.ndim) == 1:
             return 1.0, self.paramwise_cfg.get("flat_decay_mult", 1.0)
         if name.endswith(".bias"):
             return 1.0, self.paramwise_cfg.get("bias_decay_mult", 1.0)
@@ -149,3 +158,32 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             return top if depth == num_depths - 1 else rate ** (num_depths - 1 - depth)
 
         return scale
+
+
+def dims_before_sharding(model: nn.Module) -> dict[str, int]:
+    """Numbers of dimensions by name of the parameters that are sharded, if any.
+
+    A shard is a slice of many flattened parameters: all of them look like vectors.
+
+    Args:
+        model: The model, wrapped for fully sharded data parallel or not.
+
+    Raises:
+        ValueError: If the shards stand in place of the parameters.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, FullyShardedDataParallel):
+            continue
+        flat = getattr(module._handle, "flat_param", None)
+        if flat is None:
+            continue  # all its parameters are those of the units inside it
+        if not module._use_orig_params:
+            raise ValueError(
+                "settings by parameter need the parameters, which this sharding "
+                "replaces: set strategy.model_wrapper.use_orig_params=True"
+            )
+        for own, shape in zip(flat._fqns, flat._shapes, strict=True):
+            key = f"{name}.{own}" if name else own
+            found[_WRAPPERS.sub("", f"{key}.").rstrip(".")] = len(shape)
+    return found

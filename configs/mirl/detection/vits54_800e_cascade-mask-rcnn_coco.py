@@ -5,7 +5,7 @@
 # and a layer decay that leaves the first block as much as there. Not reproduced here.
 # Global batch size: 64 (32 GPUs x 2); the lr scales to the real one.
 # Command: tools/dist_train.sh \
-#   configs/mirl/detection/vits54_cascade-mask-rcnn_coco.py 8 \
+#   configs/mirl/detection/vits54_800e_cascade-mask-rcnn_coco.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 _base_ = "../../deepmim/detection/mae_vitb_cascade-mask-rcnn_coco.py"
 
