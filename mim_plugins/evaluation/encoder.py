@@ -37,7 +37,7 @@ class Encoder(BaseModel):
         config: A config of pre-training or of classification.
 
     Raises:
-        ValueError: If it is a config of something else.
+        ValueError: If it is a config of something else, or its images are no files.
     """
 
     def __init__(self, config: Config) -> None:
@@ -58,6 +58,13 @@ class Encoder(BaseModel):
         # A neck that averages belongs to the mean, others to the head.
         self.neck = neck if isinstance(neck, GlobalAveragePooling) else None
         self.pipeline = inference_pipeline(config, self.backbone)
+        if not any("Load" in str(step["type"]) for step in self.pipeline):
+            # Which order of colours its data set has, nothing here tells.
+            raise ValueError(
+                "the test pipeline of this config loads no files: its data set holds "
+                "arrays, as CIFAR's does. Give a config whose test_dataloader has a "
+                "pipeline that begins with LoadImageFromFile"
+            )
 
     def forward(
         self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor"

@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from safetensors.torch import load_file
 from samples import TINY_ARCH, golden_folder, tiny_model
 
 from mim_plugins.evaluation.embedding import embed
-from mim_plugins.evaluation.encoder import load_encoder
+from mim_plugins.evaluation.encoder import Encoder, load_encoder
 from mim_plugins.evaluation.feature_file import FeatureParts
 from mim_plugins.evaluation.image_files import ImageList, list_images
 
@@ -362,6 +363,19 @@ def test_class_token_of_a_swin__is_refused(tmp_path, photos):
         embed(**options, out=tmp_path / "x.npz", features=["mean", "cls"])
     embed(**options, out=tmp_path / "x.npz")
     assert "cls" not in np.load(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(test_pipeline=[dict(type="PackInputs")]), "loads no files.*as CIFAR"),
+        (dict(model=dict(type="MaskFormer", backbone={})), "of type 'MaskFormer'"),
+        (dict(model=dict(type="DeepMIM")), "pre-training and classification"),
+    ],
+)
+def test_configs_without_features_of_files__are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Encoder(Config({"model": tiny_model(), **changes}))
 
 
 def test_images_of_two_sizes__are_named(tmp_path, photos, tiny):
