@@ -20,7 +20,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,76 +28,12 @@ from typing import Any
 import hostile_pickles as hostile
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+from whole_files import OLD, saved, whole_files
 
 # In these kinds a file may stay whole, or be harmless: it may be read.
 MAY_BE_READ = {"cut short", "bits", "bytes", "malicious", "safetensors", "script"}
 
 SUFFIXES = (".pth", ".safetensors", ".pdparams")
-OLD = dict(_use_new_zipfile_serialization=False)
-
-
-def tensors() -> dict[str, torch.Tensor]:
-    """A Vision Transformer of one layer, in timm's layout."""
-    draw = torch.Generator().manual_seed(0)
-    shapes: dict[str, tuple[int, ...]] = {
-        "cls_token": (1, 1, 8),
-        "pos_embed": (1, 5, 8),
-        "patch_embed.proj.weight": (8, 3, 2, 2),
-        "patch_embed.proj.bias": (8,),
-        "norm.weight": (8,),
-        "norm.bias": (8,),
-    }
-    for name, shape in {
-        "norm1": (8,), "attn.qkv": (24, 8), "attn.proj": (8, 8), "norm2": (8,),
-        "mlp.fc1": (16, 8), "mlp.fc2": (8, 16),
-    }.items():  # fmt: skip
-        shapes[f"blocks.0.{name}.weight"] = shape
-        shapes[f"blocks.0.{name}.bias"] = shape[:1]
-    return {k: torch.randn(shape, generator=draw) for k, shape in shapes.items()}
-
-
-class _Module(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(2, 2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(x)
-
-
-def whole_files() -> dict[str, bytes]:
-    """Files that are as they should be, by name."""
-    from safetensors.torch import save
-
-    state = tensors()
-    log = HistoryBuffer()
-    log.update(1.5)
-    leftovers = {
-        "model": OrderedDict(state),
-        "optimizer": {"state": {0: {"exp_avg": torch.ones(3), "step": 3}}},
-        "args": argparse.Namespace(lr=1e-3, seed=np.int64(3), betas=(0.9, 0.95)),
-        "message_hub": {"loss": log},
-    }
-    arrays = {key: value.numpy() for key, value in state.items()}
-    script = io.BytesIO()
-    torch.jit.save(torch.jit.script(_Module()), script)
-    return {
-        "weights.pth": _saved(state),
-        "training.pth": _saved(leftovers),
-        "old.pth": _saved(state, **OLD),
-        "old_training.pth": _saved(leftovers, **OLD),
-        "script.pt": script.getvalue(),
-        "x.safetensors": save(state, {"format": "pt", "meta": '{"a": 1}'}),
-        "x.pdparams": pickle.dumps(arrays, 4),
-        "x.pd": pickle.dumps({"model": arrays, "epoch": 3}, 2),
-    }
-
-
-def _saved(content: Any, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer, **options)
-    return buffer.getvalue()
 
 
 class Maker:
@@ -192,12 +128,12 @@ class Maker:
         if form == 1:
             return "x.pdparams", pickled
         if form == 2:
-            return "script.pt", self._with_pickle("script.pt", pickled)
+            return "script.pt", self.with_pickle("script.pt", pickled)
         if form == 3:
             return "old.pth", self._old_with(pickled)
-        return "weights.pth", self._with_pickle("weights.pth", pickled)
+        return "weights.pth", self.with_pickle("weights.pth", pickled)
 
-    def _with_pickle(self, name: str, pickled: bytes) -> bytes:
+    def with_pickle(self, name: str, pickled: bytes) -> bytes:
         """An archive with another pickle in it."""
         changed = io.BytesIO()
         source = zipfile.ZipFile(io.BytesIO(self.whole[name]))
@@ -225,7 +161,7 @@ class Maker:
             [one], one, 5, None, "text", (one, one), {1: one}, {"w": [one]}, {},
             {"state_dict": 5}, {"model": {"w": "text"}}, {"model": {"w": None}},
             {"state_dict": {2: 3}}, {"module": {"model": {"w": one}}}, {"epoch": 3},
-            {("a", "b"): one}, {"state_dict": [one]}, {"w": np.ones(3, "c8")}, set("ab"),
+            {("a", "b"): one}, {"state_dict": [one]}, {"w": np.ones(3, "c8")}, {"a"},
             {"model": {}}, {b"w": one}, {"w": np.array(["a"])}, {None: None},
             {"state_dict": {"w": {"w": {"w": one}}}},
         ]  # fmt: skip
@@ -233,7 +169,7 @@ class Maker:
         turn //= len(contents)
         if turn % 3 == 2:
             return "x.pdparams", pickle.dumps(content)
-        return "weights.pth", _saved(content, **(OLD if turn % 3 else {}))
+        return "weights.pth", saved(content, **(OLD if turn % 3 else {}))
 
     def archive(self, turn: int) -> tuple[str, bytes]:
         """Archives that are compressed, contradict themselves, or are not torch's."""
@@ -264,13 +200,13 @@ class Maker:
             content.replace(b"archive/data/1", b"ARCHIVE/data/1"),
             content.replace(b"archive/data.pkl", b"archive/data.pkx"),
             content.replace(b"archive/data/1", b"../../../dat/1"),
-            self._with_pickle("weights.pth", pickled.replace(small, count)),
-            self._with_pickle("weights.pth", pickled.replace(small, b"K\xfftq")),
-            self._with_pickle(
+            self.with_pickle("weights.pth", pickled.replace(small, count)),
+            self.with_pickle("weights.pth", pickled.replace(small, b"K\xfftq")),
+            self.with_pickle(
                 "weights.pth", pickled.replace(b"K\x08\x85", b"K\x99\x85")
             ),
-            self._with_pickle("weights.pth", pickled.replace(b"QK\0", b"QK\x77")),
-            self._with_pickle(
+            self.with_pickle("weights.pth", pickled.replace(b"QK\0", b"QK\x77")),
+            self.with_pickle(
                 "weights.pth", pickled.replace(b"K\x08\x85", b"J\xff\xff\xff\xff\x85")
             ),
             self.whole["old.pth"].replace(b"K\x08Nt", b"J\0\0\0\x7fNt"),
@@ -343,7 +279,7 @@ class Maker:
             content = self.whole["script.pt"]
             return "script.pt", content.replace(b"/constants.pkl", b"/constanty.pkl")
         pickled = hostile.whole(variants[turn])
-        return "script.pt", self._with_pickle("script.pt", pickled)
+        return "script.pt", self.with_pickle("script.pt", pickled)
 
     def no_checkpoint(self, turn: int) -> tuple[str, bytes]:
         """Whatever else people have in the place of a checkpoint."""
@@ -388,12 +324,11 @@ def main() -> None:
     files = list(maker.files(args.count))
     outcomes = try_all(files, maker.canary)
     print(f"torch {torch.__version__}, {len(files)} files in {folder}")
-    for (kind, result), number in sorted(Counter(o[:2] for o in outcomes).items()):
+    counts = Counter(o[:2] for o in outcomes)
+    for (kind, result), number in sorted(counts.items()):
         print(f"  {kind:<14} {result:<10} {number:>5}")
-    slowest = max(outcomes, key=lambda o: o[3])
-    largest = max(outcomes, key=lambda o: o[4])
-    print(f"  slowest {slowest[3]:.2f} s ({slowest[2][:160]})")
-    print(f"  largest {largest[4]:.0f} MB ({largest[2][:160]})")
+    slowest, largest = max(o[3] for o in outcomes), max(o[4] for o in outcomes)
+    print(f"  at most {slowest:.2f} s, {largest:.0f} MB")
     wrong = [o for o in outcomes if o[1] not in ("refused", "read")]
     for outcome in wrong:
         print(outcome[2])

@@ -3,8 +3,12 @@
 from collections import Counter
 
 import pytest
+import trial
+from hostile_pickles import state_dict
 from malformed_files import Maker
 from trial import try_all
+
+from mim_plugins.checkpoints.loading import TRUST
 
 COUNT = 240
 
@@ -23,3 +27,22 @@ def test_malformed_files__are_refused_by_a_clear_error_or_harmless(outcomes):
     refused = Counter(o.kind for o in outcomes if o.result == "refused")
     assert refused["malicious"] >= 40 and refused["bomb"] >= 10
     assert sum(refused.values()) > 0.8 * COUNT
+
+
+def test_trial__sees_code_that_runs_and_files_that_hang(tmp_path, monkeypatch):
+    """Else the test above could not fail."""
+    maker = Maker(0, tmp_path)
+    payloads = dict(maker.payloads)
+    files = []
+    for number, name in enumerate(("builtins.eval", "os.system")):
+        path = tmp_path / f"{number}.pth"
+        path.write_bytes(maker.with_pickle("weights.pth", state_dict(payloads[name])))
+        files.append(("malicious", path))
+    assert {o.result for o in try_all(files, maker.canary)} == {"refused"}
+    monkeypatch.setenv(TRUST, "1")
+    assert {o.result for o in try_all(files, maker.canary)} == {"RAN CODE"}
+    shared = dict(maker.bombs)["a key of shared tuples"]
+    path.write_bytes(maker.with_pickle("weights.pth", state_dict(shared)))
+    monkeypatch.setattr(trial, "SECONDS", 1)
+    (hanging,) = try_all([("bomb", path)], maker.canary)
+    assert hanging.result == "ended" and "1.pth" in hanging.message
