@@ -4,6 +4,7 @@ from .errors import InputError
 from .hooks import (
     CheckDetectionHook,
     CheckInputHook,
+    CheckSegmentationHook,
     CorruptImageHook,
     DeferredRuntimeInfoHook,
     KNNHook,
@@ -15,11 +16,13 @@ from .hooks import (
 )
 from .launch import build_runner, load_config, test, train, training_config
 from .optimizers import AutocastOptimWrapper, LayerDecayOptimWrapperConstructor
+from .sharding import shard_transformer_blocks
 
 __all__ = [
     "AutocastOptimWrapper",
     "CheckDetectionHook",
     "CheckInputHook",
+    "CheckSegmentationHook",
     "CorruptImageHook",
     "DeferredRuntimeInfoHook",
     "InputError",
@@ -32,6 +35,7 @@ __all__ = [
     "WarmupEMA",
     "build_runner",
     "load_config",
+    "shard_transformer_blocks",
     "test",
     "train",
     "training_config",

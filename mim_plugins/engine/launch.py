@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.hooks import Hook
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -211,7 +213,11 @@ def build_runner(cfg: Config) -> Runner:
         prepare_processes(cfg)
         if "runner_type" in cfg:
             return RUNNERS.build(cfg)
-        return Runner.from_cfg(cfg)
+        runner = Runner.from_cfg(cfg)
+        if runner.distributed and get_device() == "cpu":
+            # Batch norm over all processes is done by GPUs alone.
+            revert_sync_batchnorm(runner.model)
+        return runner
 
 
 class _StartedHook(Hook):
