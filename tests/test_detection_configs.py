@@ -1,9 +1,13 @@
 """Every detection config builds as it is, and trains and tests at reduced width."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from coco_files import CLASSES, write_coco
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -145,7 +149,7 @@ def test_detection_config__trains_and_tests(path, data_root, tmp_path, monkeypat
     monkeypatch.setattr("mmengine.config.config.FormatCode", unformatted, raising=False)
     cfg = reduced(Config.fromfile(path), data_root)
     if cfg.get("runner_type"):
-        pytest.skip("FSDP needs several GPUs")
+        return  # see the test of sharding
     same = DONE.setdefault(cfg.pretty_text, name(path))
     if same != name(path):
         return  # but for the checkpoint it starts from, it was run a moment ago
@@ -155,3 +159,37 @@ def test_detection_config__trains_and_tests(path, data_root, tmp_path, monkeypat
     scalars = runner.message_hub.log_scalars
     assert scalars["train/loss"].current() > 0
     assert -1 <= scalars["val/coco/bbox_mAP"].current() <= 1
+
+
+def test_sharding__keeps_groups_and_saves_whole_checkpoints(data_root, tmp_path):
+    """Two processes on the CPU, started as on GPUs."""
+    path = ROOT / "configs/mirl/detection/vitb48_800e_mask-rcnn-fsdp_coco.py"
+    cfg = reduced(Config.fromfile(path), data_root)
+    cfg.model.backbone.arch.num_layers = 2
+    cfg.model.backbone.global_blocks = (1,)
+    cfg.strategy.model_wrapper.auto_wrap_policy.min_num_params = 800
+    cfg.log_level = "INFO"
+    (tmp_path / path.name).write_text(plain(cfg))
+    env = dict(os.environ, PYTHON=sys.executable, PORT="29631", OMP_NUM_THREADS="1")
+    command = [str(ROOT / "tools/dist_train.sh"), str(tmp_path / path.name), "2"]
+    done = subprocess.run(
+        [*command, "--work-dir", str(tmp_path / "out"), "--debug"],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-3000:]
+    # Embedding, two blocks and the rest, each with a weight decay and without.
+    assert "optimiser: 8 parameter groups" in output
+    state = torch.load(tmp_path / "out/iter_1.pth", weights_only=False)["state_dict"]
+    with DefaultScope.overwrite_default_scope("mmdet"), laid_out_only():
+        from mmdet.registry import MODELS
+
+        shapes = {k: x.shape for k, x in MODELS.build(cfg.model).state_dict().items()}
+    assert {key: x.shape for key, x in state.items()} == shapes
+
+
+def plain(cfg: Config) -> str:
+    """The text of a config file."""
+    return "\n".join(f"{key} = {value!r}" for key, value in cfg.to_dict().items())

@@ -118,9 +118,22 @@ def prepare_processes(cfg: Config) -> None:
     )
     wrapper["device_ids"] = None
     cfg.model_wrapper_cfg = wrapper
-    strategy = cfg.get("strategy") or {}
-    if strategy.get("type") == "FSDPStrategy":
-        strategy.setdefault("model_wrapper", {}).setdefault("device_id", "cpu")
+    if (cfg.get("strategy") or {}).get("type") == "FSDPStrategy":
+        _shard_on_cpu(cfg.strategy)
+
+
+def _shard_on_cpu(strategy: dict[str, Any]) -> None:
+    """Let mmengine's fully sharded data parallel run, and save, where no GPU is."""
+    strategy.setdefault("model_wrapper", {}).setdefault("device_id", "cpu")
+    if strategy.get("state_dict_cfg") == "full":
+        # "full" moves tensors to the CPU before they are let go of on their device; if
+        # that is the CPU, what is saved is gone.
+        kept = dict(offload_to_cpu=False, rank0_only=False)
+        strategy["state_dict_cfg"] = dict(
+            state_dict_type="FULL_STATE_DICT",
+            state_dict_config=dict(type="FullStateDictConfig", **kept),
+            optim_state_dict_config=dict(type="FullOptimStateDictConfig", **kept),
+        )
 
 
 def connect_over_gloo(launcher: str, timeout: timedelta | None = None) -> int:
