@@ -1,7 +1,7 @@
 # A small ViTDet Mask R-CNN learns 16 images of COCO by heart, on a CPU.
 # No paper's experiment, ours: it shows that boxes and masks are learnt. The first 16
 # images with objects at 256 pixels, no augmentation, a ViT of 6 blocks and width 128
-# from random initialisation or a pre-trained encoder of that size; AP on these images.
+# from random initialisation; AP on these images.
 # Data: data/coco as below, or any folder in COCO's layout by data_root=...
 # Global batch size: 2; the lr scales to the real one.
 # Command: OMP_NUM_THREADS=1 python tools/train.py \
