@@ -11,9 +11,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hooks import Hook
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch import distributed
 from torch.utils.data import DataLoader
 
 from .environment import check_toolbox, leave_processes, prepare_processes, world_size
@@ -26,6 +26,7 @@ from .settings import (
     apply_precision,
     complete_dataloaders,
     global_batch,
+    plain_batch_norm,
     scale_learning_rate,
 )
 
@@ -211,13 +212,11 @@ def build_runner(cfg: Config) -> Runner:
     """
     with explained(cfg):
         prepare_processes(cfg)
+        if distributed.is_initialized() and get_device() == "cpu":
+            plain_batch_norm(cfg)
         if "runner_type" in cfg:
             return RUNNERS.build(cfg)
-        runner = Runner.from_cfg(cfg)
-        if runner.distributed and get_device() == "cpu":
-            # Batch norm over all processes is done by GPUs alone.
-            revert_sync_batchnorm(runner.model)
-        return runner
+        return Runner.from_cfg(cfg)
 
 
 class _StartedHook(Hook):

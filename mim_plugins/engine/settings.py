@@ -161,6 +161,15 @@ def apply_options(cfg: Config, options: dict[str, Any] | None) -> None:
     cfg.merge_from_dict(options)
 
 
+def plain_batch_norm(cfg: Config) -> None:
+    """Let batch norm take the statistics of one process; over several only GPUs can.
+
+    Args:
+        cfg: The config; ``model`` is changed in place.
+    """
+    _replace(cfg._cfg_dict["model"], "type", "SyncBN", "BN")
+
+
 def _replace(node: Any, key: str, old: Any, new: Any) -> None:
     """Replace a value under a key wherever it stands in nested dicts and lists."""
     if isinstance(node, MutableMapping):

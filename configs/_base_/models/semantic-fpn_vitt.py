@@ -32,7 +32,12 @@ model = dict(
         final_norm=False,
         init_cfg=dict(type="Pretrained", checkpoint=None, prefix="backbone."),
     ),
-    neck=dict(type="mmpretrain.ViTPyramid", in_channels=192, out_channels=48),
+    neck=dict(
+        type="mmpretrain.ViTPyramid",
+        in_channels=192,
+        out_channels=48,
+        norm_cfg=dict(type="SyncBN"),
+    ),
     decode_head=dict(
         type="FPNHead",
         in_channels=[48, 48, 48, 48],

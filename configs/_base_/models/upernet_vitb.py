@@ -32,7 +32,11 @@ model = dict(
         final_norm=False,
         init_cfg=dict(type="Pretrained", checkpoint=None, prefix="backbone."),
     ),
-    neck=dict(type="mmpretrain.ViTPyramid", in_channels=768),
+    neck=dict(
+        type="mmpretrain.ViTPyramid",
+        in_channels=768,
+        norm_cfg=dict(type="SyncBN"),
+    ),
     decode_head=dict(
         type="UPerHead",
         in_channels=[768, 768, 768, 768],
