@@ -41,6 +41,9 @@ EXTRAS = {
     "demo": ["matplotlib", "scikit-learn>=1.3"],
     # What frozen teachers come from: networks of timm, files of safetensors.
     "teachers": ["safetensors>=0.4", "timm>=1.0"],
+    # What reads the folders that `convert_checkpoint.py --to hf` writes; mmpretrain
+    # cannot be imported beside newer releases.
+    "hf": ["transformers>=4.40,<5"],
     # ruff, mypy and codespell: the same versions as in .pre-commit-config.yaml.
     "dev": [
         "codespell==2.4.3",

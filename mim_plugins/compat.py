@@ -170,10 +170,30 @@ def model_hub() -> Any:
     return ModelHub if all(hasattr(ModelHub, name) for name in wanted) else None
 
 
+def import_mmpretrain() -> None:
+    """Imports what of mmpretrain everything here needs, without its messages.
+
+    The maintained package prints a line about an optional package when it is imported,
+    which would stand in the JSON that the command lines print.
+
+    Raises:
+        ImportError: If it cannot be imported beside the transformers release there is.
+    """
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            importlib.import_module("mmpretrain.datasets")
+    except Exception as error:
+        found = _installed_distributions("transformers").get("transformers", "0")
+        if int(found.split(".")[0]) < 5:
+            raise
+        raise ImportError(
+            f"mmpretrain cannot be imported beside transformers {found} ({error!r}): "
+            "it was written for releases before 5. Run pip install 'transformers<5', "
+            "or remove transformers, which training does not need"
+        ) from error
+
+
 # Library fragments forget their schemas when they are collected: this one stays.
 _TORCHVISION_LIBRARY = define_torchvision_schemas()
 warn_unsupported()
-# onedl-mmpretrain prints a line about an optional package when it is imported, which
-# would stand in the JSON that the command lines print.
-with contextlib.redirect_stdout(io.StringIO()):
-    importlib.import_module("mmpretrain.datasets")
+import_mmpretrain()

@@ -92,6 +92,19 @@ def test_warn_unsupported__says_what_to_install(monkeypatch):
         compat.warn_unsupported()
 
 
+def test_import__names_a_transformers_release_that_mmpretrain_cannot_stand(monkeypatch):
+    def import_module(name):
+        raise TypeError("NoneType takes no arguments")
+
+    monkeypatch.setattr(compat.importlib, "import_module", import_module)
+    monkeypatch.setattr(compat, "version", lambda name: "5.0.1")
+    with pytest.raises(ImportError, match=r"transformers 5\.0\.1 .*'transformers<5'"):
+        compat.import_mmpretrain()
+    monkeypatch.setattr(compat, "version", lambda name: "4.57.6")
+    with pytest.raises(TypeError, match="NoneType"):
+        compat.import_mmpretrain()
+
+
 @pytest.mark.parametrize(
     ("version", "supported"),
     [("2.1.2+cu121", False), ("2.3.1", False), ("2.4.0a0", True), ("2.13.0", True)],

@@ -26,7 +26,7 @@ case $STACK in
     onedl)
         VENV=${VENV:-.venv} TORCH=${TORCH:-2.13.0} MMCV=onedl-mmcv
         SETUPTOOLS='setuptools<81' MIM='onedl-mim==0.5.1' EXTRAS=onedl
-        TEST_EXTRAS=onedl,det,seg PYTHONS='python3 python3.13 python3.12 python3.11 python3.10'
+        TEST_EXTRAS=onedl,det,seg,hf PYTHONS='python3 python3.13 python3.12 python3.11 python3.10'
         NEWEST=13 ;;  # numpy 2.2 has no wheels for newer ones
     openmmlab)
         VENV=${VENV:-.venv-openmmlab} TORCH=${TORCH:-2.1.2} MMCV=mmcv
