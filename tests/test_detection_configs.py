@@ -12,6 +12,7 @@ from coco_files import CLASSES, write_coco
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
+from mmengine.utils import digit_version
 from samples import ROOT, laid_out_only
 
 from mim_plugins import engine
@@ -161,6 +162,10 @@ def test_detection_config__trains_and_tests(path, data_root, tmp_path, monkeypat
     assert -1 <= scalars["val/coco/bbox_mAP"].current() <= 1
 
 
+@pytest.mark.skipif(
+    digit_version(torch.__version__) < digit_version("2.4"),
+    reason="this torch shards on GPUs only",
+)
 def test_sharding__keeps_groups_and_saves_whole_checkpoints(data_root, tmp_path):
     """Two processes on the CPU, started as on GPUs."""
     path = ROOT / "configs/mirl/detection/vitb48_800e_mask-rcnn-fsdp_coco.py"
