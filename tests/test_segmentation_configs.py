@@ -3,8 +3,9 @@
 import re
 
 import pytest
+import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import Runner
 from samples import ROOT, ade20k_layout, laid_out_only, small_segmentor
 
@@ -35,7 +36,7 @@ def test_config__builds_and_says_what_it_is(path):
     batch = re.search(r"Global batch size: (\d+)", header[0])
     assert batch and int(batch[1]) == cfg.auto_scale_lr.base_batch_size
     warm_up, then = cfg.param_scheduler
-    assert warm_up.end == then.begin and then.end == cfg.train_cfg.max_iters
+    assert then.begin in (0, warm_up.end) and then.end == cfg.train_cfg.max_iters
     segmentor = segmentor_of(cfg)
     assert segmentor.backbone.init_cfg.type == "Pretrained"
     assert segmentor.backbone.init_cfg.checkpoint
@@ -64,3 +65,29 @@ def test_config__trains_and_tests(path, tmp_path):
             assert runner.iter == 1
         metrics = runner.test()
     assert 0 <= metrics["mIoU"] <= 100
+
+
+@pytest.mark.parametrize(
+    ("path", "rest"),
+    [
+        # mmcv: the decay runs from the start, and the warm-up is a factor on it.
+        ("deepmim/segmentation/mae-clip_vitb_upernet_ade20k.py", 160000),
+        # mmengine: one after the other.
+        ("distilled/segmentation/d2-mae_vitt_semantic-fpn_ade20k.py", 158500),
+    ],
+)
+def test_schedule__follows_the_official_formula(path, rest):
+    cfg = Config.fromfile(ROOT / "configs" / path)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedulers = [
+        PARAM_SCHEDULERS.build(dict(options, optimizer=optimizer))
+        for options in cfg.param_scheduler
+    ]
+    for step in range(1700):
+        decay = 1 - max(step - (160000 - rest), 0) / rest
+        warm = 1e-6 + (1 - 1e-6) * min(step / 1500, 1)
+        # mmengine's warm-up ends one iteration early.
+        assert abs(optimizer.param_groups[0]["lr"] - decay * warm) < 1.1 / 1499, step
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import mmcv
 import numpy as np
 import pytest
+from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.registry import DefaultScope
 from samples import ade20k_layout
 
@@ -99,3 +100,10 @@ def test_test_sizes__are_those_of_the_relative_positions(test_cfg, message):
     check.check_test_sizes(segmentor(), (64, 64))
     with pytest.raises(ValueError, match=message):
         check.check_test_sizes(segmentor(**test_cfg), (64, 64))
+
+
+def test_joined_data_sets__are_looked_into(data):
+    read, _ = data
+    joined, repeated = ConcatDataset([read(), read()]), RepeatDataset(read(), times=2)
+    assert [len(part) for part in check._parts(joined)] == [4, 4]
+    assert [len(part) for part in check._parts(repeated)] == [4]

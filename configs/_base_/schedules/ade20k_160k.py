@@ -1,9 +1,9 @@
-# 160k iterations with AdamW: linear warm-up of 1500 iterations from a millionth, then
-# linearly to zero, batch 16; what all four papers have in common. Layers of the encoder
-# learn the slower the shallower they are, everything outside its blocks and embeddings
-# at the full rate. Vectors are not decayed; position embeddings, class token and tables
-# of relative positions are (the released code means to spare the first two, and
-# compares names that never match).
+# 160k iterations with AdamW, batch 16: linearly to zero, times a linear warm-up of 1500
+# iterations from a millionth, as mmcv has it, in which DeepMIM and LocalMIM ran. Layers
+# of the encoder learn the slower the shallower they are, everything outside its blocks
+# and embeddings at the full rate. Vectors are not decayed; position embeddings, class
+# token and tables of relative positions are (the released code means to spare the first
+# two, and compares names that never match).
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="LayerDecayOptimWrapperConstructor",
@@ -16,7 +16,7 @@ param_scheduler = [
         type="PolyLR",
         power=1.0,
         eta_min=0.0,
-        begin=1500,
+        begin=0,
         end=160000,
         by_epoch=False,
     ),

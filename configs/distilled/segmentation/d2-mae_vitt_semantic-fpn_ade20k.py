@@ -22,3 +22,9 @@ pretrained = "work_dirs/d2-mae_vitt_400e/epoch_400.pth"
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
 optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(layer_decay_rate=0.8))
+# As mmsegmentation 1.x, in which the official run was done: first the warm-up, then the
+# decay.
+param_scheduler = [
+    _base_.param_scheduler[0],
+    {**_base_.param_scheduler[1], "begin": 1500},
+]

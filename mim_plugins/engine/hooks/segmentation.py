@@ -62,11 +62,12 @@ class CheckSegmentationHook(Hook):
         dataset: Any = loader.dataset
         if not hasattr(model, "decode_head"):
             return
-        check_classes(name, dataset, model)
-        check_files(name, dataset)
-        places = np.linspace(0, len(dataset) - 1, self.num_samples).round()
-        for index in sorted(set(places.astype(int).tolist())):
-            check_label_map(dataset, index)
+        for part in _parts(dataset):
+            check_classes(name, part, model)
+            check_files(name, part)
+            places = np.linspace(0, len(part) - 1, self.num_samples).round()
+            for index in sorted(set(places.astype(int).tolist())):
+                check_label_map(part, index)
         required = getattr(model.backbone, "required_size", None)
         if required is not None:
             if name == "train_dataloader":
@@ -223,6 +224,15 @@ def check_test_sizes(model: Any, required: tuple[int, int]) -> None:
             f"test images smaller than the window of {_by(required)} are to be padded: "
             f"set model.data_preprocessor.test_cfg.size={required}, now {padding}"
         )
+
+
+def _parts(dataset: Any) -> Iterator[Any]:
+    """The data sets of mmseg in one that joins or repeats some."""
+    for part in getattr(dataset, "datasets", [getattr(dataset, "dataset", None)]):
+        if part is not None:
+            yield from _parts(part)
+    if hasattr(dataset, "seg_map_suffix"):
+        yield dataset
 
 
 def _heads(model: Any) -> Iterator[tuple[str, Any]]:
