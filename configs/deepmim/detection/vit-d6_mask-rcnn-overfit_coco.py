@@ -2,6 +2,9 @@
 # No paper's experiment, ours: it shows that boxes and masks are learnt. The first 16
 # images with objects at 256 pixels, no augmentation, a ViT of 6 blocks and width 128
 # from random initialisation; AP on these images.
+# Measured once (seed 0): box AP 0.15, 0.43, 0.60, 0.74, 0.79, 0.82 and mask AP 0.11,
+# 0.32, 0.46, 0.60, 0.64, 0.65 after 250, 500, ... 1500 iterations, in 52 minutes on
+# half a busy core of an AMD EPYC; no figure of any other images.
 # Data: data/coco as below, or any folder in COCO's layout by data_root=...
 # Global batch size: 2; the lr scales to the real one.
 # Command: OMP_NUM_THREADS=1 python tools/train.py \
