@@ -80,10 +80,10 @@ def test_encoder__is_loaded_whole_and_the_rest_starts_afresh(layout, small, tmp_
 
 def test_config_file__trains_tests_and_draws(small, tmp_path):
     apis = pytest.importorskip("mmseg.apis")
-    runner = engine.train(small / "small.py", work_dir=str(tmp_path / "run"))
-    assert runner.iter == 1
     checkpoint = str(tmp_path / "run" / "iter_1.pth")
     with DefaultScope.overwrite_default_scope("mmseg"):
+        runner = engine.train(small / "small.py", work_dir=str(tmp_path / "run"))
+        assert runner.iter == 1
         metrics = engine.test(
             small / "small.py", checkpoint, work_dir=str(tmp_path / "test")
         )
