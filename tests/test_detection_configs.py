@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,7 @@ def test_detection_config__trains_and_tests(path, data_root, tmp_path, monkeypat
     assert -1 <= scalars["val/coco/bbox_mAP"].current() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     digit_version(torch.__version__) < digit_version("2.4"),
     reason="this torch shards on GPUs only",
@@ -193,6 +195,26 @@ def test_sharding__keeps_groups_and_saves_whole_checkpoints(data_root, tmp_path)
 
         shapes = {k: x.shape for k, x in MODELS.build(cfg.model).state_dict().items()}
     assert {key: x.shape for key, x in state.items()} == shapes
+
+
+@pytest.mark.slow
+def test_mim_train__runs_our_configs_with_mmdet_own_script(data_root, tmp_path):
+    pytest.importorskip("mim", reason="openmim or onedl-mim is not installed")
+    path = ROOT / "configs/deepmim/detection/mae_vitb_mask-rcnn_coco.py"
+    cfg = reduced(Config.fromfile(path), data_root)
+    cfg.log_level = "INFO"
+    (tmp_path / path.name).write_text(plain(cfg))
+    names = {name.lower() for name in (d.metadata["Name"] for d in distributions())}
+    package = "mmdetection" if "onedl-mmdetection" in names else "mmdet"
+    mim = [sys.executable, "-c", "from mim.cli import cli; cli()", "train", package]
+    done = subprocess.run(
+        [*mim, str(tmp_path / path.name), "--gpus", "0", "--work-dir", str(tmp_path)],
+        env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert "coco/segm_mAP" in done.stdout + done.stderr
 
 
 def plain(cfg: Config) -> str:
