@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from samples import tiny_model
 
@@ -33,6 +34,15 @@ def collected() -> Iterator[None]:
     """
     yield
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def scoped() -> Iterator[None]:
+    """What a runner names as the scope of types without a prefix ends with its test."""
+    before = set(DefaultScope._instance_dict)
+    yield
+    for name in set(DefaultScope._instance_dict) - before:
+        del DefaultScope._instance_dict[name]
 
 
 @pytest.fixture
