@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -25,6 +26,13 @@ CONFIGS = sorted((ROOT / "configs").glob("*/detection/*.py"))
 SIDE = 64  # pixels
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def scope() -> Iterator[None]:
+    """Runs leave their scope behind; here it ends with the test."""
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        yield
 
 
 def name(path) -> str:

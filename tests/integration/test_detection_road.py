@@ -1,11 +1,14 @@
 """The whole road: pre-train, detect from it, resume, test, draw boxes and masks."""
 
+from collections.abc import Iterator
+
 import mmcv
 import numpy as np
 import pytest
 import torch
 from coco_files import CLASSES, write_coco
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from samples import ROOT, tiny_model
 
 from mim_plugins import engine
@@ -17,6 +20,13 @@ pytest.importorskip("mmcv._ext")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CONFIG = ROOT / "configs/deepmim/detection/vit-d6_mask-rcnn-overfit_coco.py"
+
+
+@pytest.fixture(autouse=True)
+def scope() -> Iterator[None]:
+    """Runs leave their scope behind; here it ends with the test."""
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        yield
 
 
 def pretraining(root, work_dir):
