@@ -111,11 +111,7 @@ def attention_on_grid(
         (N, heads, L, d).
     """
     dims, (rows, cols) = query.shape[-1], (row_bias.shape[-1], col_bias.shape[-1])
-    # Undoes the factor that attention puts on the whole product.
-    scale = (dims + rows + cols) ** 0.5
-    query = torch.cat(
-        [query * (scale * dims**-0.5), row_bias * scale, col_bias * scale], dim=-1
-    )
+    query = torch.cat([query * dims**-0.5, row_bias, col_bias], dim=-1)
     row_of_key = torch.eye(rows, dtype=key.dtype, device=key.device)
     col_of_key = torch.eye(cols, dtype=key.dtype, device=key.device)
     where = torch.cat(
@@ -124,4 +120,4 @@ def attention_on_grid(
     key = torch.cat([key, where.expand(*key.shape[:2], -1, -1)], dim=-1)
     # Fused kernels want values as wide as keys.
     value = F.pad(value, (0, rows + cols))
-    return attention(query, key, value, dropout_p)[..., :dims]
+    return attention(query, key, value, dropout_p, scale=1.0)[..., :dims]
