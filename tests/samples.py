@@ -182,12 +182,18 @@ def small_segmentor(cfg: Config, data_root: Path, work_dir: Path) -> None:
     if "Swin" in backbone.type:
         backbone.arch = dict(embed_dims=8, depths=[1, 2, 1, 1], num_heads=[1, 1, 2, 2])
         backbone.img_size, widths = 64, [8, 16, 32, 64]
+    elif "Hiera" in backbone.type:
+        backbone.arch, backbone.img_size = dict(TINY_HIERA), 64
+        widths = [8, 16, 32, 64]
     else:
         backbone.arch = dict(TINY_ARCH)
         backbone.img_size, backbone.out_indices = 64, (0, 1, 2, 3)
-        model.neck.in_channels = 24
-        widths = [24 if "out_channels" not in model.neck else 8] * 4
-        model.neck.update({"out_channels": 8} if widths[0] == 8 else {})
+        widths = [24] * 4
+    if model.get("neck"):
+        pyramid = model.neck.type == "FPN"
+        model.neck.in_channels = widths if pyramid else widths[0]
+        if "out_channels" in model.neck:
+            model.neck.out_channels, widths = 8, [8] * 4
     model.decode_head.update(in_channels=widths, channels=8)
     if "auxiliary_head" in model:
         model.auxiliary_head.update(in_channels=widths[2], channels=8)

@@ -1,0 +1,14 @@
+# Mask R-CNN on COCO from MIRL's ViT-B/16, 100 epochs at 1024 pixels.
+# Paper: MIRL, https://arxiv.org/abs/2309.14136; its recipe and figures on COCO are not
+# known to us. The recipe is ours, that is ViTDet's published one for ViT-B
+# (https://arxiv.org/abs/2203.16527). Not reproduced here.
+# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one.
+# Command: tools/dist_train.sh \
+#   configs/mirl/detection/vitb_800e_mask-rcnn_coco.py 8 \
+#   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
+_base_ = "../../deepmim/detection/mae_vitb_mask-rcnn_coco.py"
+
+# The checkpoint of the pre-training, ours as it is, or the official one.
+pretrained = "work_dirs/vitb_800e/epoch_800.pth"
+
+model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))

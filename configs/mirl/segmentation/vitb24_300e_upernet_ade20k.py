@@ -1,0 +1,22 @@
+# UperNet on ADE20K from MIRL's ViT-B-24/16 (300 epochs), 160k iterations at 512.
+# Paper: MIRL, https://arxiv.org/abs/2309.14136. Neither its recipe nor its results on
+# ADE20K are known to us: model and schedule are ours, those of
+# vitb48_800e_upernet_ade20k.py with a layer decay for 24 blocks.
+# Global batch size: 16 (8 GPUs x 2); the lr scales to the real one.
+# Command: tools/dist_train.sh \
+#   configs/mirl/segmentation/vitb24_300e_upernet_ade20k.py 8 \
+#   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
+_base_ = "./vitb48_800e_upernet_ade20k.py"
+
+# The checkpoint of the pre-training, ours as it is, or the official .pdparams.
+pretrained = "work_dirs/vitb24_300e/epoch_300.pth"
+
+model = dict(
+    backbone=dict(
+        arch=dict(num_layers=24),
+        out_indices=(5, 11, 17, 23),
+        init_cfg=dict(checkpoint=pretrained),
+    )
+)
+# 0.95 over 48 blocks is as much as this over 24.
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.95 ** (49 / 25)))

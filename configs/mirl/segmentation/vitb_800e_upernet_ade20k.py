@@ -1,0 +1,23 @@
+# UperNet on ADE20K from MIRL's ViT-B/16 (800 epochs), 160k iterations at 512.
+# Paper: MIRL, https://arxiv.org/abs/2309.14136. Neither its recipe nor its results on
+# ADE20K are known to us: model and schedule are ours, those of
+# vitb48_800e_upernet_ade20k.py with a layer decay for 12 blocks.
+# Global batch size: 16 (8 GPUs x 2); the lr scales to the real one.
+# Command: tools/dist_train.sh \
+#   configs/mirl/segmentation/vitb_800e_upernet_ade20k.py 8 \
+#   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
+_base_ = "./vitb48_800e_upernet_ade20k.py"
+
+# The checkpoint of the pre-training, ours as it is, or the official .pdparams.
+pretrained = "work_dirs/vitb_800e/epoch_800.pth"
+
+model = dict(
+    backbone=dict(
+        arch=dict(num_layers=12),
+        out_indices=(2, 5, 8, 11),
+        with_cp=False,
+        init_cfg=dict(checkpoint=pretrained),
+    )
+)
+# 0.95 over 48 blocks is as much as this over 12.
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.95 ** (49 / 13)))
