@@ -21,7 +21,10 @@ from .detect import (
     norm_follows_pooling_or_not,
     strip_wrappers,
 )
+from .own_keys import take_own
 from .report import Report, listed
+from .soundness import check_dimensions, check_whole
+from .stand_ins import brief
 from .swin import SHIFT_MASK
 
 State = dict[str, Tensor]
@@ -74,8 +77,8 @@ def convert(
         part: ``'student'``, or ``'teacher'`` for the one in a distillation checkpoint.
 
     Raises:
-        ValueError: If the layout is unknown or ambiguous, or a key is not accounted
-            for.
+        ValueError: If the layout is unknown or ambiguous, a key is not accounted for,
+            or a tensor is missing or of no possible shape.
     """
     wrapped = len(state)
     state, heads = _split_segmentor(strip_wrappers(state))
@@ -87,12 +90,22 @@ def convert(
         kept = _teacher_of(kept, source)
     try:
         converted = _converter(layout, kept, merge_order)(kept)
+        notes = _notes(state, kept, layout, part)
     except KeyError as error:
         raise ValueError(
             f"{source} was taken for {LAYOUTS[layout]}, but does not fit it: "
             f"{error.args[0]}. If its layout is another, name it (--from); if it is a "
             "model of another architecture, it has no place here"
         ) from error
+    except (RuntimeError, IndexError, TypeError) as error:  # torch's, of shapes
+        check_dimensions(kept, source)
+        raise ValueError(
+            f"{source} was taken for {LAYOUTS[layout]}, but a tensor in it has a shape "
+            f"that fits none there: {brief(error)}"
+        ) from error
+    if layout != "clip":  # has checks of its own
+        check_dimensions(kept, source)
+    check_whole(converted, source)
     result = OrderedDict({**converted, **heads})
     # Of CLIPs in Hugging Face's layout three matrices become one.
     if layout != "clip" and len(result) + len(dropped) != wrapped:
@@ -103,7 +116,6 @@ def convert(
     metadata = getattr(converted, "_metadata", OrderedDict())
     result._metadata = metadata  # type: ignore[attr-defined]
     report = Report(source, LAYOUTS[layout], wrapped, list(result), dropped=dropped)
-    notes = _notes(state, kept, layout, part)
     if layout != OURS:
         report.notes += _advice(result, notes)
     return Conversion(result, layout, report, notes)
@@ -196,7 +208,7 @@ def _converter(
             return lambda x: localmim_swin.convert_official(x, merge_order)
         return localmim.convert_official
     converters: dict[str, Callable[[Any], Mapping[str, Tensor]]] = {
-        OURS: _own,
+        OURS: take_own,
         "deepmim": deepmim.convert_official,
         "mae": deepmim.convert_official,
         "mirl": _mirl,
@@ -208,13 +220,6 @@ def _converter(
         "clip": lambda x: clip.encoder_of(x, "the CLIP"),
     }
     return converters[layout]
-
-
-def _own(state: State) -> State:
-    """Ours as they are; the keys of a bare encoder get their prefix."""
-    if any(key.startswith("backbone.") for key in state):
-        return state
-    return {f"backbone.{key}": value for key, value in state.items()}
 
 
 def _mirl(state: State) -> Mapping[str, Tensor]:

@@ -27,7 +27,8 @@ LAYOUTS = {
 # What only a layout has, the most special first: a pattern some key starts with.
 _WRAPPED = r"(module\.)?model\."
 _MARKS = [
-    (OURS, r"(backbone\.)?(layers\.\d+\.(ln1|attn|ffn)\.|stages\.\d+\.blocks\.\d+\.)"),
+    (OURS, r"(backbone\.)?layers\.\d+\.(ln1|attn|ffn)\."),
+    (OURS, r"(backbone\.)?stages\.\d+\.blocks\.\d+\.(norm1|attn\.w_msa|ffn)\."),
     ("clip", r"(.*\.)?(visual\.|vision_model\.embeddings\.)class_embedding$"),
     ("clip", r"class_embedding$"),
     ("mae-lite", rf"{_WRAPPED}(cls_token$|pos_embed$|patch_embed\.|blocks\.)"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tarfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +34,12 @@ WRAPPERS = ("state_dict", "model", "module", "model_state")
 TRUST = "MIM_PLUGINS_TRUST_CHECKPOINTS"
 
 
+# Types of numpy's that every torch has, too.
+_NUMBERS = {
+    "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
+}  # fmt: skip
+
+
 def read_state_dict(path: str | Path, trust: bool = False) -> dict[str, Tensor]:
     """Reads the tensors of a checkpoint, without the wrappers around them.
 
@@ -48,7 +56,7 @@ def read_state_dict(path: str | Path, trust: bool = False) -> dict[str, Tensor]:
         ValueError: If the file holds no tensors, or refers to code.
     """
     content = read_file(path, trust=trust)
-    tensors = tensors_of(content)
+    tensors = tensors_of(content, str(path))
     if not tensors:
         raise ValueError(
             f"{path} holds no tensors, only {sorted(map(str, content))[:10]}: give a "
@@ -57,15 +65,50 @@ def read_state_dict(path: str | Path, trust: bool = False) -> dict[str, Tensor]:
     return tensors
 
 
-def tensors_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a file's content, without the wrappers around them."""
-    for name in WRAPPERS:
-        if isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
-    return {
-        k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)
-    }
+def tensors_of(
+    content: Mapping[str, Any], source: str = "the checkpoint"
+) -> dict[str, Tensor]:
+    """The tensors of a file's content, without the wrappers around them.
+
+    Arrays of numbers are taken as tensors.
+
+    Args:
+        content: What the file holds.
+        source: Where it is from, for messages.
+
+    Raises:
+        ValueError: If what goes by the name of a parameter (``a.b``) is numbers, but
+            neither a tensor nor such an array: left out, it would silently be missing.
+    """
+    wrapper = next((x for x in WRAPPERS if isinstance(content.get(x), Mapping)), None)
+    if wrapper is not None:
+        content = content[wrapper]
+    tensors = {}
+    for key, value in content.items():
+        if not isinstance(key, str):
+            continue
+        # Beside tensors without a wrapper lie arrays of other kinds, such as the state
+        # of a generator.
+        named = wrapper is not None or "." in key
+        if named and isinstance(value, np.ndarray) and value.dtype.name in _NUMBERS:
+            native = value.astype(value.dtype.newbyteorder("="))
+            value = torch.from_numpy(np.ascontiguousarray(native))
+        if isinstance(value, Tensor):
+            tensors[key] = value
+        elif re.search(r"\w\.\w+$", key) and _is_numeric(value):
+            raise ValueError(
+                f"{source}: {key} is a {type(value).__name__}, no tensor: the file was "
+                "changed by hand. Give the original, or save it as a tensor"
+            )
+    return tensors
+
+
+def _is_numeric(value: Any) -> bool:
+    """Whether a value is, or is a list of, numbers."""
+    if isinstance(value, (list, tuple)):
+        return bool(value) and _is_numeric(value[0])
+    numeric = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
+    return numeric or isinstance(value, (int, float, complex, np.number))
 
 
 def read_file(

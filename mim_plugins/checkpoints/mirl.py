@@ -83,8 +83,8 @@ def is_paddle_layout(state: Mapping[str, Tensor]) -> bool:
     key = "blocks.0.attn.qkv.weight"
     if key not in state:
         raise KeyError(f"not an official MIRL checkpoint: it has no {key}")
-    rows, cols = state[key].shape
-    return cols > rows
+    shape = state[key].shape
+    return len(shape) == 2 and shape[1] > shape[0]
 
 
 def transpose_linears(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -28,10 +28,12 @@ from typing import Any
 import hostile_pickles as hostile
 import numpy as np
 import torch
-from whole_files import OLD, saved, whole_files
+from whole_files import OLD, saved, tensors, whole_files
 
 # In these kinds a file may stay whole, or be harmless: it may be read.
-MAY_BE_READ = {"cut short", "bits", "bytes", "malicious", "safetensors", "script"}
+MAY_BE_READ = {
+    "cut short", "bits", "bytes", "malicious", "safetensors", "script", "shapes"
+}  # fmt: skip
 
 SUFFIXES = (".pth", ".safetensors", ".pdparams")
 
@@ -67,6 +69,7 @@ class Maker:
             "archive": self.archive,
             "safetensors": self.safetensors,
             "script": self.script,
+            "shapes": self.shapes,
             "no checkpoint": self.no_checkpoint,
         }
         shares = ["malicious"] * 3 + ["bits"] * 3 + ["bomb"] + list(kinds)
@@ -170,6 +173,23 @@ class Maker:
         if turn % 3 == 2:
             return "x.pdparams", pickle.dumps(content)
         return "weights.pth", saved(content, **(OLD if turn % 3 else {}))
+
+    def shapes(self, turn: int) -> tuple[str, bytes]:
+        """Files as they should be, but for what a tensor or two look like."""
+        state: dict[str, Any] = dict(tensors())
+        for _ in range(self.draw.choice((1, 1, 2))):
+            key = self.draw.choice(sorted(state))
+            value = tensors()[key]
+            others = [
+                value.flatten()[0], value.flatten(), value[None], value[:0], value[:1],
+                value[..., :-1], value.flip(0).mT if value.ndim > 1 else value[:2],
+                torch.cat([value, value]), value.numpy(), value.tolist(), None,
+                value.flatten()[:7].clone(), value.numpy().astype("c8"), value > 0,
+            ]  # fmt: skip
+            state[key] = others[turn % len(others)]
+            if state[key] is None:
+                del state[key]
+        return "weights.pth", saved({"model": state})
 
     def archive(self, turn: int) -> tuple[str, bytes]:
         """Archives that are compressed, contradict themselves, or are not torch's."""

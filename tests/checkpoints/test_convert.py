@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from safetensors.torch import load_file
 from samples import ROOT, golden_folder, laid_out_only
+from whole_files import tensors as tensors_of_timm
 
 from mim_plugins.checkpoints.convert import convert, num_heads
 from mim_plugins.checkpoints.detect import detect, strip_wrappers
@@ -155,15 +156,7 @@ def test_heads__are_known_where_layout_or_table_tells():
     assert heads(1024, "deepmim") == 16
     # DeiT-Tiny has the keys and shapes of MAE-Lite's encoder, and 3 heads.
     assert heads(192, "timm") is None
-    note = str(
-        convert(
-            {
-                "cls_token": torch.zeros(1, 1, 192),
-                "blocks.0.attn.qkv.weight": torch.zeros(576, 192),
-            }
-        ).report
-    )
-    assert "DeiT-Tiny has 3" in note
+    assert "DeiT-Tiny has 3" in str(convert(tensors_of_timm()).report)
 
 
 @pytest.mark.parametrize(

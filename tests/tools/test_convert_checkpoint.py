@@ -100,7 +100,7 @@ def test_window_size__resizes_swins_tables(tmp_path, tool):
     }
     assert set(tables.values()) == {81} and "offsets to 81" in out
     with pytest.raises(SystemExit, match="for a Swin Transformer give --window-size"):
-        tool(source, tmp_path / "y.pth", "--img-size", 64)
+        tool(source, tmp_path / "z.pth", "--img-size", 64)
 
 
 def test_clip__becomes_an_encoder(tmp_path, tool):
@@ -143,9 +143,17 @@ def test_options_that_do_not_fit__are_one_line(tmp_path, tool, options, message)
         "cls_token": torch.zeros(1, 1, width),
         "pos_embed": torch.zeros(1, 5, width),
         "patch_embed.proj.weight": torch.zeros(width, 3, 16, 16),
-        "blocks.0.attn.qkv.weight": torch.zeros(3 * width, width),
+        "patch_embed.proj.bias": torch.zeros(width),
         "decoder_embed.weight": torch.zeros(8, width),
     }
+    for name, rows in {"attn.qkv": 3 * width, "mlp.fc1": width}.items():
+        state[f"blocks.0.{name}.weight"] = torch.zeros(rows, width)
+        state[f"blocks.0.{name}.bias"] = torch.zeros(rows)
+    for name in ("attn.proj", "mlp.fc2"):
+        state[f"blocks.0.{name}.weight"] = torch.zeros(width, width)
+        state[f"blocks.0.{name}.bias"] = torch.zeros(width)
+    for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"):
+        state[f"blocks.0.{name}"] = torch.zeros(width)
     torch.save({"model": state}, tmp_path / "x.pth")
     with pytest.raises(SystemExit, match=message):
         tool(tmp_path / "x.pth", tmp_path / "y.pth", *options)
