@@ -88,6 +88,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="who starts the processes (default: torchrun, if it has)",
     )
     parser.add_argument(
+        "--force", action="store_true", help="replace FILE.npz if it is there already"
+    )
+    parser.add_argument(
         "--debug", action="store_true", help="show the traceback of input errors"
     )
     return parser.parse_args(argv)

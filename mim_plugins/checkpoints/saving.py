@@ -37,6 +37,36 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
             beside.unlink()
 
 
+def check_destination(
+    path: str | Path, force: bool = False, source: str | Path | None = None
+) -> None:
+    """Refuses a file that cannot, or should not, be written, before there is work.
+
+    Args:
+        path: The file to be written.
+        force: Whether a file that is there may be replaced.
+        source: The file that is read for it, which is never replaced.
+
+    Raises:
+        FileExistsError: If it is there.
+        FileNotFoundError: If there is no folder to write it to.
+        ValueError: If it is a folder, or the source.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write to")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of the file to write")
+    if source is not None and path.exists() and path.samefile(source):
+        raise ValueError(
+            f"{path} is the file to read, too, and would be lost: write to another one"
+        )
+    if path.exists() and not force:
+        raise FileExistsError(
+            f"{path} is there already: write to another file, or replace it (--force)"
+        )
+
+
 def save_state(
     state: Mapping[str, Tensor],
     path: str | Path,

@@ -93,7 +93,7 @@ def explain(error: BaseException, cfg: Config | None = None) -> str:
         )
     unknown_type = _UNKNOWN_TYPE.search(message)
     if unknown_type:
-        message += _similar(unknown_type.group(1), _registered())
+        message += _similar(unknown_type.group(1), registered_classes())
     no_files = isinstance(error, FileNotFoundError) or "Found 0 files" in message
     if no_files and "data_root" not in message and _from_dataset(error):
         message = (
@@ -176,8 +176,8 @@ def _message(error: BaseException) -> str:
 
 def _explain_key(key: str, message: str, cfg: Config) -> str | None:
     """Find the part of the config with a key its class does not accept."""
-    classes = _registered()
-    for path, part in _parts(cfg._cfg_dict):
+    classes = registered_classes()
+    for path, part in typed_parts(cfg._cfg_dict):
         if key not in part:
             continue
         kind = part.get("type")
@@ -198,16 +198,16 @@ def _explain_key(key: str, message: str, cfg: Config) -> str | None:
     return None
 
 
-def _parts(value: Any, path: str = "") -> Iterator[tuple[str, Mapping]]:
+def typed_parts(value: Any, path: str = "") -> Iterator[tuple[str, Mapping]]:
     """Yield every dict in a config that names a type, with its path."""
     if isinstance(value, (dict, ConfigDict)):
         if "type" in value:
             yield path, value
         for key, child in value.items():
-            yield from _parts(child, f"{path}.{key}" if path else str(key))
+            yield from typed_parts(child, f"{path}.{key}" if path else str(key))
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for index, child in enumerate(value):
-            yield from _parts(child, f"{path}[{index}]")
+            yield from typed_parts(child, f"{path}[{index}]")
 
 
 def _accepted_keys(cls: type) -> list[str]:
@@ -230,7 +230,7 @@ def _accepted_keys(cls: type) -> list[str]:
     return accepted
 
 
-def _registered() -> dict[str, Any]:
+def registered_classes() -> dict[str, Any]:
     """Return everything any registry knows, by name."""
     found: dict[str, Any] = {}
 

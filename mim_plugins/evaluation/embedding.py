@@ -15,6 +15,7 @@ from mmengine.dist import all_gather_object, broadcast_object_list, get_dist_inf
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
+from ..checkpoints.saving import check_destination
 from ..engine.environment import (
     check_gpus,
     connect_over_gloo,
@@ -46,6 +47,7 @@ def embed(
     dtype: str = "float32",
     cfg_options: dict[str, Any] | None = None,
     launcher: str = "none",
+    force: bool = False,
 ) -> dict[str, tuple[int, ...]]:
     """Writes the features of all images of a folder to a file.
 
@@ -77,18 +79,21 @@ def embed(
         dtype: ``float32`` or ``float16``, of the file.
         cfg_options: Values that replace those of the config, by dotted key.
         launcher: Who started this process: ``none``, ``pytorch``, ``slurm``, ``mpi``.
+        force: Whether to replace ``out`` if it is there.
 
     Returns:
         The shape of each array of features.
 
     Raises:
+        FileExistsError: If ``out`` is there already.
         FileNotFoundError: If a file or folder is not there, or has no images.
         OSError: If the disk cannot hold the features.
         ValueError: If an argument, an image or the checkpoint cannot be used.
     """
     if workers is None:
-        workers = min(4, len(os.sched_getaffinity(0)))
+        workers = min(4, _cores())
     _check_arguments(out, features, batch_size, workers, precision, dtype)
+    check_destination(out, force)
     local_rank = 0
     if launcher != "none":
         # Only who has failed and where to write is exchanged: no matter for NCCL.
@@ -136,6 +141,13 @@ def _check_arguments(
         )
     if dtype not in DTYPES:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype!r}")
+
+
+def _cores() -> int:
+    """The cores this process may use, or all where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _device(given: str | None, local_rank: int, launcher: str) -> torch.device:

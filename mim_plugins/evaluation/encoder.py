@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -19,6 +19,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..checkpoints.on_load import converted_for
+from ..checkpoints.own_layout import account_of
 from ..checkpoints.report import listed
 from ..engine.launch import load_config
 from ..engine.settings import apply_options
@@ -28,6 +29,7 @@ from ..models.selfsup.unmasked import (
     inference_pipeline,
     unmasked_features,
 )
+from .run_config import config_beside
 
 
 class Encoder(BaseModel):
@@ -86,7 +88,7 @@ class Encoder(BaseModel):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If something of the encoder is not in it.
+            ValueError: If something of the encoder is not in it, or of another size.
         """
         content = mmengine_checkpoint._load_checkpoint(checkpoint, map_location="cpu")
         state: Any = converted_for(self, content, checkpoint)
@@ -95,12 +97,22 @@ class Encoder(BaseModel):
         parts = ("backbone.", "neck.") if self.neck is not None else ("backbone.",)
         kept = OrderedDict((k, x) for k, x in state.items() if k.startswith(parts))
         kept._metadata = getattr(state, "_metadata", {})  # type: ignore[attr-defined]
-        missing: list[str] = []
-        hook = self.register_load_state_dict_post_hook(
-            lambda _, keys: missing.extend(keys.missing_keys)
-        )
-        mmengine_checkpoint.load_state_dict(self, kept)
-        hook.remove()
+        account_of(self, kept, checkpoint)
+        try:
+            # mmengine's would go on with what fits.
+            missing = self.load_state_dict(kept, strict=False).missing_keys
+        except RuntimeError as error:
+            sizes = re.findall(
+                r"size mismatch for ([^:]+): .*?(\[.*?\]).*?(\[.*?\])", str(error)
+            )
+            if not sizes:
+                raise
+            some = [f"{key} {theirs} instead of {own}" for key, theirs, own in sizes]
+            raise ValueError(
+                f"{checkpoint} has other sizes than the encoder, which is a "
+                f"{type(self.backbone).__name__} here: {len(some)} tensors, "
+                f"{listed(some, 4)}. Give the config it was trained with"
+            ) from error
         buffers = dict(self.named_buffers())
         if missing := [key for key in missing if key not in buffers]:
             raise ValueError(
@@ -128,8 +140,9 @@ def load_encoder(
     """
     weights = None
     if model is None:
-        model = _config_beside(checkpoint)
-    if model.endswith(".py"):
+        model, config = config_beside(checkpoint)
+        apply_options(config, cfg_options)
+    elif model.endswith(".py"):
         config = load_config(model, cfg_options)
     else:
         entry = ModelHub.get(model)
@@ -146,22 +159,6 @@ def load_encoder(
     encoder = Encoder(config)
     encoder.load(str(weights))
     return encoder
-
-
-def _config_beside(checkpoint: str | None) -> str:
-    """The config that training has left beside a checkpoint.
-
-    Raises:
-        ValueError: If there is none, or more.
-    """
-    found = sorted(Path(checkpoint).parent.glob("*.py")) if checkpoint else []
-    if len(found) != 1:
-        where = f"{len(found)} config files are beside {checkpoint}"
-        raise ValueError(
-            "name the model, or its config file (--model)"
-            + (f": {where}" if checkpoint else ", and give its weights (--checkpoint)")
-        )
-    return str(found[0])
 
 
 def plain_features(

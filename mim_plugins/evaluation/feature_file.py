@@ -63,14 +63,9 @@ class FeatureParts:
         """Refuses what the disk cannot hold.
 
         Raises:
-            FileNotFoundError: If there is no folder to write to.
             OSError: If the arrays, and their copy in the file, are larger than what is
                 left.
         """
-        if not self.path.parent.is_dir():
-            raise FileNotFoundError(
-                f"there is no folder {self.path.parent} to write to"
-            )
         free = shutil.disk_usage(self.path.parent).free
         # Each array goes into the file and is removed before the next one does.
         largest = max(map(math.prod, self.shapes.values())) * self.dtype.itemsize

@@ -1,0 +1,137 @@
+"""The config a training run left beside its checkpoint, read without running it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import Registry
+from mmpretrain import registry as registries
+
+from ..engine.errors import registered_classes, typed_parts
+
+# Whose modules are imported anyway, so that a config may ask for them.
+_OURS = ("mim_plugins", "mmpretrain", "mmdet", "mmseg", "mmcv", "mmengine")
+
+# What of a config something is built from to make features.
+_BUILT = ("model", "data_preprocessor", "test_pipeline", "test_dataloader")
+
+
+def config_beside(checkpoint: str | Path | None) -> tuple[str, Config]:
+    """Reads the config that training has left beside a checkpoint.
+
+    Nobody has named it, so it may be anything that came with the file. mmengine would
+    run it; here it is only read, and may be no more than what a run leaves: values by
+    name, and types that are registered already.
+
+    Args:
+        checkpoint: Path of the checkpoint.
+
+    Returns:
+        The path of the config, and the config.
+
+    Raises:
+        ValueError: If there is none, or more, or it is more than a list of values.
+    """
+    found = sorted(Path(checkpoint).parent.glob("*.py")) if checkpoint else []
+    if len(found) != 1:
+        where = f"{len(found)} config files are beside {checkpoint}"
+        raise ValueError(
+            "name the model, or its config file (--model)"
+            + (f": {where}" if checkpoint else ", and give its weights (--checkpoint)")
+        )
+    (path,) = found
+    try:
+        values = _values(path)
+        _check_names(values)
+    except (ValueError, SyntaxError, RecursionError, OSError) as error:
+        raise ValueError(
+            f"{path}, the only Python file beside {checkpoint}, is not taken for the "
+            f"config of its run: {error}. Nothing of it was run. If it is one that you "
+            f"trust, name it: --model {path}"
+        ) from error
+    return str(path), Config(values, filename=str(path))
+
+
+def _values(path: Path) -> dict[str, Any]:
+    """The values of a file that has nothing else in it, by name.
+
+    Raises:
+        SyntaxError: If it is no Python.
+        ValueError: If it does anything.
+    """
+    values = {}
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        target = getattr(statement, "targets", [None])[0]
+        if (
+            not isinstance(statement, ast.Assign)
+            or not isinstance(target, ast.Name)
+            or len(statement.targets) > 1
+        ):
+            if _is_text(statement):
+                continue
+            raise ValueError(
+                f"line {statement.lineno} is more than `name = value`, which is all "
+                "that a run leaves"
+            )
+        values[target.id] = _value(statement.value)
+    return values
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """Whether a statement is a docstring."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _value(node: ast.expr) -> Any:
+    """What an expression of literals, and of ``dict(name=value)``, stands for.
+
+    Raises:
+        ValueError: If it is another one.
+    """
+    match node:
+        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
+            if all(word.arg for word in keywords):
+                return {str(word.arg): _value(word.value) for word in keywords}
+        case ast.Call(
+            func=ast.Name(id="dict"), args=[ast.Dict() as given], keywords=[]
+        ):
+            return _value(given)
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            names = [_value(key) for key in keys if key is not None]
+            return dict(zip(names, map(_value, values), strict=True))
+        case ast.List(elts=items):
+            return [_value(item) for item in items]
+        case ast.Tuple(elts=items):
+            return tuple(_value(item) for item in items)
+        case ast.Constant() | ast.UnaryOp() | ast.Set() | ast.BinOp():
+            return ast.literal_eval(node)
+    raise ValueError(f"line {node.lineno} holds more than plain values")
+
+
+def _check_names(values: dict[str, Any]) -> None:
+    """Refuses what has mmengine import modules by their names.
+
+    Raises:
+        ValueError: If there is such a thing.
+    """
+    if "_base_" in values:
+        raise ValueError("it names other files (_base_)")
+    imports = (values.get("custom_imports") or {}).get("imports") or []
+    for name in [imports] if isinstance(imports, str) else imports:
+        if str(name).split(".")[0] not in _OURS:
+            raise ValueError(f"it imports {name} (custom_imports)")
+    known = registered_classes()
+    for registry in vars(registries).values():
+        if isinstance(registry, Registry):
+            registry.import_from_location()
+            known |= registry.module_dict
+    built = {name: values[name] for name in _BUILT if name in values}
+    for where, part in typed_parts(built):
+        scope, _, name = str(part["type"]).rpartition(".")
+        if scope not in ("", "mmcls", *_OURS) or name not in known:
+            raise ValueError(f"its type {part['type']!r} ({where}) is not registered")
+        if "_scope_" in part:
+            raise ValueError(f"it has a _scope_ of its own ({where})")
