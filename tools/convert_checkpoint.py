@@ -72,7 +72,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         nargs=2,
         metavar=("H", "W"),
-        help="height and width of the images SRC is for, where they are not square",
+        help="height and width of the images SRC is for, where they are not square "
+        "(with --img-size, or --to hf)",
     )
     parser.add_argument(
         "--window-size",
@@ -100,6 +101,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--trust",
         action="store_true",
         help="let SRC run code when it is read: only for files of people you trust",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace what is at DST already"
     )
     parser.add_argument(
         "--debug", action="store_true", help="show the traceback of input errors"

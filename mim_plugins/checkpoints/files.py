@@ -11,14 +11,16 @@ from typing import Any
 from torch import Tensor
 
 from .convert import Conversion, convert
-from .detect import OURS
+from .detect import OURS, strip_wrappers
 from .export import encoder_only as encoder_of
 from .export import to_official, to_timm
 from .hugging_face import to_hugging_face
-from .loading import read_file, tensors_of
+from .loading import check_file, read_file, tensors_of
+from .noted_heads import noted_heads
 from .report import Report
 from .resize import resize_state
-from .saving import save_state, write_atomically
+from .saving import check_destination, save_state, write_atomically
+from .swin import SHIFT_MASK
 
 # Entry of a file's `meta` that holds what a conversion noted.
 NOTES = "mim_plugins_conversion"
@@ -39,6 +41,7 @@ def convert_file(
     num_heads: int | None = None,
     merge_order: str = "trained",
     trust: bool = False,
+    force: bool = False,
 ) -> list[Report]:
     """Converts a checkpoint file to another layout.
 
@@ -56,19 +59,26 @@ def convert_file(
         num_heads: Attention heads, where no tensor tells.
         merge_order: Of pre-trained LocalMIM Swin Transformers.
         trust: Whether reading ``src`` may run code.
+        force: Whether to replace what is at ``dst``.
 
     Returns:
         The account of the conversion to ours, if one was needed, and of that to the
         layout asked for.
 
     Raises:
+        FileExistsError: If something is at ``dst``.
         FileNotFoundError: If there is no such file, or no folder to write to.
-        ValueError: If the file, or an option, does not fit.
+        ValueError: If the file, or an option, does not fit, or has no effect.
     """
     if to == OURS and Path(dst).suffix in (".pdparams", ".pd"):
         raise ValueError(f"{dst}: ours is no layout of PaddlePaddle, name it .pth")
     size, old = _pair(img_size, "--img-size"), _pair(old_size, "--old-size")
+    _check_number(window_size, "--window-size")
+    _check_number(num_heads, "--num-heads")
+    _check_sizes(to, size, old, window_size, antialias)
+    _check_destination(src, dst, to, force)
     tensors, notes = _read(src, trust)
+    _check_merge_order(merge_order, tensors)
     conversion = convert(
         tensors, layout, source=str(src), merge_order=merge_order, part=part
     )
@@ -76,9 +86,11 @@ def convert_file(
     _settle_heads(notes, num_heads, src)
     if encoder_only:
         _keep_encoder(conversion)
-    if size is not None and to != "official" or window_size is not None:
+    # Official Swin files hold masks that follow the image size, and nothing else does.
+    to_masks = to == "official" and size is not None and not _has_positions(conversion)
+    if (size is not None and not to_masks) or window_size is not None:
         conversion.report.resized = resize_state(
-            conversion.state, size, window_size, old, antialias
+            conversion.state, None if to_masks else size, window_size, old, antialias
         )
     reports = [conversion.report]
     if to == OURS:
@@ -88,7 +100,13 @@ def convert_file(
         return reports
     if conversion.layout == OURS:
         reports.clear()
-    return reports + [_export(conversion.state, notes, dst, to, size or old, src)]
+    report = _export(conversion.state, notes, dst, to, size or old, src)
+    if not reports:  # one account of both steps
+        done = conversion.report
+        report.total = done.total
+        report.dropped = done.dropped | report.dropped
+        report.resized = done.resized | report.resized
+    return [*reports, report]
 
 
 def _export(
@@ -111,12 +129,31 @@ def _export(
         save_state(converted, dst)
         return report
     if to == "official":
-        converted, report = to_official(
-            state,
-            notes | ({"layout": "mirl"} if paddle else {}) | {"paddle": paddle},
-            source=source,
-            img_size=size[0] if size else 224,
-        )
+        height, width = size or (224, 224)
+        swin = "backbone.pos_embed" not in state
+        if swin and height != width:
+            raise ValueError(
+                "official Swin files hold masks of square images: give --img-size one "
+                f"side, not {height} {width}"
+            )
+        try:
+            converted, report = to_official(
+                state,
+                notes | ({"layout": "mirl"} if paddle else {}) | {"paddle": paddle},
+                source=source,
+                img_size=height,
+            )
+        except RuntimeError as error:  # of mmpretrain's masks
+            raise ValueError(
+                f"--img-size {height}: the maps of this Swin Transformer do not divide "
+                "into its windows"
+            ) from error
+        masks = any(SHIFT_MASK.search(key) for key in converted)
+        if swin and size is not None and not masks:
+            raise ValueError(
+                "--img-size has no effect: in this official layout nothing of a Swin "
+                "Transformer depends on it; leave it out"
+            )
         save_state(converted, dst, wrapper="model")
         return report
     heads = notes.get("num_heads")
@@ -150,8 +187,9 @@ def _read(src: str | Path, trust: bool) -> tuple[dict[str, Tensor], dict[str, An
             f"{src} holds no tensors, only {sorted(map(str, content))[:10]}"
         )
     meta = content.get("meta")
-    notes = meta.get(NOTES, {}) if isinstance(meta, Mapping) else {}
-    return tensors, dict(notes)
+    notes = dict(meta.get(NOTES, {}) if isinstance(meta, Mapping) else {})
+    heads = noted_heads(content)
+    return tensors, {"num_heads": heads, **notes} if heads is not None else notes
 
 
 def _keep_encoder(conversion: Conversion) -> None:
@@ -200,6 +238,76 @@ def _pair(size: Sequence[int] | None, option: str) -> tuple[int, int] | None:
     if len(size) not in (1, 2) or min(size) < 1 or not math.prod(size):
         raise ValueError(f"{option} takes a side, or height and width, got {size}")
     return size[0], size[-1]
+
+
+def _check_number(value: int | None, option: str) -> None:
+    """Refuses a number that is none of heads or tokens.
+
+    Raises:
+        ValueError: If it is below 1.
+    """
+    if value is not None and value < 1:
+        raise ValueError(f"{option} is at least 1, got {value}")
+
+
+def _check_sizes(
+    to: str,
+    size: tuple[int, int] | None,
+    old: tuple[int, int] | None,
+    window: int | None,
+    antialias: bool,
+) -> None:
+    """Refuses options on resizing where nothing is resized.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if old is not None and size is None and to != "hf":
+        raise ValueError(
+            "--old-size says what --img-size starts from, and has no effect without "
+            "it: give --img-size, too"
+        )
+    if antialias and size is None and window is None:
+        raise ValueError(
+            "--antialias says how to resize, and has no effect without --img-size or "
+            "--window-size"
+        )
+
+
+def _check_merge_order(merge_order: str, tensors: Mapping[str, Tensor]) -> None:
+    """Refuses an order of patch merging for what does not merge, or has it already.
+
+    Raises:
+        ValueError: If the file is no official pre-training of LocalMIM's Swin.
+    """
+    pretraining = any(key.startswith("encoder.") for key in strip_wrappers(tensors))
+    if merge_order != "trained" and not pretraining:
+        raise ValueError(
+            f"--merge-order {merge_order} is for LocalMIM's official pre-trained Swin "
+            "Transformers alone, which this file is not: leave it out"
+        )
+
+
+def _check_destination(src: str | Path, dst: str | Path, to: str, force: bool) -> None:
+    """Refuses what would be lost, or cannot be written, before anything is read.
+
+    Raises:
+        FileExistsError: If it is there.
+        FileNotFoundError: If there is nothing to read, or no folder to write to.
+        ValueError: If source and destination are one, or of the wrong kind.
+    """
+    check_file(src)
+    if to != "hf":
+        return check_destination(dst, force, src)
+    if Path(dst).exists() and not Path(dst).is_dir():
+        raise ValueError(f"{dst} is a file: --to hf writes a folder, name another one")
+    if Path(dst).is_dir():
+        for name in ("model.safetensors", "config.json"):
+            check_destination(Path(dst, name), force, src)
+
+
+def _has_positions(conversion: Conversion) -> bool:
+    return "backbone.pos_embed" in conversion.state
 
 
 def _write_text(path: Path, text: str) -> None:

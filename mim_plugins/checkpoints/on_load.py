@@ -26,6 +26,7 @@ from .detect import OURS, detect, norm_follows_pooling_or_not, strip_wrappers
 from .fit import Target, check_heads, convert_for
 from .geometry import source_of
 from .loading import tensors_of
+from .noted_heads import noted_heads
 from .own_layout import account_of
 
 
@@ -58,6 +59,7 @@ def converted_for(
     merge_order: str = "trained",
     antialias: bool = False,
     exact: bool = False,
+    prefix: str | None = None,
 ) -> OrderedDict[str, Tensor] | None:
     """What a model is to load of an official checkpoint, under the model's keys.
 
@@ -68,6 +70,7 @@ def converted_for(
         merge_order: As of :func:`.convert.convert`.
         antialias: As of :func:`.resize.resize_position_embedding`.
         exact: As of :func:`.fit.convert_for`.
+        prefix: Of the part that is to be loaded of a file in our layout, if not all.
 
     Returns:
         The state dict, or None if the checkpoint is none of the known official ones, or
@@ -82,8 +85,7 @@ def converted_for(
     target = Target.of(module)
     if layout is None or layout == OURS:
         metadata = getattr(content.get("state_dict", content), "_metadata", {})
-        noted = metadata.get("backbone") or metadata.get("") or {}
-        check_heads(target, noted.get("num_heads"), source)
+        check_heads(target, noted_heads(content, prefix), source)
         alone = layout == OURS and not any(k.startswith("backbone.") for k in tensors)
         return _of_encoder(tensors, metadata) if alone and target.prefix else None
     shared = sum(key in target.shapes for key in tensors)
@@ -157,7 +159,12 @@ class ConvertingPretrainedInit(PretrainedInit):
             self.checkpoint, map_location=self.map_location
         )
         state: Mapping[str, Any] | None = converted_for(
-            module, content, self.checkpoint, self.merge_order, self.antialias
+            module,
+            content,
+            self.checkpoint,
+            self.merge_order,
+            self.antialias,
+            prefix=self.prefix,
         )
         if state is None:
             state = content.get("state_dict", content)

@@ -284,7 +284,7 @@ VIT_MODEL = {
 def hugging_face_folder(tmp_path, cfg=None):
     model = shaken(cfg or tiny_model())
     saved(model, tmp_path / "x.pth")
-    convert_file(tmp_path / "x.pth", tmp_path / "hf", to="hf", num_heads=2)
+    convert_file(tmp_path / "x.pth", tmp_path / "hf", to="hf", num_heads=2, force=True)
     return model, tmp_path / "hf"
 
 
@@ -353,7 +353,8 @@ def test_hugging_face__refusals(tmp_path):
         to_hugging_face(wide, 2)
     _, config, _ = to_hugging_face(wide, 2, img_size=(32, 48))
     assert config["image_size"] == [32, 48]
-    saved(MODELS.build(tiny_model()), tmp_path / "x.pth")
+    # Of a model that notes no heads.
+    torch.save({"state_dict": dict(state)}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="give --num-heads"):
         convert_file(tmp_path / "x.pth", tmp_path / "hf", to="hf")
     assert not (tmp_path / "hf").exists()

@@ -13,6 +13,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...checkpoints.noted_heads import NotedHeads
 from ..attention import attention, attention_logits, split_heads
 from ..initialisation import is_pretrained
 from ..recompute import recompute_in_backward
@@ -81,7 +82,7 @@ class RelPosAttention(BEiTAttention):
 
 
 @MODELS.register_module()
-class RelPosVisionTransformer(BEiTViT):
+class RelPosVisionTransformer(NotedHeads, BEiTViT):
     """Vision Transformer with a learned bias for the relative position of patches.
 
     mmpretrain's ``BEiTViT`` with MAE-Lite's settings and fused attention: a table per
@@ -174,6 +175,8 @@ class RelPosVisionTransformer(BEiTViT):
             # mmpretrain froze the attention that was here before.
             self._freeze_stages()
         self._register_load_state_dict_pre_hook(self._convert_biases)
+        if self.required_size is not None:
+            self.patch_embed.register_forward_hook(self._check_grid)
 
     @property
     def required_size(self) -> tuple[int, int] | None:
@@ -182,6 +185,26 @@ class RelPosVisionTransformer(BEiTViT):
             height, width = self.img_size
             return height, width
         return None
+
+    def _check_grid(
+        self, embed: nn.Module, images: Any, output: tuple[Tensor, tuple[int, int]]
+    ) -> None:
+        """Refuses images of a grid whose relative positions there are none of.
+
+        Hooked behind the patch embedding: another grid with as many patches, such as
+        that of the picture turned, would go through with the wrong positions.
+
+        Raises:
+            ValueError: If images have another grid than the one of ``img_size``.
+        """
+        grid, own = tuple(output[1]), tuple(self.patch_resolution)
+        if grid != own:
+            raise ValueError(
+                f"images of {grid[0]}x{grid[1]} patches (height x width), but relative "
+                f"positions of {own[0]}x{own[1]}: they have another size than "
+                f"img_size={tuple(self.img_size)}, which this backbone was built for; "
+                "set img_size, tables of checkpoints are resized on load"
+            )
 
     def _check_out_indices(self) -> None:
         """Refuses blocks that there are not; mmpretrain returns fewer maps."""
