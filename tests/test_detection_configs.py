@@ -13,7 +13,7 @@ import torch
 from coco_files import CLASSES, write_coco
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
+from mmengine.registry import FUNCTIONS, DefaultScope
 from mmengine.utils import digit_version
 from samples import ROOT, laid_out_only
 
@@ -23,6 +23,7 @@ pytest.importorskip("mmdet")
 pytest.importorskip("mmcv._ext")
 
 CONFIGS = sorted((ROOT / "configs").glob("*/detection/*.py"))
+SHARDED = ROOT / "configs/mirl/detection/vitb48_800e_mask-rcnn-fsdp_coco.py"
 SIDE = 64  # pixels
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -171,6 +172,23 @@ def test_detection_config__trains_and_tests(path, data_root, tmp_path, monkeypat
     assert -1 <= scalars["val/coco/bbox_mAP"].current() <= 1
 
 
+def test_sharding__shards_the_blocks_and_nothing_else():
+    """mmdet calls ``roi_head.loss``: shards of it would never be gathered."""
+    from mmdet.registry import MODELS
+
+    cfg = Config.fromfile(SHARDED)
+    cfg.model.backbone.init_cfg = None
+    with laid_out_only():
+        model = MODELS.build(cfg.model)
+    policy = FUNCTIONS.get(cfg.strategy.model_wrapper.auto_wrap_policy)
+    units = {
+        path
+        for path, part in model.named_modules()
+        if policy(part, False, sum(p.numel() for p in part.parameters()))
+    }
+    assert units == {f"backbone.layers.{k}" for k in range(48)}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     digit_version(torch.__version__) < digit_version("2.4"),
@@ -178,11 +196,10 @@ def test_detection_config__trains_and_tests(path, data_root, tmp_path, monkeypat
 )
 def test_sharding__keeps_groups_and_saves_whole_checkpoints(data_root, tmp_path):
     """Two processes on the CPU, started as on GPUs."""
-    path = ROOT / "configs/mirl/detection/vitb48_800e_mask-rcnn-fsdp_coco.py"
+    path = SHARDED
     cfg = reduced(Config.fromfile(path), data_root)
     cfg.model.backbone.arch.num_layers = 2
     cfg.model.backbone.global_blocks = (1,)
-    cfg.strategy.model_wrapper.auto_wrap_policy.min_num_params = 800
     cfg.log_level = "INFO"
     (tmp_path / path.name).write_text(plain(cfg))
     env = dict(os.environ, PYTHON=sys.executable, PORT="29631", OMP_NUM_THREADS="1")

@@ -7,17 +7,4 @@
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # It needs two GPUs at least, and was not run by us on several; that blocks are sharded
 # and the groups of the optimiser stay what they are is tested.
-_base_ = "./vitb48_800e_upernet_ade20k.py"
-
-# The runner that loads the pre-trained weights before it shards.
-runner_type = "FlexibleRunner"
-strategy = dict(
-    type="FSDPStrategy",
-    model_wrapper=dict(
-        type="MMFullyShardedDataParallel",
-        use_orig_params=True,
-        auto_wrap_policy="shard_transformer_blocks",
-    ),
-    # Checkpoints are whole, so that tools/test.py reads them with the plain config.
-    state_dict_cfg="full",
-)
+_base_ = ["./vitb48_800e_upernet_ade20k.py", "../../_base_/fsdp.py"]
