@@ -1,5 +1,7 @@
 """The relative-position ViT: mmpretrain's BEiT, both bias layouts, any grid on load."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from mmengine.runner import load_checkpoint
@@ -153,7 +155,7 @@ def test_frozen_stages__freeze_the_attention_too():
 
 
 def test_forward__images_of_another_size_are_refused_with_what_to_do():
-    with pytest.raises(ValueError, match="25 tokens, .* of 17: .*set img_size"):
+    with pytest.raises(ValueError, match="4x6 .* of 4x4: .*set img_size"):
         encoder()(images(32, 48))
 
 
@@ -248,3 +250,17 @@ def test_recomputing__changes_no_gradient():
 def test_required_size__is_that_of_the_relative_positions():
     assert encoder(img_size=(32, 48)).required_size == (32, 48)
     assert encoder(use_rel_pos_bias=False).required_size is None
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_forward__refuses_another_grid_of_as_many_patches(shared):
+    model = encoder(
+        img_size=(32, 48), use_rel_pos_bias=not shared, use_shared_rel_pos_bias=shared
+    )
+    model(images(32, 48))
+    model(images(31, 47))  # padded to the same patches
+    with pytest.raises(ValueError, match=r"6x4 patches.* 4x6.*img_size=\(32, 48\)"):
+        model(images(48, 32))
+    with pytest.raises(ValueError, match="img_size"):
+        deepcopy(model)(images(64, 64))
+    encoder(img_size=(32, 48), use_rel_pos_bias=False)(images(48, 32))

@@ -42,7 +42,7 @@ class RelPosAttention(BEiTAttention):
             rel_pos_bias: Bias that all blocks share, (heads, L, L).
         """
         query, key, value = self.query_key_value(x)
-        bias = self.position_bias(x.shape[1], rel_pos_bias)
+        bias = self.position_bias(rel_pos_bias)
         dropout = self.attn_drop.p if self.training else 0.0
         out = attention(query, key, value, dropout, bias)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
@@ -50,7 +50,7 @@ class RelPosAttention(BEiTAttention):
     def logits(self, x: Tensor, rel_pos_bias: Tensor | None = None) -> Tensor:
         """Logits with their bias before the softmax, (N, heads, L, L)."""
         query, key, _ = self.query_key_value(x)
-        bias = self.position_bias(x.shape[1], rel_pos_bias)
+        bias = self.position_bias(rel_pos_bias)
         logits = attention_logits(query, key)
         return logits if bias is None else logits + bias
 
@@ -62,23 +62,12 @@ class RelPosAttention(BEiTAttention):
         qkv = F.linear(x, self.qkv.weight, bias)
         return [split_heads(tokens, self.num_heads) for tokens in qkv.chunk(3, dim=-1)]
 
-    def position_bias(self, length: int, shared: Tensor | None) -> Tensor | None:
-        """The bias of the logits, (heads, L, L), or None without relative positions.
-
-        Raises:
-            ValueError: If there are more or fewer tokens than it is built for.
-        """
-        bias = shared
-        if self.relative_position_bias_table is not None:
-            bias = self.relative_position_bias_table[self.relative_position_index]
-            bias = bias.permute(2, 0, 1)
-        if bias is not None and bias.shape[-1] != length:
-            raise ValueError(
-                f"{length} tokens, but relative positions of {bias.shape[-1]}: images "
-                "have another size than the img_size this backbone was built for; set "
-                "img_size, tables of checkpoints are resized on load"
-            )
-        return bias
+    def position_bias(self, shared: Tensor | None) -> Tensor | None:
+        """The bias of the logits, (heads, L, L), or None without relative positions."""
+        if self.relative_position_bias_table is None:
+            return shared
+        bias = self.relative_position_bias_table[self.relative_position_index]
+        return bias.permute(2, 0, 1)
 
 
 @MODELS.register_module()
