@@ -17,7 +17,7 @@ from .loading import read_file, tensors_of
 # Entry of a module's metadata in a state dict, which torch.save keeps.
 MERGE_COORDINATES = "merge_coordinates"
 
-# Files by a tensor in them: mmengine hands on the tensors alone.
+# Files by the tensors in them: mmengine hands on the tensors alone.
 _SOURCES: MutableMapping[Tensor, str] = WeakTensorKeyDictionary()
 
 
@@ -55,9 +55,8 @@ def load_from_local(filename: str, map_location: Any) -> Any:
     """
     checkpoint = read_file(Path(filename).expanduser(), map_location)
     _check_names(checkpoint, filename)
-    for tensor in tensors_of(checkpoint).values():
+    for tensor in tensors_of(checkpoint, filename).values():
         _SOURCES[tensor] = filename
-        break  # one tells
     if merge_coordinates_of(checkpoint) == "official":
         print_log(
             f"{filename} was pre-trained with LocalMIM's official token coordinates, "

@@ -22,6 +22,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import Tensor, nn
 
+from .arrival import check_arrival, watch_runs
 from .detect import OURS, detect, norm_follows_pooling_or_not, strip_wrappers
 from .fit import Target, check_heads, convert_for
 from .geometry import source_of
@@ -43,13 +44,16 @@ def install() -> None:
         source = source_of(state_dict)
         fitted = converted_for(module, state_dict, source)
         if fitted is None:
-            account_of(module, state_dict, source)
-        return original(
-            module, state_dict if fitted is None else fitted, *args, **kwargs
-        )
+            report = account_of(module, state_dict, source)
+            if report is not None:
+                print_log(f"loaded\n{report}", logger="current")
+        state = state_dict if fitted is None else fitted
+        check_arrival(module, state, source)
+        return original(module, state, *args, **kwargs)
 
     load_state_dict.converts_official = True  # type: ignore[attr-defined]
     mmengine_checkpoint.load_state_dict = load_state_dict
+    watch_runs()
 
 
 def converted_for(
@@ -80,7 +84,7 @@ def converted_for(
     Raises:
         ValueError: If the checkpoint is an official one that does not fit the model.
     """
-    tensors = strip_wrappers(tensors_of(content))
+    tensors = strip_wrappers(tensors_of(content, source))
     layout = detect(tensors)
     target = Target.of(module)
     if layout is None or layout == OURS:
@@ -170,9 +174,6 @@ class ConvertingPretrainedInit(PretrainedInit):
             state = content.get("state_dict", content)
             if self.prefix is not None:
                 state = _below(self.prefix, state, self.checkpoint)
-            report = account_of(module, state, self.checkpoint)
-            if report is not None:
-                print_log(f"loaded\n{report}", logger="current")
         mmengine_checkpoint._load_checkpoint_to_model(
             module, {"state_dict": state}, logger="current"
         )

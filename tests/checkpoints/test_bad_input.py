@@ -125,8 +125,25 @@ def test_other_networks__are_refused_by_their_keys(tmp_path, way):
     torch.save({"layer1.0.conv1.weight": torch.ones(2, 2, 1, 1)}, path)
     if way is by_the_tool:
         refused(way, path, None, "no known layout.*layer1.0.conv1.weight.*Give the")
-    else:  # as mmengine, which warns; it may be meant
-        way(path, classifier())
+    else:
+        message = "nothing for the VisionTransformer.*layer1.0.conv1.weight"
+        refused(way, path, classifier(), message)
+
+
+@every_loading
+def test_own_file_of_another_network__has_nothing_for_the_encoder(tmp_path, way):
+    """A head's keys alone would fit."""
+    state = MODELS.build(classifier()).state_dict()
+    state = {k: x for k, x in state.items() if k.startswith("head.")}
+    path = tmp_path / "resnet.pth"
+    torch.save({"state_dict": {**state, "backbone.conv1.weight": torch.ones(2)}}, path)
+    refused(way, path, classifier(), "has nothing for the VisionTransformer")
+
+
+def test_other_networks__take_what_they_take(tmp_path):
+    """A model that is none of ours is left to mmengine."""
+    torch.save({"layer1.weight": torch.ones(1)}, tmp_path / "x.pth")
+    load_checkpoint(torch.nn.Linear(1, 1), str(tmp_path / "x.pth"))
 
 
 ARCHITECTURES = {

@@ -163,6 +163,44 @@ def test_run__goes_on_from_an_official_file_and_resumes_its_own(tmp_path, offici
     )
 
 
+@pytest.mark.parametrize("to", ["mmpretrain", "timm"])
+def test_run__refuses_an_encoder_without_the_decoders_it_trains(
+    tmp_path, official, log, to
+):
+    """Features and `init_cfg` need no decoders."""
+    from mmengine.runner import Runner
+
+    path = str(tmp_path / "encoder.pth")
+    convert_file(official[0], path, to=to, encoder_only=True)
+    model = MODELS.build(tiny_model())
+    runner = Runner(
+        model=model,
+        work_dir=str(tmp_path / "work"),
+        load_from=path,
+        log_level="ERROR",
+        experiment_name=f"encoder_{to}",
+        default_scope="mmpretrain",
+    )
+    with pytest.raises(ValueError, match=r"model\.backbone\.init_cfg") as info:
+        runner.load_or_resume()
+    assert path in str(info.value)
+    load_checkpoint(model, path)
+    assert holds(model, official[1])
+    model = MODELS.build(classifier())
+    runner.model = model
+    runner.load_or_resume()
+    assert holds(model, official[1])
+
+
+def test_encoder_without_decoders__is_one_warning(tmp_path, official, log):
+    path = str(tmp_path / "encoder.pth")
+    convert_file(official[0], path, encoder_only=True)
+    load_checkpoint(MODELS.build(tiny_model()), path)
+    assert sum("without decoders" in line for line in log) == 1
+    load_checkpoint(MODELS.build(tiny_model()), official[0])
+    assert sum("without decoders" in line for line in log) == 1
+
+
 def test_resuming_an_official_file__is_refused(official):
     content = CheckpointLoader.load_checkpoint(official[0])
     hook = SameBatchHook(None, resuming=True)
