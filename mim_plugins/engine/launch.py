@@ -51,7 +51,8 @@ def train(
         work_dir: Where checkpoints and logs go; by default the config's ``work_dir``,
             or ``work_dirs/<name of the config>``.
         resume: ``auto``, the path of a checkpoint, or None.
-        precision: ``fp32``, ``bf16``, ``fp16``; None is bf16 on CUDA, fp32 on the CPU.
+        precision: ``fp32``, ``bf16``, ``fp16``; None is bf16 on CUDA (fp16 for
+            detection, which bf16 is not for), fp32 on the CPU.
         auto_scale_lr: Whether to scale the learning rate to the real batch size.
         cfg_options: Values that replace those of the config, by dotted key.
         launcher: Who started this process: ``none``, ``pytorch``, ``slurm``, ``mpi``.

@@ -24,7 +24,9 @@ def apply_precision(cfg: Config, precision: str | None = None) -> str:
     """Choose the optimiser wrapper that computes in the wanted precision.
 
     Without a wish, a wrapper other than mmengine's plain ``OptimWrapper`` in the config
-    is kept; otherwise it is bfloat16 on a GPU that has it and float32 elsewhere.
+    is kept; otherwise it is bfloat16 on a GPU that has it and float32 elsewhere. For
+    detection (``default_scope="mmdet"``) it is float16 on a GPU: mmcv's RoIAlign and
+    NMS are not there in bfloat16, and official recipes are in float16.
 
     Args:
         cfg: The config; ``optim_wrapper`` is changed in place.
@@ -34,13 +36,15 @@ def apply_precision(cfg: Config, precision: str | None = None) -> str:
         A line for the log.
 
     Raises:
-        ValueError: If the precision is unknown or the device cannot compute in it.
+        ValueError: If the precision is unknown, or the device or detection cannot
+            compute in it.
     """
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(
             f"precision must be one of {', '.join(PRECISIONS)}, but got {precision!r}."
         )
     device = get_device()
+    detection = cfg.get("default_scope") == "mmdet"
     wrapper = cfg.optim_wrapper
     if "optimizer" not in wrapper:
         return "precision: as the config's optimizer wrappers have it"
@@ -50,20 +54,38 @@ def apply_precision(cfg: Config, precision: str | None = None) -> str:
         if kind == "AmpOptimWrapper" and device == "cpu":
             raise ValueError(
                 "The config sets AmpOptimWrapper, which needs a GPU, and there is "
-                "none; give --precision fp32 or --precision bf16."
+                "none; give --precision fp32"
+                + ("." if detection else " or --precision bf16.")
             )
         if kind != "OptimWrapper":
             return f"precision: set by {kind} of the config"
-        precision = "bf16" if has_fast_bfloat16() else "fp32"
+        if detection:
+            precision = "fp16" if device == "cuda" else "fp32"
+        else:
+            precision = "bf16" if has_fast_bfloat16() else "fp32"
+    if detection and precision == "bf16":
+        raise ValueError(
+            "--precision bf16 (--amp) is not for detection (default_scope is mmdet): "
+            "mmcv's RoIAlign and NMS do not compute in bfloat16; use fp16 on a GPU, "
+            "which is the default there, or fp32."
+        )
     if precision == "fp16" and device == "cpu":
         raise ValueError(
-            "--precision fp16 needs a GPU, and there is none; on a CPU use bf16 or "
-            "fp32."
+            "--precision fp16 needs a GPU, and there is none; on a CPU use "
+            f"{'fp32' if detection else 'bf16 or fp32'}."
         )
     for key in ("type", "dtype", "loss_scale", "use_fsdp"):
         wrapper.pop(key, None)
     wrapper.update(_WRAPPERS[precision])
+    if precision == "fp16" and _sharded(cfg):
+        # Every process has its own part of the gradients: all are asked for overflows.
+        wrapper["use_fsdp"] = True
     return f"precision: {precision} on {device}"
+
+
+def _sharded(cfg: Config) -> bool:
+    """Whether a run shards its parameters (FSDP)."""
+    return (cfg.get("strategy") or {}).get("type") == "FSDPStrategy"
 
 
 class GlobalBatch(NamedTuple):

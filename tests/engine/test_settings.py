@@ -71,6 +71,36 @@ def test_precision__fp16_needs_a_gpu(device: str) -> None:
             settings.apply_precision(cfg, "fp16")
 
 
+def test_precision__of_detection_is_fp16_on_a_gpu_and_never_bf16(device: str) -> None:
+    """mmcv's RoIAlign and NMS have no bfloat16."""
+    cfg = config(default_scope="mmdet")
+    settings.apply_precision(cfg)
+    assert cfg.optim_wrapper.type == (
+        "AmpOptimWrapper" if device == "cuda" else "OptimWrapper"
+    )
+    assert cfg.optim_wrapper.get("dtype") == ("float16" if device == "cuda" else None)
+    with pytest.raises(ValueError, match="RoIAlign and NMS .*; use fp16 on a GPU"):
+        settings.apply_precision(cfg, "bf16")
+    segmentation = config(default_scope="mmseg")
+    settings.apply_precision(segmentation, "bf16")
+    assert segmentation.optim_wrapper.type == "AutocastOptimWrapper"
+
+
+def test_precision__fp16_of_sharded_parameters_has_a_sharded_scaler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settings, "get_device", lambda: "cuda")
+    cfg = config(strategy=dict(type="FSDPStrategy"))
+    for _ in range(2):  # the config stored with a run is run again
+        settings.apply_precision(cfg, "fp16")
+        assert cfg.optim_wrapper.use_fsdp is True
+    settings.apply_precision(cfg, "bf16")
+    assert "use_fsdp" not in cfg.optim_wrapper
+    cfg = config()
+    settings.apply_precision(cfg, "fp16")
+    assert "use_fsdp" not in cfg.optim_wrapper
+
+
 def test_scale_learning_rate__counts_processes_and_accumulation() -> None:
     cfg = config()
     cfg.optim_wrapper.accumulative_counts = 4

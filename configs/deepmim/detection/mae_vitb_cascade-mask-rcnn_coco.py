@@ -7,8 +7,7 @@
 # Command: tools/dist_train.sh \
 #   configs/deepmim/detection/mae_vitb_cascade-mask-rcnn_coco.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations from ViTDet's: bf16 in place of fp16 with loss scaling; loss weights
-# 1, 0.5 and 0.25 of the three stages.
+# Known deviations from ViTDet's: loss weights 1, 0.5 and 0.25 of the three stages.
 _base_ = [
     "../../_base_/models/mask-rcnn_cascade_vitdet.py",
     "../../_base_/datasets/coco_lsj-1024.py",

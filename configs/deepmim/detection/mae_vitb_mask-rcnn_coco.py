@@ -7,7 +7,6 @@
 # Command: tools/dist_train.sh \
 #   configs/deepmim/detection/mae_vitb_mask-rcnn_coco.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations from ViTDet's: bf16 in place of fp16 with loss scaling.
 _base_ = [
     "../../_base_/models/mask-rcnn_vitdet.py",
     "../../_base_/datasets/coco_lsj-1024.py",

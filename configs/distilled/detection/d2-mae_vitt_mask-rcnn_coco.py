@@ -5,8 +5,8 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/detection/d2-mae_vitt_mask-rcnn_coco.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling; activations are kept (the
-# official run computes them again, to the same end): model.backbone.with_cp=True.
+# Known deviations: activations are kept (the official run computes them again, to the
+# same end): model.backbone.with_cp=True.
 _base_ = [
     "../../_base_/models/mask-rcnn_vitdet.py",
     "../../_base_/datasets/coco_lsj-640.py",
