@@ -1,11 +1,12 @@
 """Checkpoints: conversion between official layouts and ours."""
 
-from . import download, on_load, zoo
+from . import download, on_load, opening, zoo
 from .geometry import merge_coordinates_of
 from .mae_lite import convert_official
 from .rules import KeyRules
 
 on_load.install()
+opening.install()
 zoo.install()
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "download",
     "merge_coordinates_of",
     "on_load",
+    "opening",
     "zoo",
 ]
