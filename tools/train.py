@@ -32,8 +32,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--precision",
         choices=("fp32", "bf16", "fp16"),
-        help="what to compute in (default: bf16 on CUDA, fp16 there for detection, fp32 "
-        "on the CPU)",
+        help="what to compute in (default: bf16 on CUDA, fp16 there for detection, "
+        "fp32 on the CPU)",
     )
     parser.add_argument(
         "--amp", action="store_true", help="the same as --precision bf16"

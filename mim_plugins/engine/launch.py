@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +17,17 @@ from mmengine.runner import Runner
 from torch import distributed
 from torch.utils.data import DataLoader
 
+from .complete import require_all
 from .environment import check_toolbox, leave_processes, prepare_processes, world_size
 from .errors import explained
 from .hooks.data_health import check_loader
 from .hooks.progress_bar import ProgressBarHook
 from .resume import SameBatchHook, apply_resume
 from .settings import (
+    Caution,
     apply_options,
     apply_precision,
+    check_schedule,
     complete_dataloaders,
     global_batch,
     plain_batch_norm,
@@ -76,7 +80,8 @@ def train(
         )
     with _run(cfg) as runner:
         for note in notes:
-            runner.logger.info(note)
+            level = logging.WARNING if isinstance(note, Caution) else logging.INFO
+            runner.logger.log(level, note)
         started = _StartedHook()
         runner.register_hook(started, priority="LOWEST")
         batch = global_batch(cfg, runner.world_size)
@@ -116,7 +121,8 @@ def test(
         The metrics by name.
 
     Raises:
-        InputError: If something in the config, the data or the options cannot be used.
+        InputError: If something in the config, the data or the options cannot be used,
+            or the checkpoint lacks some of the model.
     """
     with explained():
         cfg = load_config(config, cfg_options)
@@ -137,6 +143,7 @@ def test(
             cfg.test_cfg.fp16 = True
         complete_dataloaders(cfg)
     with _run(cfg) as runner, explained(cfg):
+        require_all(runner.model, checkpoint)
         return runner.test()
 
 
@@ -185,11 +192,20 @@ def training_config(
     for name in ("model", "train_dataloader", "train_cfg", "optim_wrapper"):
         if cfg.get(name) is None:
             raise ValueError(f"{config} describes no training: it has no {name}.")
+    if "module" in cfg.model:
+        plain = Path(config).with_name(Path(config).name.replace("-ms_", "_"))
+        extended = plain if plain.name != Path(config).name else "the config it extends"
+        raise ValueError(
+            f"{config} only tests: its model, {cfg.model.type}, averages what another "
+            f"predicts at several scales. Train {extended}, then test with this one."
+        )
     check_toolbox(cfg.get("default_scope"))
     processes = world_size(launcher)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or _work_dir(cfg, config)
     notes = [apply_precision(cfg, precision)]
+    if caution := check_schedule(cfg, processes):
+        notes.append(caution)
     if auto_scale_lr:
         notes.append(scale_learning_rate(cfg, processes))
     else:

@@ -159,6 +159,58 @@ def scale_learning_rate(cfg: Config, world_size: int) -> str:
     )
 
 
+class Caution(str):
+    """A line for the log that is a warning."""
+
+
+def check_schedule(cfg: Config, world_size: int) -> Caution | None:
+    """Compare what a schedule in iterations sees with what it is meant to see.
+
+    The learning rate is scaled to the real batch, the number of iterations is not: with
+    a quarter of the batch, 100 epochs are 25.
+
+    Args:
+        cfg: The config, before :func:`scale_learning_rate`; not changed.
+        world_size: Number of processes.
+
+    Returns:
+        A line for the log with the options that make up for it, or None if the batch is
+        that of the config or the schedule counts epochs.
+    """
+    base = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
+    iterations, batch = cfg.train_cfg.get("max_iters"), global_batch(cfg, world_size)
+    if base is None or iterations is None or batch is None:
+        return None
+    # Iterations are those of the loop, whether the optimiser steps in each or not.
+    real = batch.per_iteration
+    if real == base:
+        return None
+    times, change = (base / real, "fewer") if real < base else (real / base, "more")
+    options = {"train_cfg.max_iters": round(iterations * base / real)}
+    schedulers = cfg.get("param_scheduler")
+    schedulers = schedulers if isinstance(schedulers, list) else []
+    for index, scheduler in enumerate(schedulers):
+        # Those that run to the end; a warm-up stays as it is.
+        if scheduler.get("by_epoch", True) or scheduler.get("end") != iterations:
+            continue
+        end = options["train_cfg.max_iters"]
+        lengthened: dict[str, Any] = dict(end=end)
+        if "T_max" in scheduler:
+            lengthened["T_max"] = end - scheduler.get("begin", 0)
+        if "milestones" in scheduler:
+            stones = (round(m * base / real) for m in scheduler.milestones)
+            lengthened["milestones"] = "[" + ",".join(map(str, stones)) + "]"
+        for key, value in lengthened.items():
+            options[f"param_scheduler.{index}.{key}"] = value
+    return Caution(
+        f"schedule: {iterations} iterations are meant for a global batch of {base}; "
+        f"this run has {real} images in an iteration and sees {times:g} times {change} "
+        "images: for as many as meant, use that batch (more GPUs, or "
+        "train_dataloader.batch_size), or --cfg-options "
+        + " ".join(f"{key}={value}" for key, value in options.items())
+    )
+
+
 def apply_options(cfg: Config, options: dict[str, Any] | None) -> None:
     """Merge ``--cfg-options``; a new ``data_root`` reaches every data set.
 

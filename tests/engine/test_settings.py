@@ -127,6 +127,45 @@ def test_scale_learning_rate__says_why_it_does_not(changes: dict, reason: str) -
     assert cfg.optim_wrapper.optimizer.lr == 2.4e-3
 
 
+def iterations(batch_size: int) -> Config:
+    once = dict(end=900, by_epoch=False)
+    return config(
+        train_dataloader=dict(batch_size=batch_size),
+        auto_scale_lr=dict(base_batch_size=64),
+        train_cfg=dict(type="IterBasedTrainLoop", max_iters=900),
+        param_scheduler=[
+            dict(type="LinearLR", begin=0, end=50, by_epoch=False),
+            dict(type="MultiStepLR", milestones=[800, 867], **once),
+            dict(type="CosineAnnealingLR", begin=50, T_max=850, **once),
+            dict(type="PolyLR", begin=0, end=900, by_epoch=True),
+        ],
+    )
+
+
+def test_check_schedule__tells_of_images_that_are_not_seen() -> None:
+    """8 GPUs of 2 images would train 25 epochs where 100 are meant."""
+    cfg = iterations(2)
+    cfg.optim_wrapper.accumulative_counts = 4
+    caution = settings.check_schedule(cfg, world_size=8)
+    assert isinstance(caution, settings.Caution)
+    assert "900 iterations are meant for a global batch of 64" in caution
+    assert "has 16 images in an iteration and sees 4 times fewer images" in caution
+    options = caution.split("--cfg-options ")[1]
+    assert options == (
+        "train_cfg.max_iters=3600 param_scheduler.1.end=3600 "
+        "param_scheduler.1.milestones=[3200,3468] param_scheduler.2.end=3600 "
+        "param_scheduler.2.T_max=3550"
+    )
+    caution = settings.check_schedule(iterations(32), world_size=4)
+    assert caution is not None and "sees 2 times more images" in caution
+
+
+def test_check_schedule__is_silent_where_nothing_changes() -> None:
+    assert settings.check_schedule(iterations(8), world_size=8) is None
+    epochs = config(train_cfg=dict(type="EpochBasedTrainLoop", max_epochs=3))
+    assert settings.check_schedule(epochs, world_size=8) is None
+
+
 def test_apply_options__data_root_reaches_every_data_set_that_had_the_old_one() -> None:
     def dataset(root: str) -> dict:
         return dict(dataset=dict(type="A", data_root=root))
