@@ -15,9 +15,10 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import FUNCTIONS, DefaultScope
 from mmengine.utils import digit_version
-from samples import ROOT, laid_out_only
+from samples import ROOT, laid_out_only, train_on_two
 
 from mim_plugins import engine
+from mim_plugins.engine.settings import check_schedule
 
 pytest.importorskip("mmdet")
 pytest.importorskip("mmcv._ext")
@@ -65,6 +66,11 @@ def test_detection_config__builds_and_is_complete(path):
     batch = re.search(r"Global batch size: (\d+)", header[0])
     assert batch and int(batch[1]) == cfg.auto_scale_lr.base_batch_size
     assert name(path) in header[0], "the command is missing"
+    # A schedule in iterations does not scale as the learning rate does.
+    gpus = re.search(r"GPUS=(\d+) tools/slurm|\.py (\d+) \\\n", header[0])
+    processes = int(gpus[1] or gpus[2]) if gpus else 1
+    assert check_schedule(cfg, processes) is None
+    assert processes * cfg.train_dataloader.batch_size == int(batch[1])
 
 
 def reduced(cfg: Config, data_root: Path) -> Config:
@@ -146,18 +152,12 @@ def data_root(tmp_path_factory) -> Path:
     return write_coco(tmp_path_factory.mktemp("coco"))
 
 
-def unformatted(text: str, **_: object) -> tuple[str, bool]:
-    return text, False
-
-
 DONE: dict[str, str] = {}
 
 
+@pytest.mark.usefixtures("unformatted")
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
-def test_detection_config__trains_and_tests(path, data_root, tmp_path, monkeypatch):
-    # Laying the config out prettily, six times, takes longer than all else together.
-    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", unformatted)
-    monkeypatch.setattr("mmengine.config.config.FormatCode", unformatted, raising=False)
+def test_detection_config__trains_and_tests(path, data_root, tmp_path):
     cfg = reduced(Config.fromfile(path), data_root)
     if cfg.get("runner_type"):
         return  # see the test of sharding
@@ -202,16 +202,7 @@ def test_sharding__keeps_groups_and_saves_whole_checkpoints(data_root, tmp_path)
     cfg.model.backbone.global_blocks = (1,)
     cfg.log_level = "INFO"
     (tmp_path / path.name).write_text(plain(cfg))
-    env = dict(os.environ, PYTHON=sys.executable, PORT="29631", OMP_NUM_THREADS="1")
-    command = [str(ROOT / "tools/dist_train.sh"), str(tmp_path / path.name), "2"]
-    done = subprocess.run(
-        [*command, "--work-dir", str(tmp_path / "out"), "--debug"],
-        env=env,
-        capture_output=True,
-        text=True,
-    )
-    output = done.stdout + done.stderr
-    assert done.returncode == 0, output[-3000:]
+    output = train_on_two(tmp_path / path.name, tmp_path / "out", port=29631)
     # Embedding, two blocks and the rest, each with a weight decay and without.
     assert "optimiser: 8 parameter groups" in output
     state = torch.load(tmp_path / "out/iter_1.pth", weights_only=False)["state_dict"]

@@ -3,9 +3,10 @@
 # mae_vitb_mask-rcnn_coco.py. The recipe is ours, that is ViTDet's published one
 # (https://arxiv.org/abs/2203.16527: 54.0 box AP, 46.7 mask AP from MAE's ViT-B). Not
 # reproduced here.
-# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one.
-# Command: tools/dist_train.sh \
-#   configs/deepmim/detection/mae_vitb_cascade-mask-rcnn_coco.py 8 \
+# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one, the
+# number of iterations does not.
+# Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
+#   configs/deepmim/detection/mae_vitb_cascade-mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # Known deviations from ViTDet's: loss weights 1, 0.5 and 0.25 of the three stages.
 _base_ = [

@@ -3,9 +3,10 @@
 # which neither detector, recipe nor checkpoint is known. The recipe is ours, that is
 # ViTDet's published one (https://arxiv.org/abs/2203.16527: 51.6 box AP, 45.9 mask AP
 # from MAE's ViT-B). Not reproduced here.
-# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one.
-# Command: tools/dist_train.sh \
-#   configs/deepmim/detection/mae_vitb_mask-rcnn_coco.py 8 \
+# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one, the
+# number of iterations does not.
+# Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
+#   configs/deepmim/detection/mae_vitb_mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 _base_ = [
     "../../_base_/models/mask-rcnn_vitdet.py",

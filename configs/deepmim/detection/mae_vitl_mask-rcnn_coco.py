@@ -2,9 +2,10 @@
 # Paper: DeepMIM, https://arxiv.org/abs/2303.08817, which has no ViT-L. The recipe is
 # ours, that is ViTDet's published one for ViT-L (https://arxiv.org/abs/2203.16527):
 # layer decay 0.8, drop path 0.4. Not reproduced here.
-# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one.
-# Command: tools/dist_train.sh \
-#   configs/deepmim/detection/mae_vitl_mask-rcnn_coco.py 8 \
+# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one, the
+# number of iterations does not.
+# Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
+#   configs/deepmim/detection/mae_vitl_mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 _base_ = "./mae_vitb_mask-rcnn_coco.py"
 

@@ -2,9 +2,10 @@
 # states shared out over the GPUs (fully sharded data parallel); else the recipe, ours,
 # of vitb48_800e_mask-rcnn_coco.py. Paper: MIRL, https://arxiv.org/abs/2309.14136. Not
 # reproduced here.
-# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one.
-# Command: tools/dist_train.sh \
-#   configs/mirl/detection/vitb48_800e_mask-rcnn-fsdp_coco.py 8 \
+# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one, the
+# number of iterations does not.
+# Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
+#   configs/mirl/detection/vitb48_800e_mask-rcnn-fsdp_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # It needs two GPUs at least, and was not run by us on several; that blocks are sharded,
 # a small model of the same parts trains and its checkpoint is whole is tested.

@@ -2,9 +2,10 @@
 # Paper: MIRL, https://arxiv.org/abs/2309.14136; its recipe and figures on COCO are not
 # known to us. The recipe is ours, that of vits54_800e_mask-rcnn_coco.py. Not
 # reproduced here.
-# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one.
-# Command: tools/dist_train.sh \
-#   configs/mirl/detection/vitb48_800e_mask-rcnn_coco.py 8 \
+# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one, the
+# number of iterations does not.
+# Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
+#   configs/mirl/detection/vitb48_800e_mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 _base_ = "./vits54_800e_mask-rcnn_coco.py"
 
