@@ -14,6 +14,7 @@ from torch import Tensor
 from . import beit, clip, deepmim, hiera, localmim, localmim_swin, mae_lite, mirl
 from . import simmim as simmim_layout
 from . import timm as timm_layout
+from .clip_parts import beside_tower
 from .detect import (
     LAYOUTS,
     OURS,
@@ -85,11 +86,11 @@ def convert(
     layout = _name_layout(state, layout, source)
     if layout != OURS and Path(source).suffix in (".pdparams", ".pd"):
         _check_paddle(state, source)
-    kept, dropped = _without_dropped(state, layout, part)
-    if part == "teacher":
-        kept = _teacher_of(kept, source)
     try:
-        converted = _converter(layout, kept, merge_order)(kept)
+        kept, dropped = _without_dropped(state, layout, part)
+        if part == "teacher":
+            kept = _teacher_of(kept, source)
+        converted = _converter(layout, kept, merge_order, source)(kept)
         notes = _notes(state, kept, layout, part)
     except KeyError as error:
         raise ValueError(
@@ -116,6 +117,11 @@ def convert(
     metadata = getattr(converted, "_metadata", OrderedDict())
     result._metadata = metadata  # type: ignore[attr-defined]
     report = Report(source, LAYOUTS[layout], wrapped, list(result), dropped=dropped)
+    if layout == "mirl" and not notes["paddle"]:
+        report.notes.append(
+            "its oblong matrices are (out, in), as in PyTorch; whether the square ones "
+            "were transposed with them cannot be checked: prefer the .pdparams"
+        )
     if layout != OURS:
         report.notes += _advice(result, notes)
     return Conversion(result, layout, report, notes)
@@ -176,9 +182,7 @@ def _without_dropped(
             *_DROPPED["*"],
         ]
     if layout == "clip":
-        return dict(state), {
-            key: why for key in state if (why := _of_no_encoder(key, state))
-        }
+        return dict(state), beside_tower(state)
     kept, dropped = {}, {}
     for key, value in state.items():
         reason = next((why for mark, why in rules if re.fullmatch(mark, key)), None)
@@ -189,18 +193,8 @@ def _without_dropped(
     return kept, dropped
 
 
-def _of_no_encoder(key: str, state: Mapping[str, Tensor]) -> str | None:
-    """Why a key of a CLIP has no place in an encoder, or None if it has."""
-    if re.search(r"(^|\.)(proj|visual_projection\.weight)$", key):
-        return "the projection into the space of texts"
-    tower = "class_embedding" in state or re.match(r"(.*\.)?vis(ual|ion_model)\.", key)
-    if tower and not key.endswith("position_ids"):
-        return None
-    return "of the text tower, or a mere count"
-
-
 def _converter(
-    layout: str, state: Mapping[str, Any], merge_order: str
+    layout: str, state: Mapping[str, Any], merge_order: str, source: str
 ) -> Callable[[State], Mapping[str, Tensor]]:
     """The converter of a layout."""
     if layout == "localmim":
@@ -217,7 +211,7 @@ def _converter(
         "hiera": hiera.convert_official,
         "timm": timm_layout.convert_official,
         "beit": beit.convert_official,
-        "clip": lambda x: clip.encoder_of(x, "the CLIP"),
+        "clip": lambda x: clip.encoder_of(x, source),
     }
     return converters[layout]
 

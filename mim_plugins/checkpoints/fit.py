@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -252,7 +253,8 @@ def _resize(
     own = target.of_encoder
     for key, value in list(state.items()):
         shape = own.get(key)
-        if shape is None or shape == value.shape:
+        regrid = key == "pos_embed" and of_another_grid(encoder, value)
+        if shape is None or shape == value.shape and not regrid:
             continue
         if key == "pos_embed" and shape[-1] == value.shape[-1]:
             state[key] = _resize_positions(encoder, value, shape, with_cls, antialias)
@@ -266,10 +268,33 @@ def _resize(
             state[key] = resize_offsets(value, encoder.patch_resolution, antialias)
         if state[key].shape == shape:
             before, after = value.shape, tuple(shape)
-            report.resized[target.prefix + key] = f"{tuple(before)} to {after}"
+            what = f"{tuple(before)} to {after}"
+            if regrid and before == after:
+                what += ", of a square grid to one of {}x{}".format(*own_grid(encoder))
+            report.resized[target.prefix + key] = what
     for key in report.resized:
         name = key[len(target.prefix) :]
         state.pop(name.replace("bias_table", "index") if "table" in name else "", None)
+
+
+def own_grid(encoder: Any) -> tuple[int, int]:
+    """Rows and columns of an encoder's patches; zeros if it has no plain grid."""
+    return tuple(getattr(encoder, "patch_resolution", None) or (0, 0))  # type: ignore[return-value]
+
+
+def of_another_grid(encoder: Any, table: Tensor) -> bool:
+    """Whether positions of a square grid are as many as an oblong encoder has.
+
+    Args:
+        encoder: The encoder.
+        table: Position embedding, (1, extra + positions, C); official files are of
+            square images.
+    """
+    rows, cols = own_grid(encoder)
+    extra = int(getattr(encoder, "num_extra_tokens", 1))
+    positions = table.shape[1] - extra
+    square = math.isqrt(max(positions, 0)) ** 2 == positions
+    return rows != cols and positions == rows * cols and square
 
 
 def _resize_positions(

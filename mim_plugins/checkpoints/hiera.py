@@ -1,4 +1,4 @@
-"""The official layout of Hiera: Meta's code, and MAE-Lite's, which is made from it."""
+"""The layouts of Hiera: Meta's code, MAE-Lite's, which is made from it, and timm's."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ CLASSIFIER_RULES = [
     *ENCODER_RULES,
     ("norm.{p}", "backbone.ln2.{p}"),
     ("head.projection.{p}", "head.fc.{p}"),
+]
+
+# timm's classifier, or its encoder, with the norm in the head.
+TIMM_RULES = [
+    *ENCODER_RULES,
+    ("head.norm.{p}", "backbone.ln2.{p}"),
+    ("head.fc.{p}", "head.fc.{p}"),
 ]
 
 PRETRAIN_RULES = [
@@ -54,6 +61,8 @@ def rules_for(keys: Iterable[str]) -> KeyRules:
             "not an official Hiera checkpoint: no block has a projection "
             "(blocks.*.proj.weight)"
         )
+    if "head.norm.weight" in keys:
+        return KeyRules(TIMM_RULES)
     fuses = "multi_scale_fusion_heads.0.weight" in keys
     return KeyRules(PRETRAIN_RULES if fuses else CLASSIFIER_RULES)
 

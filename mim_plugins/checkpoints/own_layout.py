@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .detect import LAYOUTS, OURS, detect
-from .fit import FRESH, UNUSED, Target, other_bias
+from .fit import FRESH, UNUSED, Target, of_another_grid, other_bias, own_grid
 from .report import Report, listed
 
 # What follows the image size, and is resized by the model that loads it.
@@ -58,6 +58,14 @@ def account_of(
             report.converted.append(key)
         else:
             report.resized[key] = f"{tuple(shape)} to {tuple(own[key])}"
+    positions = tensors.get(f"{target.prefix}pos_embed")
+    if positions is not None and of_another_grid(target.encoder, positions):
+        rows, cols = own_grid(target.encoder)
+        report.notes.append(
+            f"the positions are taken to be of {rows}x{cols} patches, as the model's; "
+            "if they are of a square image, resize them with "
+            "tools/convert_checkpoint.py --img-size HEIGHT WIDTH"
+        )
     absent = [key for key in own if key not in inside]
     if hasattr(target.encoder, "_convert_biases"):
         absent = [key for key in absent if not other_bias(key, inside)]

@@ -6,7 +6,7 @@ from key_lists import key_lists, random_state
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from safetensors.torch import load_file
-from samples import ROOT, golden_folder, laid_out_only
+from samples import ROOT, clip_state_dict, golden_folder, laid_out_only
 from whole_files import tensors as tensors_of_timm
 
 from mim_plugins.checkpoints.convert import convert, num_heads
@@ -176,3 +176,27 @@ def test_converted__has_every_key_of_the_config(name, config):
     state = convert(random_state(name)).state
     own = {k: v.shape for k, v in model.state_dict().items() if "data_prep" not in k}
     assert {key: value.shape for key, value in state.items()} == own
+
+
+CLIP_PREFIXES = ["", "visual.", "clip.visual."]
+
+
+@pytest.mark.parametrize("prefix", CLIP_PREFIXES)
+def test_clip__known_parts_are_left_out_and_others_refused(prefix):
+    tower = {f"{prefix}{key}": x for key, x in clip_state_dict().items()}
+    parent = prefix.removesuffix("visual.")
+    beside = ["logit_scale", "text_projection", "transformer.resblocks.0.ln_1.weight"]
+    beside = [parent + key for key in beside if prefix]
+    state = {**tower, **{key: torch.ones(1) for key in beside}}
+    dropped = convert(state, source="clip.pth").report.dropped
+    assert set(dropped) == {*beside, f"{prefix}proj"}
+    for junk in ("optimizer_junk.weight", "backbone2.layer.weight"):
+        message = "clip.pth.*" + ("of no part of a CLIP" if prefix else "accounted for")
+        with pytest.raises(ValueError, match=f"{message}.*{junk}"):
+            convert({**state, junk: torch.ones(3)}, source="clip.pth")
+
+
+def test_mirl_in_torchs_order__says_what_cannot_be_checked():
+    paddle = {key: x.t() if x.ndim == 2 else x for key, x in tensors_of_timm().items()}
+    assert "cannot be checked" in str(convert(tensors_of_timm(), "mirl").report)
+    assert "cannot be checked" not in str(convert(paddle, source="x.pdparams").report)

@@ -10,6 +10,7 @@ from samples import TINY_ARCH, hiera_model, tiny_model
 from mim_plugins.checkpoints.export import to_official, to_timm
 from mim_plugins.checkpoints.files import convert_file
 from mim_plugins.checkpoints.hugging_face import to_hugging_face
+from mim_plugins.checkpoints.loading import read_state_dict
 
 timm = pytest.importorskip("timm")
 
@@ -225,6 +226,22 @@ def test_hiera__has_the_same_features_in_timm(tmp_path):
     assert torch.equal(
         theirs.state_dict()["head.norm.weight"], state["neck.fusion_norm.weight"]
     )
+
+
+def test_hiera__comes_back_from_timm(tmp_path):
+    classifier = dict(
+        type="ImageClassifier",
+        backbone=hiera_model()["backbone"] | dict(type="Hiera"),
+        head=dict(type="LinearClsHead", num_classes=5, in_channels=64),
+    )
+    model = shaken(classifier)
+    saved(model, tmp_path / "x.pth")
+    convert_file(tmp_path / "x.pth", tmp_path / "timm.pth", to="timm")
+    (report,) = convert_file(tmp_path / "timm.pth", tmp_path / "back.pth")
+    back, own = read_state_dict(tmp_path / "back.pth"), model.state_dict()
+    assert "head.fc.weight" in back and "backbone.ln2.weight" in back
+    assert back.keys() == own.keys() and not report.unexpected
+    assert all(torch.equal(back[key], own[key]) for key in own)
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,33 @@ def test_sizes_change_with_the_image_square_or_not(official, log):
     assert torch.equal(without.pos_embed, state["backbone.pos_embed"][:, 1:])
 
 
+def test_as_many_positions_in_another_grid__are_resized(official, log):
+    """4x4 patches of a square image are no 2x8 of an oblong one."""
+    from mim_plugins.checkpoints.resize import resize_position_embedding
+
+    path, state = official
+    model = MODELS.build(vit(img_size=(16, 64), init_cfg=pretrained(path)))
+    model.init_weights()
+    table = state["backbone.pos_embed"]
+    expected = resize_position_embedding(table, (2, 8))
+    assert torch.equal(model.pos_embed, expected)
+    assert not torch.equal(expected, table)
+    assert any("of a square grid to one of 2x8" in line for line in log)
+
+
+def test_own_positions_as_many_as_an_oblong_model_has__are_left_and_noted(
+    tmp_path, log
+):
+    """They may be of this very model: no tensor tells."""
+    trained = random_model(vit(img_size=(16, 64)))
+    path = str(tmp_path / "own.pth")
+    save_state(trained.state_dict(), path)
+    model = MODELS.build(vit(img_size=(16, 64), init_cfg=pretrained(path)))
+    model.init_weights()
+    assert torch.equal(model.pos_embed, trained.pos_embed)
+    assert any("positions are taken to be of 2x8 patches" in line for line in log)
+
+
 def test_relative_positions_are_added_and_resized(tmp_path, official):
     path, state = official
     cfg = vit(type="RelPosVisionTransformer", out_type="avg_featmap")
