@@ -279,7 +279,8 @@ def _resize(
 
 def own_grid(encoder: Any) -> tuple[int, int]:
     """Rows and columns of an encoder's patches; zeros if it has no plain grid."""
-    return tuple(getattr(encoder, "patch_resolution", None) or (0, 0))  # type: ignore[return-value]
+    rows, cols = getattr(encoder, "patch_resolution", None) or (0, 0)
+    return rows, cols
 
 
 def of_another_grid(encoder: Any, table: Tensor) -> bool:

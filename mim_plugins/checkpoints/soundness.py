@@ -77,8 +77,8 @@ def check_whole(state: Mapping[str, Tensor], source: str) -> None:
     for key in state:
         if match := _BLOCK.fullmatch(key):
             place, part, number, name = match.groups()
-            found = blocks[part].setdefault(place, {}).setdefault(int(number), set())
-            found.add(name)
+            numbered = blocks[part].setdefault(place, {})
+            numbered.setdefault(int(number), set()).add(name)
     absent: list[str] = []
     for part, places in blocks.items():
         kinds = [names for found in places.values() for names in found.values()]
