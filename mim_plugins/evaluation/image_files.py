@@ -141,6 +141,8 @@ class ImageFiles(Dataset):
         except Exception as error:
             if "img" in results:
                 raise  # a fault of the pipeline
+            if not os.path.isfile(path):
+                return index, None, "there is no such file"
             return index, None, reason_of(error, path)
 
 

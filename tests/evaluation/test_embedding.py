@@ -9,65 +9,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from mmpretrain.registry import MODELS
-from safetensors.torch import load_file
-from samples import TINY_ARCH, golden_folder, tiny_model
+from samples import tiny_model
+from small_run import COUNT, FILES, normalised, pictures
 
 from mim_plugins.evaluation.embedding import embed
-from mim_plugins.evaluation.encoder import Encoder, load_encoder
 from mim_plugins.evaluation.feature_file import FeatureParts
 from mim_plugins.evaluation.image_files import ImageList, list_images
-
-COUNT = 7
-DATA = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """Seven images in two sub-folders; the path that comes first is the last one's."""
-    rng = np.random.default_rng(0)
-    for index in range(COUNT):
-        folder = tmp_path / "photos" / ("cat" if index > 3 else "dog/puppies")
-        folder.mkdir(parents=True, exist_ok=True)
-        picture = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f"{COUNT - index}.png"), picture)
-    return tmp_path / "photos"
-
-
-FILES = [f"cat/{n}.png" for n in (1, 2, 3)] + [
-    f"dog/puppies/{n}.png" for n in (4, 5, 6, 7)
-]
-
-
-def saved(model, folder, name="tiny"):
-    """A config and a checkpoint of a model with no two tensors alike."""
-    network = MODELS.build(model)
-    network.init_weights()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    network.eval()
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}.py").write_text(f"model = {model!r}\n")
-    torch.save({"state_dict": network.state_dict()}, folder / f"{name}.pth")
-    return network, str(folder / f"{name}.py"), str(folder / f"{name}.pth")
-
-
-@pytest.fixture
-def tiny(tmp_path):
-    return saved(tiny_model(), tmp_path / "run")
-
-
-def pictures(folder, files=FILES):
-    """The images as tensors, BGR as OpenCV reads them, (N, 3, 32, 32)."""
-    images = [cv2.imread(str(folder / file)) for file in files]
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-
-
-def normalised(network, images):
-    data = dict(inputs=images, data_samples=None)
-    return network.data_preprocessor(data, False)["inputs"]
 
 
 def test_file__holds_features_names_and_classes(tmp_path, photos, tiny):
@@ -194,131 +141,6 @@ def test_unreadable_images__end_it_or_are_left_out(tmp_path, photos, tiny, bad):
     assert found["unreadable"].tolist() == [FILES[bad]]
 
 
-def classifier(neck=None, **backbone):
-    head = dict(type="LinearClsHead", num_classes=3, in_channels=24)
-    return dict(
-        type="ImageClassifier",
-        data_preprocessor=dict(DATA, to_rgb=True),
-        backbone=backbone,
-        neck=neck,
-        head=head,
-    )
-
-
-VIT = dict(arch=TINY_ARCH, img_size=32, patch_size=8)
-SWIN = dict(
-    arch=dict(embed_dims=3, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1)),
-    img_size=32,
-    window_size=2,
-)
-HIERA = dict(arch=dict(embed_dims=3, depths=(1, 1, 1, 1), num_heads=1), img_size=32)
-ENCODERS = {
-    "vit": (classifier(type="VisionTransformer", out_type="avg_featmap", **VIT), 16),
-    "vit cls": (classifier(type="MIMVisionTransformer", **VIT), 16),
-    "rel pos": (classifier(type="RelPosVisionTransformer", **VIT), 16),
-    "deit": (classifier(type="DistilledVisionTransformer", **VIT), 16),
-    "swin": (
-        classifier(
-            dict(type="GlobalAveragePooling"),
-            type="SwinTransformer",
-            pad_small_map=True,
-            **SWIN,
-        ),
-        1,
-    ),
-    "localmim swin": (
-        classifier(
-            dict(type="PooledNorm", in_channels=24),
-            type="MIMSwinTransformer",
-            norm_cfg=None,
-            **SWIN,
-        ),
-        1,
-    ),
-    "hiera": (classifier(type="Hiera", **HIERA), 1),
-}
-
-
-@pytest.mark.parametrize("name", list(ENCODERS))
-def test_classifiers__mean_is_what_their_head_gets(tmp_path, name):
-    model, tokens = ENCODERS[name]
-    network, config, checkpoint = saved(model, tmp_path / "run")
-    encoder = load_encoder(config, checkpoint).eval()
-    images = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
-    inputs = normalised(encoder, images)
-    with torch.no_grad():
-        features = encoder.image_features(inputs)
-        head_gets = network.extract_feat(normalised(network, images))[-1]
-    assert features.patch.shape == (2, tokens, 24)
-    assert features.grid[0] * features.grid[1] == tokens
-    if name == "vit cls":
-        torch.testing.assert_close(features.cls, head_gets)
-        torch.testing.assert_close(features.mean, features.patch.mean(dim=1))
-    elif name == "deit":
-        torch.testing.assert_close(features.cls, head_gets[0])
-    else:
-        torch.testing.assert_close(features.mean, head_gets)
-        assert (features.cls is None) == (tokens == 1)
-    # The encoder is as it was.
-    own, theirs = (getattr(x.backbone, "out_type", None) for x in (encoder, network))
-    assert own == theirs
-
-
-def test_pretraining__needs_neither_decoder_nor_teacher(tmp_path, photos):
-    network, _, checkpoint = saved(tiny_model(), tmp_path / "run")
-    absent = dict(type="CLIPTarget", checkpoint="nowhere.pt")
-    (tmp_path / "clip.py").write_text(
-        f"model = {tiny_model(target_generator=absent)!r}"
-    )
-    embed(
-        str(photos),
-        tmp_path / "x.npz",
-        model=str(tmp_path / "clip.py"),
-        checkpoint=checkpoint,
-    )
-    with torch.no_grad():
-        mean = network.patch_mean(normalised(network, pictures(photos)))
-    np.testing.assert_allclose(np.load(tmp_path / "x.npz")["mean"], mean, atol=1e-5)
-
-
-def test_official_checkpoint__is_converted(tmp_path):
-    weights = load_file(golden_folder("deepmim/mae_pixel") / "weights.safetensors")
-    torch.save({"model": weights}, tmp_path / "official.pth")
-    width = weights["cls_token"].shape[-1]
-    patch = weights["patch_embed.proj.weight"].shape[-1]
-    side = round((weights["pos_embed"].shape[1] - 1) ** 0.5) * patch
-    blocks = {key.split(".")[1] for key in weights if key.startswith("blocks.")}
-    hidden = len(weights["blocks.0.mlp.fc1.bias"])
-    arch = dict(
-        embed_dims=width,
-        num_layers=len(blocks),
-        num_heads=2,
-        feedforward_channels=hidden,
-    )
-    model = tiny_model(
-        backbone=dict(arch=arch, img_size=side, patch_size=patch, taps=())
-    )
-    (tmp_path / "official.py").write_text(f"model = {model!r}\n")
-    encoder = load_encoder(None, str(tmp_path / "official.pth"))
-    own = encoder.backbone.layers[0].attn.qkv.weight
-    assert torch.equal(own, weights["blocks.0.attn.qkv.weight"])
-
-
-def test_wrong_weights__are_refused(tmp_path, tiny):
-    network, config, _ = tiny
-    state = network.state_dict()
-    torch.save(
-        {k: x for k, x in state.items() if "layers.3.attn" not in k},
-        tmp_path / "part.pth",
-    )
-    with pytest.raises(ValueError, match="4 .*layers.3.attn.proj.bias"):
-        load_encoder(config, str(tmp_path / "part.pth"))
-    # The norm behind the mean, which pre-training has not.
-    _, config, _ = saved(ENCODERS["vit"][0], tmp_path / "finetuned")
-    with pytest.raises(ValueError, match="ln2.*Give the config it was trained with"):
-        load_encoder(config, tiny[2])
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -354,28 +176,6 @@ def test_mistakes__are_named_and_nothing_is_written(
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         embed(**options | changes)
     assert sorted(os.listdir(tmp_path)) == ["photos", "run"]
-
-
-def test_class_token_of_a_swin__is_refused(tmp_path, photos):
-    saved(ENCODERS["swin"][0], tmp_path / "run")
-    options = dict(data=str(photos), checkpoint=str(tmp_path / "run/tiny.pth"))
-    with pytest.raises(ValueError, match="no class token.*take 'mean' or 'patch'"):
-        embed(**options, out=tmp_path / "x.npz", features=["mean", "cls"])
-    embed(**options, out=tmp_path / "x.npz")
-    assert "cls" not in np.load(tmp_path / "x.npz")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (dict(test_pipeline=[dict(type="PackInputs")]), "loads no files.*as CIFAR"),
-        (dict(model=dict(type="MaskFormer", backbone={})), "of type 'MaskFormer'"),
-        (dict(model=dict(type="DeepMIM")), "pre-training and classification"),
-    ],
-)
-def test_configs_without_features_of_files__are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        Encoder(Config({"model": tiny_model(), **changes}))
 
 
 def test_images_of_two_sizes__are_named(tmp_path, photos, tiny):
@@ -444,3 +244,33 @@ def test_list_images__from_an_annotation_file(tmp_path, photos):
         listed("dog/puppies/7.png 0\ncat/1.png\n")
     with pytest.raises(FileNotFoundError, match="names no images"):
         listed("\n")
+
+
+def test_what_is_in_the_way__is_told_before_an_image_is_read(
+    tmp_path, photos, tiny, monkeypatch
+):
+    monkeypatch.setattr("mim_plugins.evaluation.embedding.list_images", None)
+    options = dict(data=str(photos), checkpoint=tiny[2])
+    with pytest.raises(FileNotFoundError, match="no folder .*none to write to"):
+        embed(**options, out=tmp_path / "none" / "x.npz")
+    (tmp_path / "x.npz").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="x.npz is there already.*--force"):
+        embed(**options, out=tmp_path / "x.npz")
+    assert (tmp_path / "x.npz").read_bytes() == b"mine"
+
+
+def test_force__replaces_the_file(tmp_path, photos, tiny, monkeypatch):
+    # As on macOS, which does not say what cores a process may use.
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    (tmp_path / "x.npz").write_bytes(b"mine")
+    embed(str(photos), tmp_path / "x.npz", checkpoint=tiny[2], force=True)
+    assert len(np.load(tmp_path / "x.npz")["mean"]) == COUNT
+
+
+def test_listed_file_that_is_absent__is_named(tmp_path, photos, tiny):
+    (tmp_path / "ann.txt").write_text("cat/1.png 0\ncat/none.png 0\n")
+    options = dict(data=str(photos), checkpoint=tiny[2], workers=0)
+    options["ann_file"] = str(tmp_path / "ann.txt")
+    with pytest.raises(ValueError, match="cat/none.png .*there is no such file"):
+        embed(**options, out=tmp_path / "x.npz")
