@@ -1,5 +1,6 @@
 # ADE20K's 150 classes (SceneParsing), crops of 512 pixels, 8 GPUs x 2 = 16 images per
-# step; the pipeline all four papers have, that of mmsegmentation.
+# step; the pipeline of DeepMIM, LocalMIM and the lightweight study, that of
+# mmsegmentation.
 # data_root has images/{training,validation} and annotations/{training,validation}, as
 # ADEChallengeData2016.zip unpacks.
 data_root = "data/ade/ADEChallengeData2016/"

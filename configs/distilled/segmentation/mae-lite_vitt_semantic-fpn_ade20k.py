@@ -1,7 +1,7 @@
 # Semantic FPN on ADE20K from MAE-Lite's ViT-Tiny/16 (12 heads), 160k iterations at 512.
 # Papers: https://arxiv.org/abs/2205.14443 and its extension,
-# https://arxiv.org/abs/2404.12210, whose recipe for D2-MAE this is; no result from
-# MAE-Lite's weights is published.
+# https://arxiv.org/abs/2404.12210. The recipe on these weights is ours: the latter's
+# for D2-MAE; no result from MAE-Lite's is published. Not reproduced here.
 # Global batch size: 16 (8 GPUs x 2); the lr scales to the real one.
 # Command: tools/dist_train.sh \
 #   configs/distilled/segmentation/mae-lite_vitt_semantic-fpn_ade20k.py 8 \

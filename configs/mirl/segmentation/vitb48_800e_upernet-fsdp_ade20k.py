@@ -5,6 +5,6 @@
 # Command: tools/dist_train.sh \
 #   configs/mirl/segmentation/vitb48_800e_upernet-fsdp_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# It needs two GPUs at least, and was not run by us on several; that blocks are sharded
-# and the groups of the optimiser stay what they are is tested.
+# It needs two GPUs at least, and was not run by us on several; that blocks are sharded,
+# a small model of the same parts trains and its checkpoint is whole is tested.
 _base_ = ["./vitb48_800e_upernet_ade20k.py", "../../_base_/fsdp.py"]
