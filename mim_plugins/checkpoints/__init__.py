@@ -1,8 +1,9 @@
 """Checkpoints: conversion between official layouts and ours."""
 
 from . import download, on_load, opening, zoo
+from .convert import convert
+from .files import convert_file
 from .geometry import merge_coordinates_of
-from .mae_lite import convert_official
 from .rules import KeyRules
 
 on_load.install()
@@ -11,7 +12,8 @@ zoo.install()
 
 __all__ = [
     "KeyRules",
-    "convert_official",
+    "convert",
+    "convert_file",
     "download",
     "merge_coordinates_of",
     "on_load",

@@ -26,8 +26,8 @@ from mmengine.logging import print_log
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from .geometry import load_from_local
 from .loading import check_file
+from .local_files import load_from_local
 from .zoo import sha256_of
 
 # What may end an address: the digest of the file.

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from .arrival import check_arrival, watch_runs
 from .detect import OURS, detect, norm_follows_pooling_or_not, strip_wrappers
 from .fit import Target, check_heads, convert_for
-from .geometry import source_of
 from .loading import tensors_of
+from .local_files import source_of
 from .noted_heads import noted_heads
 from .own_layout import account_of
 

@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from samples import ROOT, golden_folder
 
-from mim_plugins.checkpoints import convert_official
 from mim_plugins.checkpoints.deepmim import pretrain_rules, rules_for
+from mim_plugins.checkpoints.mae_lite import convert_official
 
 FULL_SIZE = {
     "pretrain_pixel_vit_base_p16_derived": "configs/deepmim/mae_vitb_1600e.py",
