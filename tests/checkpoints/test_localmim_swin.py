@@ -14,12 +14,12 @@ from samples import golden_folder, laid_out_only
 from mim_plugins.checkpoints import merge_coordinates_of
 from mim_plugins.checkpoints.localmim_swin import convert_official, to_official
 
+# One of each size, target and task; that all come back, test_convert.py shows.
 PRETRAIN = [
-    "pretrain_swin_base_patch4_win7_hog",
     "pretrain_swin_base_patch4_win7_pixel",
     "pretrain_swin_large_patch4_win14_hog",
 ]
-FINETUNE = ["finetune_swin_base_patch4_win7", "finetune_swin_large_patch4_win14"]
+FINETUNE = ["finetune_swin_base_patch4_win7"]
 
 
 def key_list(name):
@@ -61,7 +61,7 @@ def build(name):
 
 
 @pytest.mark.parametrize("name", PRETRAIN + FINETUNE)
-def test_full_size_keys__convert_both_ways_with_nothing_missing_or_left_over(name):
+def test_full_size_keys__are_the_models_with_nothing_missing_or_left_over(name):
     model = build(name)
     ours = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     ours = {k: v for k, v in ours.items() if not k.startswith("data_preprocessor.")}
@@ -80,10 +80,6 @@ def test_full_size_keys__convert_both_ways_with_nothing_missing_or_left_over(nam
         }
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert trained == key_list(name)["n_trainable"]
-    back = to_official(converted)
-    assert {k: v.shape for k, v in back.items()} == {
-        k: v.shape for k, v in official.items()
-    }
 
 
 def merge_weights(pretraining):
