@@ -46,6 +46,18 @@ def scoped() -> Iterator[None]:
 
 
 @pytest.fixture
+def unformatted(monkeypatch) -> None:
+    """Configs are written as they are read, not laid out with yapf.
+
+    mmengine lays one out six times a run, which takes longer than a short run itself.
+    """
+    for module in ("mmengine.config.config", "yapf.yapflib.yapf_api"):
+        monkeypatch.setattr(
+            f"{module}.FormatCode", lambda text, **_: (text, False), raising=False
+        )
+
+
+@pytest.fixture
 def build():
     """Builds and initialises a tiny model: ``build(taps=..., part=dict(...))``."""
 

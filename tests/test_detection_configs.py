@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import FUNCTIONS, DefaultScope
 from mmengine.utils import digit_version
-from samples import ROOT, laid_out_only, train_on_two
+from samples import ROOT, laid_out_only
 
 from mim_plugins import engine
 from mim_plugins.engine.settings import check_schedule
@@ -202,7 +202,16 @@ def test_sharding__keeps_groups_and_saves_whole_checkpoints(data_root, tmp_path)
     cfg.model.backbone.global_blocks = (1,)
     cfg.log_level = "INFO"
     (tmp_path / path.name).write_text(plain(cfg))
-    output = train_on_two(tmp_path / path.name, tmp_path / "out", port=29631)
+    env = dict(os.environ, PYTHON=sys.executable, PORT="29631", OMP_NUM_THREADS="1")
+    command = [str(ROOT / "tools/dist_train.sh"), str(tmp_path / path.name), "2"]
+    done = subprocess.run(
+        [*command, "--work-dir", str(tmp_path / "out"), "--debug"],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-3000:]
     # Embedding, two blocks and the rest, each with a weight decay and without.
     assert "optimiser: 8 parameter groups" in output
     state = torch.load(tmp_path / "out/iter_1.pth", weights_only=False)["state_dict"]

@@ -9,6 +9,8 @@ from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import Runner
 from samples import ROOT, ade20k_layout, laid_out_only, small_segmentor
 
+from mim_plugins.engine.launch import training_config
+
 mmseg_models = pytest.importorskip("mmseg.models")
 
 CONFIGS = sorted((ROOT / "configs").glob("*/segmentation/*.py"))
@@ -55,18 +57,12 @@ def test_config__builds_and_says_what_it_is(path):
         assert model.backbone.layers[0].gamma_1.shape == (model.backbone.embed_dims,)
 
 
-def unformatted(text: str, **_: object) -> tuple[str, bool]:
-    return text, False
-
-
 DONE: dict[str, str] = {}
 
 
+@pytest.mark.usefixtures("unformatted")
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
-def test_config__trains_and_tests(path, tmp_path_factory, monkeypatch):
-    # Laying the config out prettily takes longer than training.
-    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", unformatted)
-    monkeypatch.setattr("mmengine.config.config.FormatCode", unformatted, raising=False)
+def test_config__trains_and_tests(path, tmp_path_factory):
     cfg = Config.fromfile(path)
     classes = segmentor_of(cfg).decode_head.num_classes
     folder = tmp_path_factory.getbasetemp() / f"segmentation-{classes}"
@@ -74,12 +70,17 @@ def test_config__trains_and_tests(path, tmp_path_factory, monkeypatch):
         ade20k_layout(folder / "data", labels=classes)
     small_segmentor(cfg, folder / "data", folder / "runs")
     cfg.pop("pretrained", None)
+    trains = cfg.model.type != "SegTTAModel"
+    if not trains:
+        for part in ("train_cfg", "train_dataloader", "optim_wrapper"):
+            cfg[part] = None
+        cfg.param_scheduler = None
     same = DONE.setdefault(cfg.pretty_text, name(path))
     if same != name(path):
-        return  # but for the checkpoint it starts from, it was run a moment ago
+        return  # but for what it starts from, it was run a moment ago
     with DefaultScope.overwrite_default_scope("mmseg"):
         runner = Runner.from_cfg(cfg)
-        if cfg.model.type != "SegTTAModel":
+        if trains:
             runner.train()
             assert runner.iter == 1
         metrics = runner.test()
@@ -110,3 +111,27 @@ def test_schedule__follows_the_official_formula(path, rest):
         optimizer.step()
         for scheduler in schedulers:
             scheduler.step()
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if "-ms_" in p.name], ids=name)
+def test_test_config__is_not_trained(path):
+    plain = path.with_name(path.name.replace("-ms_", "_"))
+    assert plain in CONFIGS
+    with pytest.raises(ValueError, match=f"only tests.* Train {re.escape(str(plain))}"):
+        training_config(path)
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if "mirl" in p.parts], ids=name)
+def test_mirl__has_deepmims_rates(path):
+    """However many blocks: those of the embeddings, too."""
+    theirs = Config.fromfile(
+        ROOT / "configs/deepmim/segmentation/mae-clip_vitb_upernet_ade20k.py"
+    )
+    ours = Config.fromfile(path)
+    assert ours.optim_wrapper.optimizer == theirs.optim_wrapper.optimizer
+    shallowest = [
+        cfg.optim_wrapper.paramwise_cfg.layer_decay_rate
+        ** (segmentor_of(cfg).backbone.arch.num_layers + 1)
+        for cfg in (ours, theirs)
+    ]
+    assert shallowest[0] == pytest.approx(shallowest[1])

@@ -19,7 +19,7 @@ pytest.importorskip("mmdet")
 pytest.importorskip("mmcv._ext")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-CONFIG = ROOT / "configs/deepmim/detection/vit-d6_mask-rcnn-overfit_coco.py"
+CONFIG = ROOT / "configs/demo/detection/vit-d6_mask-rcnn-overfit_coco.py"
 
 
 @pytest.fixture(autouse=True)
@@ -109,18 +109,7 @@ def small(checkpoint=None, iterations=2):
     return options
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Without laying configs out prettily, which takes longer than all else."""
-
-    def unformatted(text, **_):
-        return text, False
-
-    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", unformatted)
-    monkeypatch.setattr("mmengine.config.config.FormatCode", unformatted, raising=False)
-
-
-def test_road__from_pretraining_to_a_picture_of_boxes_and_masks(tmp_path, quick):
+def test_road__from_pretraining_to_a_picture_of_boxes_and_masks(tmp_path, unformatted):
     root = write_coco(tmp_path / "coco", num_images=4)
     pretrained = pretraining(root, tmp_path / "pretraining")
     state = torch.load(pretrained, weights_only=False)["state_dict"]

@@ -46,18 +46,7 @@ def images(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture(autouse=True)
-def unformatted(monkeypatch):
-    """mmengine writes a config five times, and lays each out with yapf: half the time.
-
-    It has been read before, so that it is valid Python anyway.
-    """
-    for module in ("mmengine.config.config", "yapf.yapflib.yapf_api"):
-        monkeypatch.setattr(
-            f"{module}.FormatCode", lambda text, **_: (text, False), raising=False
-        )
-
-
+@pytest.mark.usefixtures("unformatted")
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_config__takes_a_training_step_and_a_test_step(path, images, tmp_path):
     cfg = Config.fromfile(path)
