@@ -1,5 +1,6 @@
 """Every detection config builds as it is, and trains and tests at reduced width."""
 
+import json
 import os
 import re
 import subprocess
@@ -170,6 +171,10 @@ def test_detection_config__trains_and_tests(path, data_root, tmp_path):
     scalars = runner.message_hub.log_scalars
     assert scalars["train/loss"].current() > 0
     assert -1 <= scalars["val/coco/bbox_mAP"].current() <= 1
+    # Scores are logged at the iteration, or epoch, after which they were measured.
+    file = next((tmp_path / "out").rglob("scalars.json"))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [x["step"] for x in lines if "coco/bbox_mAP" in x] == [1]
 
 
 def test_sharding__shards_the_blocks_and_nothing_else():

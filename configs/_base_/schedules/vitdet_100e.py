@@ -32,5 +32,9 @@ train_cfg = dict(type="IterBasedTrainLoop", max_iters=184375, val_interval=20000
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 auto_scale_lr = dict(base_batch_size=64)
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000, max_keep_ckpts=3))
+default_hooks = dict(
+    # Scores of a validation stand at their iteration, not at an epoch.
+    logger=dict(log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=5000, max_keep_ckpts=3),
+)
 log_processor = dict(by_epoch=False)

@@ -8,7 +8,7 @@
 # Data: data/coco as below, or any folder in COCO's layout by data_root=...
 # Global batch size: 2; the lr scales to the real one.
 # Command: OMP_NUM_THREADS=1 python tools/train.py \
-#   configs/deepmim/detection/vit-d6_mask-rcnn-overfit_coco.py
+#   configs/demo/detection/vit-d6_mask-rcnn-overfit_coco.py
 _base_ = [
     "../../_base_/models/mask-rcnn_vitdet.py",
     "../../_base_/coco_runtime.py",
@@ -114,6 +114,8 @@ val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 auto_scale_lr = dict(base_batch_size=2)
 default_hooks = dict(
+    # Scores of a validation stand at their iteration, not at an epoch.
+    logger=dict(log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False, interval=250, max_keep_ckpts=1),
 )
 log_processor = dict(by_epoch=False)
