@@ -66,7 +66,7 @@ def account_of(
             "if they are of a square image, resize them with "
             "tools/convert_checkpoint.py --img-size HEIGHT WIDTH"
         )
-    absent = [key for key in own if key not in inside]
+    absent = [key for key in own if key not in inside and not key.endswith("_index")]
     if hasattr(target.encoder, "_convert_biases"):
         absent = [key for key in absent if not other_bias(key, inside)]
     report.missing = {key: "starts afresh" for key in absent}

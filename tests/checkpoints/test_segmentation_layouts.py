@@ -4,11 +4,13 @@ import pytest
 import torch
 from key_lists import random_state
 from safetensors.torch import load_file
-from samples import golden_folder
+from samples import TINY_ARCH, golden_folder
 
 from mim_plugins.checkpoints.convert import convert
 from mim_plugins.checkpoints.detect import detect
 from mim_plugins.checkpoints.export import to_official
+from mim_plugins.checkpoints.own_layout import account_of
+from mim_plugins.models import MIMVisionTransformer, RelPosVisionTransformer
 
 
 def weights(case):
@@ -69,3 +71,22 @@ def test_swin__merges_as_the_official_code_whatever_the_layout_is_called():
     for stage in range(4):
         norm = by_keys[f"backbone.norm{stage}.weight"]
         assert torch.equal(norm, official[f"norm{stage}.weight"])
+
+
+def test_account__tells_of_parameters_that_start_afresh_and_not_of_indices():
+    pretrained = MIMVisionTransformer(arch=dict(TINY_ARCH), img_size=32, patch_size=8)
+    encoder = RelPosVisionTransformer(
+        arch=dict(TINY_ARCH),
+        img_size=32,
+        patch_size=8,
+        bias=True,
+        layer_scale_init_value=1.0,
+        out_type="featmap",
+        final_norm=False,
+    )
+    report = account_of(encoder, pretrained.state_dict(), "pretrained.pth")
+    assert set(report.missing) == {
+        f"layers.{index}.{name}"
+        for index in range(TINY_ARCH["num_layers"])
+        for name in ("gamma_1", "gamma_2", "attn.relative_position_bias_table")
+    }
