@@ -164,7 +164,9 @@ def test_checkpoint__without_its_bias_is_refused_on_load(tmp_path):
     biased = dict(type="HOGTarget", nbins=4, bias=True)
     state = build(biased).state_dict()
     path = str(tmp_path / "pretrained.pth")
-    torch.save({k: v for k, v in state.items() if not k.endswith("0.bias")}, path)
+    torch.save(
+        {k: v for k, v in state.items() if not k.endswith("gradients.0.bias")}, path
+    )
     with pytest.raises(ValueError, match=r"target_generator\.gradients\.0\.bias"):
         load_checkpoint(build(biased), path)
     # An encoder alone is no statement about the target.
