@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from coco_files import CLASSES, edit_coco, write_coco
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from samples import ROOT
 from torch import nn
@@ -20,9 +21,8 @@ from mim_plugins.engine.hooks.detection import (
     check_images,
     check_metric,
     check_padding,
-    innermost,
 )
-from mim_plugins.models import Hiera
+from mim_plugins.models import Hiera, ViTDet
 
 pytest.importorskip("mmdet")
 pytest.importorskip("mmcv._ext")
@@ -82,7 +82,6 @@ def test_data_that_fit__pass(root):
     )
     CheckDetectionHook().before_train(runner)
     check_annotations("train_dataloader", coco(root, classes=CLASSES[1:]))
-    check_annotations("train_dataloader", innermost(SimpleNamespace(dataset=dataset)))
 
 
 def test_class_count__names_the_heads_and_the_option(root):
@@ -175,6 +174,53 @@ def test_padding__must_make_whole_units_for_hiera():
     with pytest.raises(ValueError, match="pad_size_divisor=32"):
         check_padding(model)
     model.data_preprocessor.pad_size_divisor = 64
+    check_padding(model)
+
+
+def test_joined_data_sets__are_checked_one_by_one(root, tmp_path):
+    from mmengine.dataset import ConcatDataset
+
+    broken = write_coco(tmp_path / "broken")
+    joined = ConcatDataset([coco(root), coco(broken)])
+    hook, model = CheckDetectionHook(), detector(3)
+    hook._check("train_dataloader", DataLoader(joined), model)
+    check_metric("val", joined, metric(root, split="train2017"))
+    with pytest.raises(ValueError, match="has 3 classes"):
+        hook._check("train_dataloader", DataLoader(joined), detector(80))
+    (broken / "train2017/000000000001.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match="broken/train2017/000000000001.jpg"):
+        hook._check("train_dataloader", DataLoader(joined), model)
+
+
+def test_padding__must_make_whole_patches_for_vitdet(caplog):
+    arch = dict(embed_dims=8, num_layers=4, num_heads=2, feedforward_channels=8)
+    model = SimpleNamespace(
+        backbone=ViTDet(arch=arch, img_size=64, pretrain_img_size=32),
+        data_preprocessor=SimpleNamespace(pad_size_divisor=10),
+    )
+    with pytest.raises(ValueError, match="units of 16x16 .*pad_size_divisor=64"):
+        check_padding(model)
+    logger = MMLogger.get_instance("padding")
+    logger.addHandler(caplog.handler)
+    model.data_preprocessor.pad_size_divisor = 64
+    check_padding(model)
+    assert not caplog.messages
+    model.data_preprocessor.pad_size_divisor = 32
+    check_padding(model)
+    assert "padded to multiples of 32" in caplog.text
+
+
+def test_padding__must_make_whole_cells_for_a_feature_pyramid_network():
+    from mmdet.models.necks import FPN
+
+    model = SimpleNamespace(
+        backbone=nn.Identity(),
+        neck=FPN(in_channels=[4, 8, 16, 32], out_channels=4, num_outs=5),
+        data_preprocessor=SimpleNamespace(pad_size_divisor=16),
+    )
+    with pytest.raises(ValueError, match="FPN .*pad_size_divisor=32"):
+        check_padding(model)
+    model.data_preprocessor.pad_size_divisor = 32
     check_padding(model)
 
 

@@ -10,6 +10,7 @@ from mmengine.registry import DefaultScope
 from samples import ade20k_layout
 
 from mim_plugins.engine.hooks import segmentation as check
+from mim_plugins.engine.hooks.joined import joined_parts
 
 datasets = pytest.importorskip("mmseg.datasets")
 
@@ -105,5 +106,5 @@ def test_test_sizes__are_those_of_the_relative_positions(test_cfg, message):
 def test_joined_data_sets__are_looked_into(data):
     read, _ = data
     joined, repeated = ConcatDataset([read(), read()]), RepeatDataset(read(), times=2)
-    assert [len(part) for part in check._parts(joined)] == [4, 4]
-    assert [len(part) for part in check._parts(repeated)] == [4]
+    assert [len(part) for part in joined_parts(joined, "seg_map_suffix")] == [4, 4]
+    assert [len(part) for part in joined_parts(repeated, "seg_map_suffix")] == [4]

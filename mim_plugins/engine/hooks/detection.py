@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from mmengine.fileio import get_text
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from .joined import joined_parts
 from .periodic import unwrapped
 
 
@@ -53,18 +55,12 @@ class CheckDetectionHook(Hook):
         check_metric("test", runner.test_dataloader.dataset, runner.test_evaluator)
 
     def _check(self, name: str, loader: DataLoader, wrapped: nn.Module) -> None:
-        model, dataset = unwrapped(wrapped), innermost(loader.dataset)
-        check_classes(name, dataset, model)
-        check_annotations(name, dataset)
-        check_images(name, dataset, self.num_samples)
+        model = unwrapped(wrapped)
+        for dataset in joined_parts(loader.dataset, having="ann_file"):
+            check_classes(name, dataset, model)
+            check_annotations(name, dataset)
+            check_images(name, dataset, self.num_samples)
         check_padding(model)
-
-
-def innermost(dataset: Any) -> Any:
-    """The data set inside those that repeat or mix its samples."""
-    while not hasattr(dataset, "ann_file") and hasattr(dataset, "dataset"):
-        dataset = dataset.dataset
-    return dataset
 
 
 def check_classes(name: str, dataset: Any, model: nn.Module) -> None:
@@ -157,18 +153,18 @@ def check_metric(kind: str, dataset: Any, evaluator: Any) -> None:
     Raises:
         ValueError: If it does not, which mmdet would find out after the last image.
     """
-    dataset = innermost(dataset)
+    parts = list(joined_parts(dataset, having="ann_file"))
     for metric in evaluator.metrics:
         annotations = getattr(metric, "_coco_api", None)
         if annotations is None:
             continue
         known = set(annotations.get_img_ids())
-        given = {info["img_id"] for info in _infos(dataset)}
+        given = {info["img_id"] for part in parts for info in _infos(part)}
         if unknown := given - known:
             raise ValueError(
                 f"{kind}_evaluator.ann_file does not list {len(unknown)} of the "
-                f"{len(given)} images of {kind}_dataloader, {dataset.ann_file}: set "
-                "both to one file"
+                f"{len(given)} images of {kind}_dataloader, "
+                f"{', '.join(part.ann_file for part in parts)}: set both to one file"
             )
         if len(given) < len(known):
             raise ValueError(
@@ -181,23 +177,41 @@ def check_metric(kind: str, dataset: Any, evaluator: Any) -> None:
 
 
 def check_padding(model: Any) -> None:
-    """Checks that images are padded to what the backbone divides them into.
+    """Checks that images are padded to what backbone and neck divide them into.
+
+    Else levels would not lie above one another: boxes would be off by some pixels.
 
     Raises:
         ValueError: If they are not.
     """
-    from mim_plugins.models import Hiera
+    from mmdet.models.necks import FPN
 
-    backbone = getattr(model, "backbone", None)
-    if not isinstance(backbone, Hiera):
-        return  # the others pad maps themselves
-    unit = backbone.mask_patch_size[0]
+    from mim_plugins.models import Hiera, ViTDet
+
+    backbone: Any = getattr(model, "backbone", None)
+    neck: Any = getattr(model, "neck", None)
+    if isinstance(backbone, Hiera):
+        part, unit, fitting = backbone, backbone.mask_patch_size[0], None
+    elif isinstance(backbone, ViTDet):
+        part, unit = backbone, backbone.patch_embed.projection.stride[0]
+        fitting = backbone.img_size[0]
+    elif isinstance(neck, FPN):
+        part, unit, fitting = neck, 32, None
+    else:
+        return
     divisor = getattr(model.data_preprocessor, "pad_size_divisor", 1)
+    option = "model.data_preprocessor.pad_size_divisor"
     if divisor % unit:
         raise ValueError(
-            f"{type(backbone).__name__} divides images into units of {unit}x{unit} "
-            f"pixels, but they are padded to multiples of {divisor}: set "
-            f"--cfg-options model.data_preprocessor.pad_size_divisor={unit}"
+            f"{type(part).__name__} divides images into units of {unit}x{unit} pixels, "
+            f"but they are padded to multiples of {divisor}: set "
+            f"--cfg-options {option}={fitting or unit}"
+        )
+    if fitting and divisor != fitting:
+        MMLogger.get_current_instance().warning(
+            f"model.backbone.img_size is {backbone.img_size}, but images are padded to "
+            f"multiples of {divisor}: at other sizes positions are interpolated; "
+            f"ViTDet's recipe has {option}={fitting}"
         )
 
 

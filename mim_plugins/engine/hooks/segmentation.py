@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ...datasets.seeding import preserved_draws
+from .joined import joined_parts
 from .periodic import unwrapped
 
 
@@ -62,7 +63,7 @@ class CheckSegmentationHook(Hook):
         dataset: Any = loader.dataset
         if not hasattr(model, "decode_head"):
             return
-        for part in _parts(dataset):
+        for part in joined_parts(dataset, having="seg_map_suffix"):
             check_classes(name, part, model)
             check_files(name, part)
             places = np.linspace(0, len(part) - 1, self.num_samples).round()
@@ -224,15 +225,6 @@ def check_test_sizes(model: Any, required: tuple[int, int]) -> None:
             f"test images smaller than the window of {_by(required)} are to be padded: "
             f"set model.data_preprocessor.test_cfg.size={required}, now {padding}"
         )
-
-
-def _parts(dataset: Any) -> Iterator[Any]:
-    """The data sets of mmseg in one that joins or repeats some."""
-    for part in getattr(dataset, "datasets", [getattr(dataset, "dataset", None)]):
-        if part is not None:
-            yield from _parts(part)
-    if hasattr(dataset, "seg_map_suffix"):
-        yield dataset
 
 
 def _heads(model: Any) -> Iterator[tuple[str, Any]]:
