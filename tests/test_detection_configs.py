@@ -59,6 +59,10 @@ def test_detection_config__builds_and_is_complete(path):
     length = cfg.train_cfg.get("max_iters") or cfg.train_cfg.max_epochs
     assert cfg.param_scheduler[-1].end == length
     assert cfg.val_evaluator.metric == ["bbox", "segm"]
+    # Boxes are learnt as in ViTDet's published code.
+    heads = model.roi_head.bbox_head
+    heads = heads if isinstance(heads, torch.nn.ModuleList) else [heads]
+    assert {type(head.loss_bbox).__name__ for head in heads} == {"L1Loss"}
     # Blocks that attend globally are the last of the quarters.
     blocks = getattr(model.backbone, "global_blocks", (0,))
     assert blocks[-1] in (0, model.backbone.num_layers - 1)

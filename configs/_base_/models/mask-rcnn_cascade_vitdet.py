@@ -1,5 +1,6 @@
 # ViTDet's Cascade Mask R-CNN: the model of mask-rcnn_vitdet.py with three stages of
-# class-agnostic boxes (https://arxiv.org/abs/1906.09756; loss weights of mmdet).
+# class-agnostic boxes (https://arxiv.org/abs/1906.09756). Loss weights of the stages,
+# and a mask head in each, are mmdet's.
 _base_ = "./mask-rcnn_vitdet.py"
 
 norm = dict(type="mmpretrain.LN2d", eps=1e-6)
@@ -13,7 +14,7 @@ stage = dict(
     norm_cfg=norm,
     reg_class_agnostic=True,
     loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0),
-    loss_bbox=dict(type="SmoothL1Loss", beta=1.0, loss_weight=1.0),
+    loss_bbox=dict(type="L1Loss", loss_weight=1.0),
 )
 coder = dict(type="DeltaXYWHBBoxCoder", target_means=[0.0, 0.0, 0.0, 0.0])
 sampler = dict(
