@@ -153,9 +153,14 @@ class ConvertingPretrainedInit(PretrainedInit):
         """Loads the checkpoint, converted if need be, into a module.
 
         Raises:
-            ValueError: If there is nothing below the prefix, or an official file does
-                not fit the module.
+            ValueError: If there is no checkpoint, nothing below the prefix, or an
+                official file does not fit the module.
         """
+        if not self.checkpoint:
+            raise ValueError(
+                "init_cfg of type Pretrained has no checkpoint; init_cfg=None starts "
+                "from random numbers."
+            )
         print_log(
             f"load {self.prefix or 'model'} from: {self.checkpoint}", logger="current"
         )

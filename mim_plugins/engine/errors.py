@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric
+from mmengine.model import PretrainedInit
 from mmengine.registry import Registry, root
 from torch.utils.data import Dataset
 
@@ -100,6 +101,8 @@ def explain(error: BaseException, cfg: Config | None = None) -> str:
             f"{message.rstrip('.')}. Set the folder of the data with --cfg-options "
             "data_root=/path/to/data"
         )
+    if cfg is not None:
+        message += _checkpoint_option(error, cfg)
     if isinstance(error, (ValueError, TypeError, FileNotFoundError, RuntimeError)):
         return message
     return f"{type(error).__name__}: {message}"
@@ -154,6 +157,25 @@ def _annotation_file(error: BaseException) -> str | None:
             files = [getattr(r, "ann_file", None) for r in readers]
             return next(filter(None, files), "the annotation file of a metric")
     return None
+
+
+def _checkpoint_option(error: BaseException, cfg: Config) -> str:
+    """How to name the checkpoint a model starts from, if that is what is missing."""
+    loading = [x for x in _objects_in(error) if isinstance(x, PretrainedInit)]
+    if not loading:
+        return ""
+    checkpoint = loading[0].checkpoint
+    if checkpoint and not isinstance(error, FileNotFoundError):
+        return ""
+    options = [
+        # A list's item is .0 on the command line.
+        re.sub(r"\[(\d+)\]", r".\1", path) + ".checkpoint=FILE"
+        for path, part in typed_parts(cfg._cfg_dict)
+        if part["type"] == "Pretrained" and part.get("checkpoint") == checkpoint
+    ]
+    if not options:
+        return ""
+    return f" Name the checkpoint to start from with --cfg-options {' '.join(options)}"
 
 
 def _objects_in(error: BaseException) -> Iterator[Any]:

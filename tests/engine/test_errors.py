@@ -142,3 +142,27 @@ def test_explained__leaves_devices_and_accidents_in_data_sets_alone(
 def test_explained__leaves_a_models_runtime_errors_alone() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), explained():
         torch.nn.Linear(2, 2)(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "reason"),
+    [
+        ("absent/epoch_1.pth", "absent/epoch_1.pth"),
+        (None, "has no checkpoint; init_cfg=None starts"),
+        ("", "has no checkpoint; init_cfg=None starts"),
+    ],
+)
+@pytest.mark.parametrize("listed", [False, True])
+def test_checkpoint_that_is_absent__names_the_option(
+    checkpoint: str | None, reason: str, listed: bool
+) -> None:
+    cfg = Config(dict(model=TINY_MODEL))
+    init_cfg = dict(type="Pretrained", checkpoint=checkpoint, prefix="backbone.")
+    cfg.model.backbone.init_cfg = [init_cfg] if listed else init_cfg
+    with pytest.raises(InputError) as caught, explained(cfg):
+        MODELS.build(cfg.model).init_weights()
+    message = str(caught.value)
+    assert reason in message
+    item = ".0" if listed else ""
+    option = f"--cfg-options model.backbone.init_cfg{item}.checkpoint=FILE"
+    assert message.endswith(option)

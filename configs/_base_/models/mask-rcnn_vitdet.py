@@ -21,7 +21,7 @@ model = dict(
         drop_path_rate=0.1,
         # True keeps the inputs of blocks only: less memory, about a third more time.
         with_cp=False,
-        init_cfg=dict(type="Pretrained", checkpoint="", prefix="backbone."),
+        init_cfg=dict(type="Pretrained", checkpoint=None, prefix="backbone."),
     ),
     neck=dict(
         type="mmpretrain.SimpleFeaturePyramid",
