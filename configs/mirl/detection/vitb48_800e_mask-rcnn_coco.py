@@ -7,20 +7,16 @@
 # Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
 #   configs/mirl/detection/vitb48_800e_mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./vits54_800e_mask-rcnn_coco.py"
+_base_ = [
+    "../../deepmim/detection/mae_vitb_mask-rcnn_coco.py",
+    "../../_base_/models/mirl_vitb48_vitdet.py",
+]
 
 # The checkpoint of the pre-training, ours as it is, or the official one.
 pretrained = "work_dirs/vitb48_800e/epoch_800.pth"
 
 model = dict(
-    backbone=dict(
-        arch=dict(
-            embed_dims=768, num_layers=48, num_heads=12, feedforward_channels=3072
-        ),
-        global_blocks=(11, 23, 35, 47),
-        init_cfg=dict(checkpoint=pretrained),
-    ),
-    neck=dict(in_channels=768),
+    backbone=dict(**_base_.vitdet, init_cfg=dict(checkpoint=pretrained)),
+    neck=dict(in_channels=_base_.vitdet.arch.embed_dims),
 )
-# 0.7 over 12 blocks is as much as this over 48.
-optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.7 ** (13 / 49)))
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=_base_.vitdet_layer_decay))

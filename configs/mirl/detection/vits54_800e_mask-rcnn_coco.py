@@ -8,22 +8,16 @@
 # Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
 #   configs/mirl/detection/vits54_800e_mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "../../deepmim/detection/mae_vitb_mask-rcnn_coco.py"
+_base_ = [
+    "../../deepmim/detection/mae_vitb_mask-rcnn_coco.py",
+    "../../_base_/models/mirl_vits54_vitdet.py",
+]
 
 # The checkpoint of the pre-training, ours as it is, or the official one.
 pretrained = "work_dirs/vits54_800e/epoch_800.pth"
 
 model = dict(
-    backbone=dict(
-        arch=dict(
-            embed_dims=384, num_layers=54, num_heads=12, feedforward_channels=1536
-        ),
-        global_blocks=(12, 26, 39, 53),
-        # Every block is computed again in the backward pass: 54 of them fill a GPU.
-        with_cp=True,
-        init_cfg=dict(checkpoint=pretrained),
-    ),
-    neck=dict(in_channels=384),
+    backbone=dict(**_base_.vitdet, init_cfg=dict(checkpoint=pretrained)),
+    neck=dict(in_channels=_base_.vitdet.arch.embed_dims),
 )
-# 0.7 over 12 blocks is as much as this over 54.
-optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.7 ** (13 / 55)))
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=_base_.vitdet_layer_decay))
