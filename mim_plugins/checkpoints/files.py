@@ -14,6 +14,7 @@ from .convert import Conversion, convert
 from .detect import OURS, strip_wrappers
 from .export import encoder_only as encoder_of
 from .export import to_official, to_timm
+from .geometry import MERGE_COORDINATES, merge_coordinates_of
 from .hugging_face import to_hugging_face
 from .loading import check_file, read_file, tensors_of
 from .noted_heads import noted_heads
@@ -95,7 +96,7 @@ def convert_file(
     reports = [conversion.report]
     if to == OURS:
         meta = {NOTES: notes, "source": str(Path(src).name)}
-        _note_heads(conversion.state, notes)
+        _note_beside(conversion.state, notes)
         save_state(conversion.state, dst, meta=meta)
         return reports
     if conversion.layout == OURS:
@@ -188,8 +189,12 @@ def _read(src: str | Path, trust: bool) -> tuple[dict[str, Tensor], dict[str, An
         )
     meta = content.get("meta")
     notes = dict(meta.get(NOTES, {}) if isinstance(meta, Mapping) else {})
-    heads = noted_heads(content)
-    return tensors, {"num_heads": heads, **notes} if heads is not None else notes
+    beside = {
+        "num_heads": noted_heads(content),
+        MERGE_COORDINATES: merge_coordinates_of(content),
+    }
+    known = {name: value for name, value in beside.items() if value is not None}
+    return tensors, {**known, **notes}
 
 
 def _keep_encoder(conversion: Conversion) -> None:
@@ -220,11 +225,14 @@ def _settle_heads(notes: dict[str, Any], given: int | None, src: str | Path) -> 
     notes["num_heads"] = given
 
 
-def _note_heads(state: Any, notes: Mapping[str, Any]) -> None:
-    """Notes the heads beside the weights, where a model that loads them can see it."""
-    if "num_heads" in notes and hasattr(state, "_metadata"):
+def _note_beside(state: Any, notes: Mapping[str, Any]) -> None:
+    """Notes what no tensor tells beside the weights, for a model that loads them."""
+    told = {
+        name: notes[name] for name in ("num_heads", MERGE_COORDINATES) if name in notes
+    }
+    if told and hasattr(state, "_metadata"):
         entry = dict(state._metadata.get("backbone", {}))
-        state._metadata["backbone"] = {**entry, "num_heads": notes["num_heads"]}
+        state._metadata["backbone"] = {**entry, **told}
 
 
 def _pair(size: Sequence[int] | None, option: str) -> tuple[int, int] | None:

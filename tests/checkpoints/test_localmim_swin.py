@@ -11,7 +11,8 @@ from mmpretrain.registry import MODELS
 from safetensors.torch import load_file
 from samples import golden_folder, laid_out_only
 
-from mim_plugins.checkpoints import merge_coordinates_of
+from mim_plugins.checkpoints import convert_file, merge_coordinates_of
+from mim_plugins.checkpoints.loading import read_file
 from mim_plugins.checkpoints.localmim_swin import convert_official, to_official
 
 # One of each size, target and task; that all come back, test_convert.py shows.
@@ -200,6 +201,9 @@ def test_geometry__is_in_the_checkpoint_and_told_on_every_way_into_a_plain_swin(
     loaded.init_weights()
     assert torch.equal(loaded.state_dict()[weight], state[f"backbone.{weight}"])
     assert said(log) is told
+    convert_file(path, tmp_path / "encoder.safetensors", encoder_only=True)
+    converted = read_file(tmp_path / "encoder.safetensors")
+    assert merge_coordinates_of(converted) == geometry
 
 
 def test_geometry__converted_checkpoints_are_official_files_without_it_say_nothing(
