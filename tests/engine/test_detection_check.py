@@ -22,6 +22,7 @@ from mim_plugins.engine.hooks.detection import (
     check_metric,
     check_padding,
 )
+from mim_plugins.engine.settings import Caution
 from mim_plugins.models import Hiera, ViTDet
 
 pytest.importorskip("mmdet")
@@ -243,6 +244,14 @@ def test_missing_toolbox__is_refused_with_the_command(monkeypatch):
         environment.check_toolbox("mmdet")
     environment.check_toolbox("mmpretrain")
     environment.check_toolbox(None)
+
+
+def test_smaller_batch__is_cautioned_about_where_iterations_are_counted():
+    cfg, notes = launch.training_config(CONFIG)
+    (caution,) = (note for note in notes if isinstance(note, Caution))
+    assert "sees 32 times fewer images" in caution
+    assert "param_scheduler.1.milestones=[5244448,5681472]" in caution
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4 / 32)
 
 
 def test_data_root__reaches_the_metrics_annotation_file():
