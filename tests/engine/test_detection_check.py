@@ -14,13 +14,14 @@ from torch.utils.data import DataLoader
 
 from mim_plugins.engine import InputError, environment, launch
 from mim_plugins.engine.errors import explained
+from mim_plugins.engine.hooks.dataset_checks import check_num_classes
 from mim_plugins.engine.hooks.detection import (
     CheckDetectionHook,
     check_annotations,
-    check_classes,
     check_images,
     check_metric,
     check_padding,
+    class_heads,
 )
 from mim_plugins.engine.settings import Caution
 from mim_plugins.models import Hiera, ViTDet
@@ -87,7 +88,7 @@ def test_data_that_fit__pass(root):
 
 def test_class_count__names_the_heads_and_the_option(root):
     with pytest.raises(ValueError) as error:
-        check_classes("train_dataloader", coco(root), detector(80))
+        check_num_classes("train_dataloader", coco(root), class_heads(detector(80)))
     message = str(error.value)
     assert "train_dataloader has 3 classes (person, bicycle, car" in message
     assert "model.roi_head.bbox_head.1.num_classes=3" in message

@@ -10,7 +10,7 @@ from mmengine.registry import DefaultScope
 from samples import ade20k_layout
 
 from mim_plugins.engine.hooks import segmentation as check
-from mim_plugins.engine.hooks.joined import joined_parts
+from mim_plugins.engine.hooks.dataset_checks import joined_parts
 
 datasets = pytest.importorskip("mmseg.datasets")
 

@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .joined import joined_parts
+from .dataset_checks import check_num_classes, joined_parts
 from .periodic import unwrapped
 
 
@@ -57,38 +57,22 @@ class CheckDetectionHook(Hook):
     def _check(self, name: str, loader: DataLoader, wrapped: nn.Module) -> None:
         model = unwrapped(wrapped)
         for dataset in joined_parts(loader.dataset, having="ann_file"):
-            check_classes(name, dataset, model)
+            check_num_classes(name, dataset, class_heads(model))
             check_annotations(name, dataset)
             check_images(name, dataset, self.num_samples)
         check_padding(model)
 
 
-def check_classes(name: str, dataset: Any, model: nn.Module) -> None:
-    """Checks that every head has as many classes as the data.
-
-    Raises:
-        ValueError: Naming the heads that have not.
-    """
-    classes = dataset.metainfo.get("classes")
-    if classes is None:
-        return
-    wrong = {
-        path: module.num_classes
-        for path, module in model.named_modules()
-        if isinstance(getattr(module, "num_classes", None), int)
-        # Objects or none.
-        and not path.endswith("rpn_head")
-        and path.startswith(("roi_head", "bbox_head", "mask_head"))
-        and module.num_classes != len(classes)
-    }
-    if wrong:
-        found = ", ".join(f"{path}.num_classes={n}" for path, n in wrong.items())
-        wanted = " ".join(f"model.{path}.num_classes={len(classes)}" for path in wrong)
-        raise ValueError(
-            f"{name} has {len(classes)} classes ({', '.join(classes[:3])} ...), but "
-            f"the model has {found}: change the model with --cfg-options {wanted}, or "
-            "the classes in the metainfo of all data sets"
-        )
+def class_heads(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Every head of a detector that tells classes apart, and where it is."""
+    for path, module in model.named_modules():
+        if (
+            isinstance(getattr(module, "num_classes", None), int)
+            # Objects or none.
+            and not path.endswith("rpn_head")
+            and path.startswith(("roi_head", "bbox_head", "mask_head"))
+        ):
+            yield f"model.{path}", module
 
 
 def check_annotations(name: str, dataset: Any) -> None:

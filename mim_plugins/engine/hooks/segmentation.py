@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ...datasets.seeding import preserved_draws
-from .joined import joined_parts
+from .dataset_checks import check_num_classes, joined_parts
 from .periodic import unwrapped
 
 
@@ -64,7 +64,7 @@ class CheckSegmentationHook(Hook):
         if not hasattr(model, "decode_head"):
             return
         for part in joined_parts(dataset, having="seg_map_suffix"):
-            check_classes(name, part, model)
+            check_num_classes(name, part, _heads(model))
             check_files(name, part)
             places = np.linspace(0, len(part) - 1, self.num_samples).round()
             for index in sorted(set(places.astype(int).tolist())):
@@ -76,30 +76,6 @@ class CheckSegmentationHook(Hook):
                     image = dataset[0]["inputs"]
                 check_training_size(tuple(image.shape[-2:]), model, required)
             check_test_sizes(model, required)
-
-
-def check_classes(name: str, dataset: Any, model: nn.Module) -> None:
-    """Checks that every head has as many classes as the data.
-
-    Raises:
-        ValueError: Naming the heads that have not.
-    """
-    classes = dataset.metainfo.get("classes")
-    if classes is None:
-        return
-    wrong = {
-        path: head.num_classes
-        for path, head in _heads(model)
-        if head.num_classes != len(classes)
-    }
-    if wrong:
-        found = ", ".join(f"{path}.num_classes={n}" for path, n in wrong.items())
-        wanted = " ".join(f"{path}.num_classes={len(classes)}" for path in wrong)
-        raise ValueError(
-            f"{name} has {len(classes)} classes ({', '.join(classes[:3])} ...), but "
-            f"the model has {found}: change the model with --cfg-options {wanted}, or "
-            "the data set's metainfo"
-        )
 
 
 def check_files(name: str, dataset: Any) -> None:
