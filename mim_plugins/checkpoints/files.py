@@ -16,7 +16,7 @@ from .export import encoder_only as encoder_of
 from .export import to_official, to_timm
 from .geometry import MERGE_COORDINATES, merge_coordinates_of
 from .hugging_face import to_hugging_face
-from .loading import check_file, read_file, tensors_of
+from .loading import check_file, read_file, some_tensors_of
 from .noted_heads import noted_heads
 from .report import Report
 from .resize import resize_state
@@ -182,11 +182,7 @@ def _read(src: str | Path, trust: bool) -> tuple[dict[str, Tensor], dict[str, An
         ValueError: If there are no tensors.
     """
     content = read_file(src, trust=trust)
-    tensors = tensors_of(content)
-    if not tensors:
-        raise ValueError(
-            f"{src} holds no tensors, only {sorted(map(str, content))[:10]}"
-        )
+    tensors = some_tensors_of(content, src)
     meta = content.get("meta")
     notes = dict(meta.get(NOTES, {}) if isinstance(meta, Mapping) else {})
     beside = {

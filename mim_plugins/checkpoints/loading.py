@@ -55,7 +55,19 @@ def read_state_dict(path: str | Path, trust: bool = False) -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file holds no tensors, or refers to code.
     """
-    content = read_file(path, trust=trust)
+    return some_tensors_of(read_file(path, trust=trust), path)
+
+
+def some_tensors_of(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file's content, of which there must be some.
+
+    Args:
+        content: What the file holds.
+        path: The file, for messages.
+
+    Raises:
+        ValueError: If there are none; see also :func:`tensors_of`.
+    """
     tensors = tensors_of(content, str(path))
     if not tensors:
         raise ValueError(
