@@ -1,7 +1,9 @@
 """Masked-image-modelling pre-training for OpenMMLab; importing it registers all."""
 
 from . import compat  # isort: skip  (first: it makes torchvision importable)
-from . import checkpoints, datasets, engine, models, visualization
+from . import checkpoints, datasets, engine, model_index, models, visualization
+
+model_index.register()
 
 __version__ = "0.1.0"
 
@@ -11,6 +13,7 @@ __all__ = [
     "compat",
     "datasets",
     "engine",
+    "model_index",
     "models",
     "visualization",
 ]

@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmpretrain.apis.model import ModelHub
 from samples import ROOT
 
-from mim_plugins.checkpoints import zoo
+from mim_plugins import model_index
 
 NAME = "localmim_vitb-hog_1600e"
 
@@ -86,7 +86,7 @@ def test_installed_package__gives_its_names_to_mmpretrain(installed):
     class Hub(ModelHub):
         _models_dict: dict = {}
 
-    index = zoo.find_index(installed / "mim_plugins")
+    index = model_index.find_index(installed / "mim_plugins")
     assert index == installed / "mim_plugins" / ".mim" / "model-index.yml"
     Hub.register_model_index(index, config_prefix=index.parent)
     ours = {n for n in ModelHub._models_dict if n in Hub._models_dict}

@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     # Imported here, so that --help answers at once.
     import mim_plugins  # noqa: F401
-    from mim_plugins.checkpoints.files import convert_file
+    from mim_plugins.checkpoints import convert_file
 
     options = vars(args)
     debug = options.pop("debug")

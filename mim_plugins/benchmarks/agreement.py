@@ -2,7 +2,7 @@
 
 import torch
 
-from mim_plugins.checkpoints.mae_lite import convert_official
+from mim_plugins.checkpoints.layouts.mae_lite import convert_official
 
 from .contenders import Contender
 from .dims import MIMDims

@@ -1,22 +1,13 @@
-"""Checkpoints: conversion between official layouts and ours."""
+"""Checkpoints: files, layouts, and loading them into models.
 
-from . import download, on_load, opening, zoo
-from .convert import convert
-from .files import convert_file
-from .geometry import merge_coordinates_of
-from .rules import KeyRules
+``files`` turns bytes into tensors and back, ``layouts`` foreign keys into ours and
+back, ``loading`` brings tensors into a model.
+"""
 
-on_load.install()
-opening.install()
-zoo.install()
+from . import loading
+from .conversion import convert, to_official
+from .convert_file import convert_file
+from .files import read
+from .layouts import KeyRules
 
-__all__ = [
-    "KeyRules",
-    "convert",
-    "convert_file",
-    "download",
-    "merge_coordinates_of",
-    "on_load",
-    "opening",
-    "zoo",
-]
+__all__ = ["KeyRules", "convert", "convert_file", "loading", "read", "to_official"]

@@ -16,13 +16,13 @@ class Report:
         source: Where the tensors came from.
         layout: Which layout they were in, in words.
         total: How many there were.
-        converted: Keys that arrived, as they are called now.
+        converted: Keys that were converted or loaded, under their new names.
         resized: Keys whose tensors were resized, and how.
         dropped: Keys that were left out on purpose, and why.
         missing: Keys of the model that nothing was loaded into.
-        unexpected: Keys that nothing is known about; there must be none.
+        unexpected: Unknown keys; there must be none.
         notes: Sentences for the user.
-        arrived: What to call what happened to the keys that arrived.
+        done: What happened to those keys: ``converted`` or ``loaded``.
     """
 
     source: str
@@ -34,12 +34,12 @@ class Report:
     missing: dict[str, str] = field(default_factory=dict)
     unexpected: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    arrived: str = "converted"
+    done: str = "converted"
 
     def __str__(self) -> str:
-        """The table, a line for each kind of fate and each reason."""
+        """The table, a line for each outcome and each reason."""
         lines = [f"{self.source}: {self.layout}, {self.total} tensors"]
-        lines += _rows(self.arrived, {key: "" for key in self.converted})
+        lines += _rows(self.done, {key: "" for key in self.converted})
         lines += _rows("resized", self.resized)
         lines += _rows("dropped", self.dropped)
         lines += _rows("missing", self.missing)
@@ -78,9 +78,3 @@ def families(keys: Iterable[str], most: int = 4) -> str:
     named = [f"{name} ({n})" if n > 1 else name for name, n in found.most_common(most)]
     rest = f", and {len(found) - most} more names" if len(found) > most else ""
     return ", ".join(named) + rest
-
-
-def listed(keys: Iterable[str], most: int = 10) -> str:
-    """Keys in order, the first ones of many."""
-    keys = sorted(keys)
-    return ", ".join(keys[:most]) + (" ..." if len(keys) > most else "")

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.model import is_model_wrapper
 from torch import nn
 
-from ..checkpoints.report import listed
+from ..checkpoints.layouts.key_rules import listed
 
 # What is counted or computed, and no weight.
 _COMPUTED = re.compile(r".*(num_batches_tracked|_index|attn_mask|_step|steps)$")

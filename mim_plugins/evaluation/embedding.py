@@ -15,7 +15,7 @@ from mmengine.dist import all_gather_object, broadcast_object_list, get_dist_inf
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
-from ..checkpoints.saving import check_destination
+from ..checkpoints.files import check_destination
 from ..engine.environment import (
     check_gpus,
     connect_over_gloo,

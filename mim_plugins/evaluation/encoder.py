@@ -12,15 +12,14 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
-from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.models import GlobalAveragePooling
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ..checkpoints.on_load import converted_for
-from ..checkpoints.own_layout import account_of
-from ..checkpoints.report import listed
+from ..checkpoints.files import read
+from ..checkpoints.layouts.key_rules import listed
+from ..checkpoints.loading import Target, state_for
 from ..engine.launch import load_config
 from ..engine.settings import apply_options
 from ..models.selfsup.unmasked import (
@@ -90,14 +89,10 @@ class Encoder(BaseModel):
             FileNotFoundError: If there is no such file.
             ValueError: If something of the encoder is not in it, or of another size.
         """
-        content = mmengine_checkpoint._load_checkpoint(checkpoint, map_location="cpu")
-        state: Any = converted_for(self, content, checkpoint)
-        if state is None:
-            state = content.get("state_dict", content)
+        state = state_for(Target.of(self), read(checkpoint))
         parts = ("backbone.", "neck.") if self.neck is not None else ("backbone.",)
         kept = OrderedDict((k, x) for k, x in state.items() if k.startswith(parts))
         kept._metadata = getattr(state, "_metadata", {})  # type: ignore[attr-defined]
-        account_of(self, kept, checkpoint)
         try:
             # mmengine's would go on with what fits.
             missing = self.load_state_dict(kept, strict=False).missing_keys

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from ..checkpoints.saving import write_atomically
+from ..checkpoints.files import write_atomically
 
 # Bytes of an array copied at once.
 _CHUNK = 1 << 26

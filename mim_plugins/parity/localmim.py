@@ -8,7 +8,7 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from mim_plugins.checkpoints.localmim import rules_for
+from mim_plugins.checkpoints.layouts.localmim import rules_for
 from mim_plugins.models.masking import PatchMask
 from mim_plugins.models.targets import HOGTarget
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmpretrain.registry import MODELS
 
-from mim_plugins.checkpoints.mae_lite import extra_block_of, parts_of
+from mim_plugins.checkpoints.layouts.mae_lite import extra_block_of, parts_of
 from mim_plugins.models.masking import PatchMask
 
 from . import maelite_finetune, maelite_hiera, maelite_swin

@@ -11,7 +11,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mim_plugins.checkpoints.mae_lite import convert_official
+from mim_plugins.checkpoints.layouts.mae_lite import convert_official
 
 from .case import GoldenCase
 from .vit import Produced, encoder_args, gradients

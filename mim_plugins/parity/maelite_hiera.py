@@ -10,7 +10,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
-from mim_plugins.checkpoints.hiera import PREDICTION, channels_first
+from mim_plugins.checkpoints.layouts.hiera import PREDICTION, channels_first
 from mim_plugins.models.backbones.hiera import feature_map
 from mim_plugins.models.backbones.hiera_block import reroll
 from mim_plugins.models.masking import PatchMask

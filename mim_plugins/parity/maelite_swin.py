@@ -8,8 +8,8 @@ from typing import Any
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from mim_plugins.checkpoints.mae_lite import parts_of
-from mim_plugins.checkpoints.simmim import convert_to_official
+from mim_plugins.checkpoints.layouts.mae_lite import parts_of
+from mim_plugins.checkpoints.layouts.simmim import convert_to_official
 from mim_plugins.models.masking import PatchMask
 
 from .case import GoldenCase

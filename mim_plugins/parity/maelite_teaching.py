@@ -9,7 +9,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mim_plugins.checkpoints.mae_lite import convert_teacher
+from mim_plugins.checkpoints.layouts.mae_lite import convert_teacher
 from mim_plugins.models.masking import PatchMask
 
 

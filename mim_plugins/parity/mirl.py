@@ -10,8 +10,12 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mim_plugins.checkpoints.mirl import convert_official, rules_for, transpose_linears
-from mim_plugins.checkpoints.paddle import read_paddle_state_dict
+from mim_plugins.checkpoints.files.paddle import read_paddle_state_dict
+from mim_plugins.checkpoints.layouts.mirl import (
+    convert_official,
+    rules_for,
+    transpose_linears,
+)
 from mim_plugins.models.masking import PatchMask
 
 from .case import GoldenCase

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from mim_plugins.checkpoints.mirl import transpose_linears
-from mim_plugins.checkpoints.paddle import read_paddle_state_dict
+from mim_plugins.checkpoints.files.paddle import read_paddle_state_dict
+from mim_plugins.checkpoints.layouts.mirl import transpose_linears
 
 SUFFIXES = (".pdparams", ".pd")
 

@@ -7,7 +7,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from mim_plugins.checkpoints import KeyRules
-from mim_plugins.checkpoints.deepmim import rules_for
+from mim_plugins.checkpoints.layouts.deepmim import rules_for
 
 from .case import GoldenCase
 from .compare import MaskedRows, WithTies

@@ -105,7 +105,7 @@ def payloads(canary: Path) -> dict[str, bytes]:
         "collections:OrderedDict.fromkeys": shell,
         "canary_module.x": shell,
         "torch.serialization:os.system": shell,
-        "mim_plugins.checkpoints.loading:os.system": shell,
+        "mim_plugins.checkpoints.files.reading:os.system": shell,
         "argparse:_sys.modules": shell,
         "torch.utils.data.datapipes.utils.decoder.basichandlers": shell,
         "torch._dynamo.guards:GuardBuilder.get": python,

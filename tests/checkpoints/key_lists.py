@@ -7,7 +7,7 @@ import pytest
 import torch
 from samples import ROOT, SHARED
 
-from mim_plugins.checkpoints.swin import shift_masks
+from mim_plugins.checkpoints.layouts.swin import shift_masks
 
 # Of no encoder of ours: CLIP's has no way back, the tracker is no encoder.
 LEFT_OUT = ("teacher_clip_vit_b16_visual", "ostrack_vit_tiny_256_ce")

@@ -1,19 +1,20 @@
 """What people give by mistake is refused by name, on every way to load it."""
 
+import itertools
 from pathlib import Path
 
 import mmpretrain
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.runner import load_checkpoint
+from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from samples import TINY_ARCH, tiny_model
 
-from mim_plugins.checkpoints.export import to_official
-from mim_plugins.checkpoints.files import convert_file
-from mim_plugins.checkpoints.mirl import convert_to_official
-from mim_plugins.checkpoints.saving import save_state
+from mim_plugins.checkpoints import convert_file, read, to_official
+from mim_plugins.checkpoints.files import save_state
+from mim_plugins.checkpoints.layouts.mirl import convert_to_official
+from mim_plugins.checkpoints.loading import SCHEME, Target, state_for
 
 VIT = dict(
     type="VisionTransformer",
@@ -41,19 +42,33 @@ def by_init_cfg(path, cfg):
 
 
 def by_load_from(path, cfg):
-    load_checkpoint(MODELS.build(cfg), str(path))
+    """As a run of tools/train.py."""
+    runner = Runner(
+        model=MODELS.build(cfg),
+        work_dir=str(Path(path).parent / "work"),
+        load_from=SCHEME + str(path),
+        cfg=dict(load_from=str(path)),
+        custom_hooks=[dict(type="ConvertCheckpointHook")],
+        default_scope="mmpretrain",
+        experiment_name=f"run{next(RUNS)}",
+        log_level="ERROR",
+    )
+    runner.load_or_resume()
+    return runner.model
 
 
 def by_get_model(path, cfg):
-    config = Config(dict(model=cfg, data_preprocessor=dict()))
-    mmpretrain.get_model(config, pretrained=str(path))
+    """As mmpretrain reads it; the model converts and checks what it is given."""
+    config = Config(dict(model=cfg | dict(type="MIMImageClassifier")))
+    return mmpretrain.get_model(config, pretrained=str(path))
 
 
 def by_the_tool(path, _):
     convert_file(path, Path(path).parent / "converted.pth")
 
 
-WAYS = {way.__name__: way for way in (by_init_cfg, by_load_from, by_get_model)}
+RUNS = itertools.count()
+WAYS = {way.__name__: way for way in (by_init_cfg, by_load_from)}
 ALL_WAYS = WAYS | {"by_the_tool": by_the_tool}
 every_way = pytest.mark.parametrize("way", ALL_WAYS.values(), ids=ALL_WAYS)
 every_loading = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
@@ -143,7 +158,8 @@ def test_own_file_of_another_network__has_nothing_for_the_encoder(tmp_path, way)
 def test_other_networks__take_what_they_take(tmp_path):
     """A model that is none of ours is left to mmengine."""
     torch.save({"layer1.weight": torch.ones(1)}, tmp_path / "x.pth")
-    load_checkpoint(torch.nn.Linear(1, 1), str(tmp_path / "x.pth"))
+    other = Target.of(torch.nn.Linear(1, 1))
+    assert state_for(other, read(tmp_path / "x.pth")).keys() == {"layer1.weight"}
 
 
 ARCHITECTURES = {
@@ -233,14 +249,22 @@ def test_encoder_alone_in_our_layout__loads_into_models(tmp_path, way):
     backbone = MODELS.build(VIT)
     save_state(backbone.state_dict(), tmp_path / "vit.pth")
     way(tmp_path / "vit.pth", classifier())
-    model = MODELS.build(classifier())
-    load_checkpoint(model, str(tmp_path / "vit.pth"))
+    model = by_load_from(tmp_path / "vit.pth", classifier())
     assert torch.equal(model.backbone.cls_token, backbone.cls_token)
 
 
 @every_loading
 def test_names_that_are_none(tmp_path, way):
     torch.save({"state_dict": {1: torch.ones(1)}}, tmp_path / "x.pth")
-    refused(way, tmp_path / "x.pth", classifier(), "1 in its state dict is no name")
+    refused(way, tmp_path / "x.pth", classifier(), "1 in its state dict is not a name")
     torch.save({"state_dict": 5}, tmp_path / "y.pth")
     refused(way, tmp_path / "y.pth", classifier(), "state_dict is a int, not a dict")
+
+
+def test_get_model__converts_or_refuses_what_it_is_given(tmp_path):
+    path = official(tmp_path / "x.pth")
+    wanted = read(path).tensors["cls_token"]
+    assert torch.equal(by_get_model(path, classifier()).backbone.cls_token, wanted)
+    deeper = classifier(arch=TINY_ARCH | dict(num_layers=5))
+    with pytest.raises(ValueError, match=r"another architecture .*layers\.4"):
+        by_get_model(path, deeper)

@@ -16,7 +16,7 @@ from clip_files import (
 from safetensors.torch import save_file
 from samples import clip_state_dict
 
-from mim_plugins.checkpoints.clip import read_clip
+from mim_plugins.models.targets.clip_weights import read_clip
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_read_clip__unknown_activation_and_wrong_neighbour_are_refused(tmp_path,
         read_clip(tmp_path, act="relu")
     write_json(tmp_path / "config.json", vision_config=dict(hidden_size=1024))
     with pytest.raises(
-        ValueError, match="width 1024, but the weights beside it have 128"
+        ValueError, match="width 1024, but the weights next to it have 128"
     ):
         read_clip(tmp_path)
 

@@ -1,4 +1,4 @@
-"""Addresses give checkpoints as files do: converted, checked, and no code is run."""
+"""Addresses give checkpoints as files do: checked, and no code is run."""
 
 import hashlib
 import pickle
@@ -10,14 +10,13 @@ from pathlib import Path
 import mmpretrain
 import pytest
 import torch
-from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import MODELS
 from samples import TINY_ARCH, tiny_model
 
-from mim_plugins.checkpoints import download
-from mim_plugins.checkpoints.export import to_official
-from mim_plugins.checkpoints.saving import save_state
+from mim_plugins.checkpoints import read, to_official
+from mim_plugins.checkpoints.files import download, save_state
+from mim_plugins.checkpoints.loading import Target, state_for
 
 NAME = "localmim_vitb-hog_1600e"
 FILE = "vit_base_localmim_hog_1600ep_pretrain.pth"
@@ -59,7 +58,8 @@ def test_address__is_downloaded_once_and_converted(server, tmp_path):
     )
     for _ in range(2):
         model = random_model()
-        load_checkpoint(model, f"{server.address}/{FILE}", map_location="cpu")
+        checkpoint = read(f"{server.address}/{FILE}")
+        model.load_state_dict(state_for(Target.of(model), checkpoint))
         own = model.state_dict()
         assert all(torch.equal(own[k], x) for k, x in trained.state_dict().items())
     assert server.asked == [f"/{FILE}"]
@@ -78,7 +78,7 @@ def test_address__a_file_with_code_is_refused_and_not_run(server, tmp_path):
     witness = tmp_path / "code was run"
     (server.folder / FILE).write_bytes(pickle.dumps({"model": Payload(witness)}))
     with pytest.raises(ValueError, match=FILE):
-        CheckpointLoader.load_checkpoint(f"{server.address}/{FILE}")
+        read(f"{server.address}/{FILE}")
     assert not witness.exists()
 
 
@@ -122,7 +122,7 @@ def test_digest__is_checked_where_the_index_has_one(released, monkeypatch, tmp_p
     with pytest.raises(ValueError, match=f"{path}.*SHA-256 is {digest}, not 0000"):
         download.fetch(entry.weights, tmp_path)
     with pytest.raises(ValueError, match="not the file that the model index names"):
-        small_localmim(pretrained=True)
+        read(entry.weights)
 
 
 WEIGHTS = {"w": torch.ones(2)}
@@ -144,26 +144,26 @@ def test_address__that_ends_in_the_digest_is_checked(server, tmp_path):
     file = f"file://{server.folder}/x.pth"
     cached = tmp_path / "hub" / "checkpoints" / "x.pth"
     for address in (url, file):
-        read = CheckpointLoader.load_checkpoint(f"{address}#sha256={digest}")
-        assert torch.equal(read["w"], WEIGHTS["w"])
+        checkpoint = read(f"{address}#sha256={digest}")
+        assert torch.equal(checkpoint.tensors["w"], WEIGHTS["w"])
         with pytest.raises(ValueError, match=rf"x.pth.* is {digest}, not 0000"):
-            CheckpointLoader.load_checkpoint(f"{address}#sha256={'0' * 64}")
+            read(f"{address}#sha256={'0' * 64}")
         with pytest.raises(ValueError, match="a SHA-256 has 64 hexadecimal digits"):
-            CheckpointLoader.load_checkpoint(f"{address}#sha256=0a1b")
+            read(f"{address}#sha256=0a1b")
     assert cached.exists()  # it was there before
-    assert CheckpointLoader.load_checkpoint(file).keys() == WEIGHTS.keys()
+    assert read(file).tensors.keys() == WEIGHTS.keys()
 
 
 def test_address__a_wrong_file_does_not_stay(server, tmp_path):
     url, _ = served(server, "x.pth")
     with pytest.raises(ValueError, match="is not the file that its address names"):
-        CheckpointLoader.load_checkpoint(f"{url}#sha256={'0' * 64}")
+        read(f"{url}#sha256={'0' * 64}")
     page, _ = served(server, "page.pth", b"<!DOCTYPE html><html>sign in</html>")
     with pytest.raises(ValueError, match=r"page\.pth .* it is a web page"):
-        CheckpointLoader.load_checkpoint(page)
+        read(page)
     assert not list((tmp_path / "hub" / "checkpoints").iterdir())
     with pytest.raises(ValueError, match=r"none\.pth cannot be downloaded: .*404"):
-        CheckpointLoader.load_checkpoint(f"{server.address}/none.pth")
+        read(f"{server.address}/none.pth")
 
 
 def test_name_with_digits_of_another_digest__is_warned_of(server, monkeypatch):
@@ -176,63 +176,17 @@ def test_name_with_digits_of_another_digest__is_warned_of(server, monkeypatch):
         (f"x-{digest[:8]}.pth", "x-20240131.pth", "x-0a1b2c3d.pth")
     ):
         url, _ = served(server, name, (server.folder / "x.pth").read_bytes())
-        assert CheckpointLoader.load_checkpoint(url).keys() == WEIGHTS.keys()
+        assert read(url).tensors.keys() == WEIGHTS.keys()
         assert len(lines) == (number == 2)
     assert f"its SHA-256 is {digest}, not 0a1b2c3d" in lines[0]
 
 
-class Store:
-    def __init__(self, path):
-        self.path = path
-
-    def get(self, _):
-        return self.path.read_bytes()
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "{url}",
-        "file://{path}",
-        "s3://bucket/x.pth",
-        "petrel://bucket/x.pth",
-        "open-mmlab://ours",
-        "openmmlab://local",
-        "torchvision://resnet",
-        "modelzoo://resnet",
-        "mmcls://vit",
-        "pavi://model",
-    ],
-)
-@pytest.mark.parametrize("harmless", [True, False])
-def test_every_kind_of_address__runs_nothing(
-    server, tmp_path, monkeypatch, address, harmless
-):
-    module = download.mmengine_checkpoint
-    witness, path = tmp_path / "code was run", server.folder / "x.pth"
-    state = {"state_dict": {"backbone.w": torch.ones(2)}}
-    torch.save(state if harmless else {"w": torch.ones(2), "x": Payload(witness)}, path)
-    url = f"{server.address}/x.pth"
-    urls = {"ours": url, "local": str(path), "resnet": url, "vit": url}
-    for listed in ("external_models", "torchvision_models", "mmcls_models"):
-        monkeypatch.setattr(module, f"get_{listed}", lambda: urls)
-    monkeypatch.setenv("MMENGINE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(download, "get_file_backend", lambda *_, **__: Store(path))
-    full = address.format(url=url, path=path)
-    if harmless and "pavi" not in address:
-        read = CheckpointLoader.load_checkpoint(full)["state_dict"]
-        assert torch.equal(*read.values(), torch.ones(2))
-    else:
-        with pytest.raises(ValueError, match="is refused: it refers to|not read"):
-            CheckpointLoader.load_checkpoint(full)
-    assert not witness.exists()
-    if "mmlab" in address:
-        with pytest.raises(ValueError, match="list of checkpoints has no 'other'"):
-            CheckpointLoader.load_checkpoint("openmmlab://other")
-
-
-def test_every_loader_of_mmengine__is_replaced():
-    """A new one of mmengine's would run what is in a file."""
-    for prefix, loader in CheckpointLoader._schemes.items():
-        ours = loader.__module__.startswith("mim_plugins.")
-        assert ours or prefix in ("modelzoo://", "torchvision://", "mmcls://"), prefix
+def test_address_of_another_kind__is_mmengine_s(tmp_path, monkeypatch):
+    path = tmp_path / "x.pth"
+    torch.save(WEIGHTS, path)
+    listed = {"resnet": path.as_uri(), "ours": str(path)}
+    monkeypatch.setattr(
+        "mmengine.runner.checkpoint.get_external_models", lambda: listed
+    )
+    found = read("open-mmlab://ours").tensors
+    assert torch.equal(found["w"], WEIGHTS["w"])

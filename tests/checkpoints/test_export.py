@@ -7,10 +7,10 @@ import torch
 from mmpretrain.registry import MODELS
 from samples import TINY_ARCH, hiera_model, tiny_model
 
-from mim_plugins.checkpoints.export import to_official, to_timm
-from mim_plugins.checkpoints.files import convert_file
-from mim_plugins.checkpoints.hugging_face import to_hugging_face
-from mim_plugins.checkpoints.loading import read_state_dict
+from mim_plugins.checkpoints import convert_file, to_official
+from mim_plugins.checkpoints.files import read
+from mim_plugins.checkpoints.layouts.hugging_face import to_hugging_face
+from mim_plugins.checkpoints.layouts.timm_export import to_timm
 
 timm = pytest.importorskip("timm")
 
@@ -238,7 +238,7 @@ def test_hiera__comes_back_from_timm(tmp_path):
     saved(model, tmp_path / "x.pth")
     convert_file(tmp_path / "x.pth", tmp_path / "timm.pth", to="timm")
     (report,) = convert_file(tmp_path / "timm.pth", tmp_path / "back.pth")
-    back, own = read_state_dict(tmp_path / "back.pth"), model.state_dict()
+    back, own = read(tmp_path / "back.pth").tensors, model.state_dict()
     assert "head.fc.weight" in back and "backbone.ln2.weight" in back
     assert back.keys() == own.keys() and not report.unexpected
     assert all(torch.equal(back[key], own[key]) for key in own)
@@ -249,7 +249,7 @@ def test_hiera__comes_back_from_timm(tmp_path):
     [
         (["head.fc.weight"], "no encoder: no key starts with 'backbone.'"),
         (["backbone.stages.0.x", "neck.norm.weight"], "norms after pooling"),
-        (["backbone.stages.0.blocks.0.norm1.weight"], "without a norm behind"),
+        (["backbone.stages.0.blocks.0.norm1.weight"], "without a norm after"),
         (["backbone.ln1.weight", "backbone.ln2.weight"], "and their mean again"),
         (["backbone.layers.0.attn.rel_pos_h"], "no place for a tensor.*rel_pos_h"),
     ],

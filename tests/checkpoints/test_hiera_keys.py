@@ -7,9 +7,9 @@ import torch
 from mmpretrain.registry import MODELS
 from samples import golden_folder
 
-from mim_plugins.checkpoints import mae_lite
-from mim_plugins.checkpoints.files import convert_file
-from mim_plugins.checkpoints.hiera import (
+from mim_plugins.checkpoints import convert_file
+from mim_plugins.checkpoints.layouts import mae_lite
+from mim_plugins.checkpoints.layouts.hiera import (
     channels_last,
     convert_official,
     convert_to_official,

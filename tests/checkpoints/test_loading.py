@@ -14,7 +14,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from mim_plugins.checkpoints.loading import read_file, read_state_dict
+from mim_plugins.checkpoints.files import read, read_content
 
 
 class Evil:
@@ -43,27 +43,27 @@ def test_read_state_dict__unwraps_and_leaves_leftovers_out(tmp_path, wrapper):
     )
     content = {**leftovers, **(state if wrapper is None else {wrapper: state})}
     torch.save(content, tmp_path / "x.pth")
-    read = read_state_dict(tmp_path / "x.pth")
-    assert read.keys() == state.keys() and read["half"].dtype == torch.float16
-    assert read_file(tmp_path / "x.pth")["args"].lr == 1e-3
+    found = read(tmp_path / "x.pth").tensors
+    assert found.keys() == state.keys() and found["half"].dtype == torch.float16
+    assert read_content(tmp_path / "x.pth")["args"].lr == 1e-3
 
 
 def test_read_state_dict__safetensors(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"w": torch.ones(2)}, tmp_path / "x.safetensors")
-    assert torch.equal(read_state_dict(tmp_path / "x.safetensors")["w"], torch.ones(2))
+    assert torch.equal(read(tmp_path / "x.safetensors").tensors["w"], torch.ones(2))
 
 
 def test_read_file__runs_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"w": torch.ones(2), "evil": Evil()}, "evil.pth")
     with pytest.raises(ValueError, match="system"):
-        read_file("evil.pth")
+        read_content("evil.pth")
     assert not os.path.exists("was_run")
     # The name of getattr is known, the function behind it is not used.
     torch.save({"w": torch.ones(2), "found": GetAttribute()}, "getattr.pth")
-    assert read_file("getattr.pth")["found"] is None
+    assert read_content("getattr.pth")["found"] is None
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_read_state_dict__what_is_no_checkpoint_is_refused(tmp_path, content, me
     elif content is not None:
         torch.save(content, path)
     with pytest.raises((FileNotFoundError, ValueError), match=message):
-        read_state_dict(path)
+        read(path)
 
 
 OLD = dict(_use_new_zipfile_serialization=False)
@@ -101,7 +101,7 @@ def test_read_file__no_format_runs_code(tmp_path, monkeypatch, save):
     monkeypatch.chdir(tmp_path)
     save({"evil": Evil(), "w": torch.ones(2)}, tmp_path / "evil.pth")
     with pytest.raises(ValueError, match=r"refers to (posix|nt)\.system.*TRUST"):
-        read_file("evil.pth")
+        read_content("evil.pth")
     assert not os.path.exists("was_run")
 
 
@@ -126,20 +126,20 @@ def test_read_file__leftovers_come_back_as_they_were(tmp_path, options):
         "set": {1, 2},
     }
     torch.save(content, tmp_path / "x.pth", **options)
-    read = read_file(tmp_path / "x.pth")
-    assert read.keys() == content.keys()
+    found = read_content(tmp_path / "x.pth")
+    assert found.keys() == content.keys()
     for name in ("w", "bf16"):
-        assert read[name].dtype == content[name].dtype
-        assert torch.equal(read[name], content[name])
+        assert found[name].dtype == content[name].dtype
+        assert torch.equal(found[name], content[name])
     for name in ("size", "dtype", "milestones", "scalar", "bytes", "set"):
-        assert read[name] == content[name] and type(read[name]) is type(content[name])
-    assert type(read["log"]["loss"]) is HistoryBuffer
-    read["log"]["loss"].update(2.5)
-    assert read["log"]["loss"].statistics("mean") == 2
-    assert type(read["args"]) is argparse.Namespace and read["args"].dims[2] == 2
-    assert read["rng"][1].dtype == np.uint32
-    assert np.array_equal(read["rng"][2]["order"][0], order)
-    assert read["empty"].shape == (0, 2) and read["path"] == "work/x"
+        assert found[name] == content[name] and type(found[name]) is type(content[name])
+    assert type(found["log"]["loss"]) is HistoryBuffer
+    found["log"]["loss"].update(2.5)
+    assert found["log"]["loss"].statistics("mean") == 2
+    assert type(found["args"]) is argparse.Namespace and found["args"].dims[2] == 2
+    assert found["rng"][1].dtype == np.uint32
+    assert np.array_equal(found["rng"][2]["order"][0], order)
+    assert found["empty"].shape == (0, 2) and found["path"] == "work/x"
 
 
 def text(word):
@@ -182,7 +182,7 @@ def test_read_file__a_pickle_changes_nothing_here(
     state = b"N" + state + b"\x86" if slots else state
     pickled = b"\x80\x02}" + text("k") + b"c" + name.encode() + b"\n" + state + b"bs."
     with pytest.raises(ValueError, match="cannot be read|is refused"):
-        read_file(tampered(tmp_path / "x.pth", pickled))
+        read_content(tampered(tmp_path / "x.pth", pickled))
     assert owner.__dict__.get(attribute) is before
 
 
@@ -237,7 +237,7 @@ def test_read_file__hostile_arrays_are_refused(tmp_path, content, suffix):
     else:
         path.write_bytes(pickled)
     with pytest.raises(ValueError, match="array"):
-        read_file(path)
+        read_content(path)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pdparams"])
@@ -252,7 +252,7 @@ def test_read_file__an_array_is_filled_once(tmp_path, suffix):
     else:
         path.write_bytes(reuse)
     with pytest.raises(ValueError, match="fills a numpy.ndarray twice"):
-        read_file(path)
+        read_content(path)
 
 
 def test_read_file__a_damaged_or_misnamed_safetensors_file(tmp_path):
@@ -260,20 +260,20 @@ def test_read_file__a_damaged_or_misnamed_safetensors_file(tmp_path):
 
     save_file({"w": torch.ones(2)}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="x.pth .*name it .safetensors"):
-        read_file(tmp_path / "x.pth")
+        read_content(tmp_path / "x.pth")
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes((tmp_path / "x.pth").read_bytes()[:-3])
     with pytest.raises(ValueError, match="damaged.safetensors cannot be read as safe"):
-        read_file(damaged)
+        read_content(damaged)
     torch.save({"w": torch.ones(2)}, tmp_path / "torch.safetensors")
     with pytest.raises(ValueError, match="file of torch or a pickle: name it .pth"):
-        read_file(tmp_path / "torch.safetensors")
+        read_content(tmp_path / "torch.safetensors")
 
 
 def test_read_file__torch_s_advice_to_trust_is_not_passed_on(tmp_path):
     (tmp_path / "x.pth").write_bytes(b"hello")
     with pytest.raises(ValueError, match="cannot be read") as info:
-        read_file(tmp_path / "x.pth")
+        read_content(tmp_path / "x.pth")
     assert "weights_only" not in str(info.value)
 
 
@@ -282,7 +282,7 @@ def test_read_file__tar_archives_are_refused(tmp_path):
     with tarfile.open(tmp_path / "x.pth", "w") as archive:
         archive.addfile(tarfile.TarInfo("storages"))
     with pytest.raises(ValueError, match="is a tar archive"):
-        read_file(tmp_path / "x.pth")
+        read_content(tmp_path / "x.pth")
 
 
 class Scripted(torch.nn.Module):
@@ -326,11 +326,11 @@ def test_read_state_dict__torchscript_gives_what_torch_reads(tmp_path, traced):
     else:
         torch.jit.script(model).save(path)
     wanted = torch.jit.load(path).state_dict()
-    read = read_state_dict(path)
-    assert read.keys() == wanted.keys()
+    found = read(path).tensors
+    assert found.keys() == wanted.keys()
     for name, value in wanted.items():
-        assert read[name].dtype == value.dtype and torch.equal(read[name], value)
-        assert not read[name].requires_grad
+        assert found[name].dtype == value.dtype and torch.equal(found[name], value)
+        assert not found[name].requires_grad
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -338,5 +338,5 @@ def test_read_file__torchscript_runs_no_method(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.jit.script(ScriptedWithCode()).save("x.pt")
     with pytest.raises(ValueError, match="restored by code.*nothing of it was run"):
-        read_file("x.pt")
+        read_content("x.pt")
     assert not os.path.exists("was_run")

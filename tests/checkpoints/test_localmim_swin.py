@@ -5,15 +5,16 @@ import json
 import pytest
 import torch
 from mmengine.logging import MMLogger
-from mmengine.runner import load_checkpoint, save_checkpoint
+from mmengine.runner import save_checkpoint
 from mmengine.runner.checkpoint import get_state_dict, weights_to_cpu
 from mmpretrain.registry import MODELS
 from safetensors.torch import load_file
 from samples import golden_folder, laid_out_only
 
-from mim_plugins.checkpoints import convert_file, merge_coordinates_of
-from mim_plugins.checkpoints.loading import read_file
-from mim_plugins.checkpoints.localmim_swin import convert_official, to_official
+from mim_plugins.checkpoints import convert_file, read
+from mim_plugins.checkpoints.files import Checkpoint
+from mim_plugins.checkpoints.layouts.localmim_swin import convert_official, to_official
+from mim_plugins.checkpoints.loading import Target, state_for
 
 # One of each size, target and task; that all come back, test_convert.py shows.
 PRETRAIN = [
@@ -179,17 +180,18 @@ def said(lines):
 
 
 @pytest.mark.parametrize("geometry", ["official", "correct"])
-def test_geometry__is_in_the_checkpoint_and_told_on_every_way_into_a_plain_swin(
+def test_geometry__is_in_the_checkpoint_and_named_on_every_way_into_a_plain_swin(
     geometry, tmp_path, log
 ):
     path = str(tmp_path / "epoch_1.pth")
     # As mmengine's Runner does.
     state = weights_to_cpu(get_state_dict(tiny(geometry)))
     save_checkpoint({"meta": {}, "state_dict": state}, path)
-    assert merge_coordinates_of(torch.load(path, weights_only=True)) == geometry
+    assert read(path).merge_coordinates == geometry
     told = geometry == "official"
     classifier = torch.nn.ModuleDict({"backbone": plain_swin()})
-    load_checkpoint(classifier, path)
+    loaded = state_for(Target.of(classifier), read(path))
+    classifier.load_state_dict(loaded, strict=False)
     weight = "patch_embed.projection.weight"
     assert torch.equal(
         classifier.state_dict()[f"backbone.{weight}"], state[f"backbone.{weight}"]
@@ -202,15 +204,15 @@ def test_geometry__is_in_the_checkpoint_and_told_on_every_way_into_a_plain_swin(
     assert torch.equal(loaded.state_dict()[weight], state[f"backbone.{weight}"])
     assert said(log) is told
     convert_file(path, tmp_path / "encoder.safetensors", encoder_only=True)
-    converted = read_file(tmp_path / "encoder.safetensors")
-    assert merge_coordinates_of(converted) == geometry
+    assert read(tmp_path / "encoder.safetensors").merge_coordinates == geometry
 
 
 def test_geometry__converted_checkpoints_are_official_files_without_it_say_nothing(
     tmp_path, log
 ):
     official = load_file(golden_folder("localmim/swin_hog") / "weights.safetensors")
-    assert merge_coordinates_of(convert_official(official)) == "official"
-    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
-    load_checkpoint(torch.nn.Linear(1, 1), str(tmp_path / "other.pth"))
+    converted = Checkpoint.of(convert_official(official))
+    assert converted.merge_coordinates == "official"
+    other = Checkpoint.of({"weight": torch.zeros(1)})
+    assert state_for(Target.of(torch.nn.Linear(1, 1)), other).keys() == {"weight"}
     assert not said(log)

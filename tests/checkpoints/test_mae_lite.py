@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from samples import ROOT, golden_folder, laid_out_only, stand_in_teachers
 
-from mim_plugins.checkpoints.mae_lite import (
+from mim_plugins.checkpoints.layouts.mae_lite import (
     convert_official,
     convert_teacher,
     num_heads_of,

@@ -10,7 +10,7 @@ from mmpretrain.registry import MODELS
 from safetensors.torch import load_file, save_file
 from samples import ROOT, golden_folder
 
-from mim_plugins.checkpoints.mirl import (
+from mim_plugins.checkpoints.layouts.mirl import (
     convert_official,
     convert_to_official,
     is_paddle_layout,

@@ -11,8 +11,8 @@ import pytest
 import torch
 from samples import golden_folder
 
-from mim_plugins.checkpoints.mirl import transpose_linears
-from mim_plugins.checkpoints.paddle import read_paddle_state_dict
+from mim_plugins.checkpoints.files.paddle import read_paddle_state_dict
+from mim_plugins.checkpoints.layouts.mirl import transpose_linears
 
 TINY_FILES = [
     "mirl_tiny_paddle26.pdparams",
@@ -108,7 +108,7 @@ class Calls:
 
 @pytest.mark.parametrize(
     "function",
-    [os.system, eval, exec, getattr, __import__, os.mkdir, io.open, np.load, print],
+    [os.system, eval, exec, __import__, os.mkdir, io.open, np.load, print],
     ids=lambda f: f.__name__,
 )
 @pytest.mark.parametrize("nested", [False, True])
@@ -132,8 +132,8 @@ def test_read__a_pickle_that_asks_for_code_is_refused(
         (pickle.dumps({"w": np.ones(3)})[:-20], "refused"),
         (pickle.dumps([1, 2]), "holds a list"),
         (pickle.dumps({}), "holds no tensors"),
-        (pickle.dumps({"w": "text"}), "'w' is no array of numbers but a str"),
-        (pickle.dumps({"w": np.array([{}])}), "is no array of numbers"),
+        (pickle.dumps({"w": "text"}), "'w' is not an array of numbers but a str"),
+        (pickle.dumps({"w": np.array([{}])}), "is not an array of numbers"),
         (b"cnumpy.core.multiarray\n_reconstruct\n(S'x'\ntR.", "refused"),
         (b"c_codecs\nencode\n(Vx\nVrot13\ntR.", "asks for the encoding 'rot13'"),
         (
@@ -151,7 +151,7 @@ def test_read__what_is_no_state_dict_is_refused(tmp_path, content, message):
 
 
 def test_read__a_pickle_cannot_change_what_the_next_one_gets(tmp_path):
-    """BUILD sets attributes: on the stand-in class, not on a shared one."""
+    """BUILD sets attributes: of an object of its own, never of a shared one."""
     path = tmp_path / "checkpoint.pdparams"
     path.write_bytes(
         b"\x80\x02cargparse\nNamespace\n(NX\x01\x00\x00\x00a"
@@ -170,10 +170,10 @@ def test_read__missing_file(tmp_path):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.array(["a"]), "no array of numbers"),
-        (np.zeros(2, dtype="M8[s]"), "no array of numbers"),
-        (np.zeros(2, dtype=[("a", "f4")]), "no array of numbers"),
-        (np.zeros(2, dtype=np.complex64), "no array of numbers"),
+        (np.array(["a"]), "not an array of numbers"),
+        (np.zeros(2, dtype="M8[s]"), "not an array of numbers"),
+        (np.zeros(2, dtype=[("a", "f4")]), "not an array of numbers"),
+        (np.zeros(2, dtype=np.complex64), "not an array of numbers"),
         (np.zeros(2, dtype=np.longdouble), "array of"),
         (np.zeros(2, dtype=np.uint32), "'w' is an array of uint32, which PaddlePaddle"),
     ],
@@ -185,7 +185,7 @@ def test_read__arrays_that_paddle_does_not_have_are_refused(tmp_path, array, mes
 
 
 def test_read__keys_are_names(tmp_path):
-    with pytest.raises(ValueError, match="key 1 is no name"):
+    with pytest.raises(ValueError, match="1 is not the name of a tensor"):
         read_paddle_state_dict(write(tmp_path, {1: np.ones(2)}))
 
 

@@ -5,8 +5,12 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from mim_plugins.checkpoints.loading import read_file, read_state_dict
-from mim_plugins.checkpoints.saving import save_state, write_atomically
+from mim_plugins.checkpoints.files import (
+    read,
+    read_content,
+    save_state,
+    write_atomically,
+)
 
 
 def test_interrupted_write__leaves_the_old_file(tmp_path):
@@ -32,11 +36,11 @@ def test_formats__give_every_tensor_back(tmp_path, suffix):
         "c": torch.randn(2).half(),
     }
     save_state(state, tmp_path / f"x{suffix}", meta={"heads": 12})
-    read = read_state_dict(tmp_path / f"x{suffix}")
-    assert read.keys() == state.keys()
-    assert all(torch.equal(read[key], state[key]) for key in state)
+    tensors = read(tmp_path / f"x{suffix}").tensors
+    assert tensors.keys() == state.keys()
+    assert all(torch.equal(tensors[key], state[key]) for key in state)
     if suffix != ".pdparams":
-        assert read_file(tmp_path / f"x{suffix}")["meta"] == {"heads": 12}
+        assert read_content(tmp_path / f"x{suffix}")["meta"] == {"heads": 12}
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -46,9 +50,7 @@ def test_notes_of_modules__stay_with_their_tensors(tmp_path, suffix):
     state._metadata = OrderedDict({"backbone": {"version": 1, "num_heads": 12}})
     for name, meta in (("x", {"heads": 12}), ("y", None)):
         save_state(state, tmp_path / f"{name}{suffix}", meta=meta)
-        read = read_file(tmp_path / f"{name}{suffix}")
-        read = read.get("state_dict", read)
-        assert read._metadata["backbone"]["num_heads"] == 12
+        assert read(tmp_path / f"{name}{suffix}").num_heads() == 12
 
 
 @pytest.mark.parametrize("note", ["text", "[1]", '"x"', '{"a": 1}', "[" * 9999])
@@ -57,7 +59,7 @@ def test_notes_of_others__are_no_obstacle(tmp_path, note):
 
     path = tmp_path / "x.safetensors"
     save_file({"a": torch.ones(2)}, path, metadata={"meta": note, "modules": note})
-    assert torch.equal(read_state_dict(path)["a"], torch.ones(2))
+    assert torch.equal(read(path).tensors["a"], torch.ones(2))
 
 
 def test_views__are_saved_without_what_they_are_views_of(tmp_path):

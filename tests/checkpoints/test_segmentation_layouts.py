@@ -6,10 +6,10 @@ from key_lists import random_state
 from safetensors.torch import load_file
 from samples import TINY_ARCH, golden_folder
 
-from mim_plugins.checkpoints.convert import convert
-from mim_plugins.checkpoints.detect import detect
-from mim_plugins.checkpoints.export import to_official
-from mim_plugins.checkpoints.own_layout import account_of
+from mim_plugins.checkpoints import convert, to_official
+from mim_plugins.checkpoints.layouts import candidates
+from mim_plugins.checkpoints.loading import Target
+from mim_plugins.checkpoints.loading.adapt import native_report
 from mim_plugins.models import MIMVisionTransformer, RelPosVisionTransformer
 
 
@@ -35,11 +35,11 @@ def same(found, wanted):
 @pytest.mark.parametrize("prefix", ["", "backbone."])
 def test_backbone__is_known_by_its_keys_and_goes_back(case, layout, prefix):
     official = weights(case)
-    assert detect(official) == layout
+    assert [x.name for x in candidates(official)] == [layout]
     conversion = convert({prefix + key: x for key, x in official.items()})
-    assert conversion.layout == layout
+    assert conversion.layout.name == layout
     assert not conversion.report.dropped and not conversion.report.unexpected
-    back, _ = to_official(conversion.state, conversion.notes)
+    back, _ = to_official(conversion.state, conversion.metadata)
     assert same(back, official)
 
 
@@ -84,7 +84,9 @@ def test_account__tells_of_parameters_that_start_afresh_and_not_of_indices():
         out_type="featmap",
         final_norm=False,
     )
-    report = account_of(encoder, pretrained.state_dict(), "pretrained.pth")
+    report = native_report(
+        Target.of(encoder), pretrained.state_dict(), "pretrained.pth"
+    )
     assert set(report.missing) == {
         f"layers.{index}.{name}"
         for index in range(TINY_ARCH["num_layers"])

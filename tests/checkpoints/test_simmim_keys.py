@@ -9,9 +9,9 @@ from mmpretrain.registry import MODELS
 from safetensors.torch import load_file
 from samples import ROOT, golden_folder, laid_out_only, stand_in_teachers
 
-from mim_plugins.checkpoints import mae_lite, simmim
-from mim_plugins.checkpoints.hiera import channels_last
-from mim_plugins.checkpoints.mae_lite import convert_official
+from mim_plugins.checkpoints.layouts import mae_lite, simmim
+from mim_plugins.checkpoints.layouts.hiera import channels_last
+from mim_plugins.checkpoints.layouts.mae_lite import convert_official
 
 CONFIGS = {
     "simmim_swin_tiny_pretrain": "simmim_swint_400e",

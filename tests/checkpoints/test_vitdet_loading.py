@@ -8,8 +8,9 @@ from key_lists import key_lists, list_of
 from mmpretrain.registry import MODELS
 from samples import laid_out_only
 
-from mim_plugins.checkpoints.detect import detect, strip_wrappers
-from mim_plugins.checkpoints.fit import Target, convert_for
+from mim_plugins.checkpoints.files import Checkpoint
+from mim_plugins.checkpoints.loading import Target
+from mim_plugins.checkpoints.loading.adapt import adapt_official
 
 ARCHS = {
     "tiny": (192, 12, 12),
@@ -47,8 +48,10 @@ def test_official_checkpoint__fills_a_vitdet(name):
         )
     shapes = json.loads(list_of(name).read_text())["tensors"]
     zero = torch.zeros(1)
-    tensors = strip_wrappers({key: zero.expand(s) for key, s in shapes.items()})
-    state, report = convert_for(Target.of(model), tensors, detect(tensors), name)
+    tensors = {key: zero.expand(shape) for key, shape in shapes.items()}
+    checkpoint = Checkpoint.of({"state_dict": tensors}, name)
+    (layout,) = checkpoint.candidates
+    state, report = adapt_official(Target.of(model), checkpoint, layout)
     own = {key: tuple(x.shape) for key, x in model.state_dict().items()}
     assert all(tuple(x.shape) == own[key] for key, x in state.items())
     tables = {key for key in own if "rel_pos" in key}

@@ -9,7 +9,7 @@ from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from samples import ROOT, golden_folder, laid_out_only
 
-from mim_plugins.checkpoints.deepmim import rules_for
+from mim_plugins.checkpoints.layouts.deepmim import rules_for
 
 CONFIGS = {
     "pretrain": ("configs/deepmim/mae_vitb_800e.py", None),

@@ -10,7 +10,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmpretrain.registry import MODELS
 from samples import ROOT, golden_folder, laid_out_only
 
-from mim_plugins.checkpoints.mae_lite import convert_official
+from mim_plugins.checkpoints.layouts.mae_lite import convert_official
 
 CONFIGS = ROOT / "configs" / "distilled"
 RECIPES = {

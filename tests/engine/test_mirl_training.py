@@ -14,7 +14,7 @@ from mmpretrain.registry import MODELS
 from samples import ROOT, golden_folder
 from toy_run import TINY_MODEL, loader, make_runner
 
-from mim_plugins.checkpoints.mirl import rules_for
+from mim_plugins.checkpoints.layouts.mirl import rules_for
 from mim_plugins.engine import WarmupEMA
 from mim_plugins.parity.mirl import build_pretraining
 

@@ -9,7 +9,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope
 from samples import ROOT, golden_folder, laid_out_only
 
-from mim_plugins.checkpoints import beit
+from mim_plugins.checkpoints.layouts import beit
 from mim_plugins.models import RelPosVisionTransformer
 
 models = pytest.importorskip("mmseg.models")

@@ -12,8 +12,8 @@ from mmengine.registry import DefaultScope
 from samples import ROOT, tiny_model
 
 from mim_plugins import engine
-from mim_plugins.checkpoints.export import to_official
-from mim_plugins.checkpoints.saving import save_state
+from mim_plugins.checkpoints import to_official
+from mim_plugins.checkpoints.files import save_state
 
 pytest.importorskip("mmdet")
 pytest.importorskip("mmcv._ext")

@@ -11,8 +11,8 @@ from mmpretrain.registry import MODELS
 from samples import ROOT, TINY_ARCH, ade20k_layout, small_segmentor, tiny_model
 
 from mim_plugins import engine
-from mim_plugins.checkpoints.export import to_official
-from mim_plugins.checkpoints.saving import save_state
+from mim_plugins.checkpoints import to_official
+from mim_plugins.checkpoints.files import save_state
 
 mmseg_models = pytest.importorskip("mmseg.models")
 

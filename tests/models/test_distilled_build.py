@@ -6,8 +6,8 @@ from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
 from samples import hiera_model, tiny_model
 
-from mim_plugins.checkpoints.deepmim import pretrain_rules
-from mim_plugins.checkpoints.files import convert_file
+from mim_plugins.checkpoints import convert_file
+from mim_plugins.checkpoints.layouts.deepmim import pretrain_rules
 
 ARCH = dict(embed_dims=32, num_layers=4, num_heads=4, feedforward_channels=64)
 TEACHER = dict(type="MIMVisionTransformer", arch=ARCH, img_size=32, patch_size=8)

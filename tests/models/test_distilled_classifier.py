@@ -9,8 +9,8 @@ from samples import TINY_ARCH
 from torch import nn
 from torch.nn import functional as F
 
-from mim_plugins.checkpoints.export import to_official
-from mim_plugins.checkpoints.saving import save_state
+from mim_plugins.checkpoints import to_official
+from mim_plugins.checkpoints.files import save_state
 
 BACKBONE = dict(
     type="VisionTransformer",

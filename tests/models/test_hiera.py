@@ -10,8 +10,8 @@ from mmpretrain.registry import MODELS
 from samples import TINY_HIERA, golden_folder, hiera_model
 from torch.nn import functional as F
 
-from mim_plugins.checkpoints.hiera import ENCODER_RULES, convert_to_official
-from mim_plugins.checkpoints.rules import KeyRules
+from mim_plugins.checkpoints.layouts.hiera import ENCODER_RULES, convert_to_official
+from mim_plugins.checkpoints.layouts.key_rules import KeyRules
 from mim_plugins.models import Hiera, MIMHiera, PatchMask
 from mim_plugins.models.backbones.hiera import feature_map
 from mim_plugins.models.backbones.hiera_block import max_pool, reroll, unroll

@@ -6,7 +6,7 @@ from mmpretrain.registry import MODELS
 from samples import TINY_HIERA, hiera_model
 from torch.nn import functional as F
 
-from mim_plugins.checkpoints.hiera import convert_to_official
+from mim_plugins.checkpoints.layouts.hiera import convert_to_official
 from mim_plugins.models import Hiera, PatchMask
 
 

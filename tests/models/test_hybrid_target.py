@@ -8,7 +8,7 @@ from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
 from samples import clip_state_dict, tiny_model
 
-from mim_plugins.checkpoints.deepmim import pretrain_rules
+from mim_plugins.checkpoints.layouts.deepmim import pretrain_rules
 from mim_plugins.models import PatchMask
 
 

@@ -8,8 +8,8 @@ from mmengine.runner import load_checkpoint
 from mmpretrain.models import BEiTViT, VisionTransformer
 from samples import TINY_ARCH
 
+from mim_plugins.checkpoints.layouts.resize import resize_offset_table
 from mim_plugins.models import RelPosVisionTransformer
-from mim_plugins.models.backbones.relative_position import resize_offset_table
 
 TABLE = "layers.{}.attn.relative_position_bias_table"
 

@@ -13,7 +13,7 @@ from samples import ROOT
 from torch import nn
 from torch.nn import functional as F
 
-from mim_plugins.checkpoints.hiera import channels_last
+from mim_plugins.checkpoints.layouts.hiera import channels_last
 from mim_plugins.models import PatchMask, SimMIMSwin
 from mim_plugins.models.backbones.swin import window_shift
 

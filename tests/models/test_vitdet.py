@@ -10,8 +10,8 @@ from mmpretrain.registry import MODELS
 from samples import TINY_ARCH, tiny_model
 from torch.nn import functional as F
 
-from mim_plugins.checkpoints.export import to_official
-from mim_plugins.checkpoints.saving import save_state
+from mim_plugins.checkpoints import to_official
+from mim_plugins.checkpoints.files import save_state
 from mim_plugins.models import SimpleFeaturePyramid, ViTDet
 from mim_plugins.models.backbones.grid_attention import attention_on_grid
 

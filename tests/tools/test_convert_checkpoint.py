@@ -11,7 +11,7 @@ from mmpretrain.registry import MODELS
 from safetensors.torch import load_file
 from samples import ROOT, clip_state_dict, golden_folder, tiny_model
 
-from mim_plugins.checkpoints.loading import read_state_dict
+from mim_plugins.checkpoints.files import read
 
 TOOL = ROOT / "tools" / "convert_checkpoint.py"
 
@@ -57,12 +57,12 @@ def test_official_to_ours_and_back(tmp_path, tool):
 
 def test_paddle_file__and_back(tmp_path, tool):
     official = load_file(golden_folder("mirl/pretrain_b48like") / "weights.safetensors")
-    from mim_plugins.checkpoints.saving import save_state
+    from mim_plugins.checkpoints.files import save_state
 
     save_state(official, tmp_path / "x.pdparams")
     tool(tmp_path / "x.pdparams", tmp_path / "ours.safetensors")
     tool(tmp_path / "ours.safetensors", tmp_path / "back.pdparams", "--to", "official")
-    back = read_state_dict(tmp_path / "back.pdparams")
+    back = read(tmp_path / "back.pdparams").tensors
     assert back.keys() == official.keys()
     assert all(torch.equal(back[key], official[key]) for key in back)
     with pytest.raises(SystemExit, match="only MIRL's official layout is at home"):
@@ -76,7 +76,7 @@ def test_encoder_only_at_another_size(tmp_path, tool):
     out = tool(
         source, tmp_path / "y.pth", "--encoder-only", "--img-size", *size, "--antialias"
     )
-    state = read_state_dict(tmp_path / "y.pth")
+    state = read(tmp_path / "y.pth").tensors
     assert state["backbone.pos_embed"].shape[1] == 16
     assert all(key.startswith("backbone.") for key in state)
     assert "the encoder alone is asked for" in out and "positions to 3x5" in out
@@ -87,7 +87,7 @@ def test_encoder_only_at_another_size(tmp_path, tool):
         *(tmp_path / "y.pth", tmp_path / "z.pth", "--img-size", 4 * patch),
         *("--old-size", *size),
     )
-    assert read_state_dict(tmp_path / "z.pth")["backbone.pos_embed"].shape[1] == 17
+    assert read(tmp_path / "z.pth").tensors["backbone.pos_embed"].shape[1] == 17
 
 
 def test_window_size__resizes_swins_tables(tmp_path, tool):
@@ -95,7 +95,7 @@ def test_window_size__resizes_swins_tables(tmp_path, tool):
     out = tool(source, tmp_path / "y.pth", "--window-size", "5")
     tables = {
         key: len(value)
-        for key, value in read_state_dict(tmp_path / "y.pth").items()
+        for key, value in read(tmp_path / "y.pth").tensors.items()
         if key.endswith("bias_table")
     }
     assert set(tables.values()) == {81} and "offsets to 81" in out
@@ -107,7 +107,7 @@ def test_clip__becomes_an_encoder(tmp_path, tool):
     tower = {f"visual.{k}": x for k, x in clip_state_dict(size=64).items()}
     torch.save(tower | {"token_embedding.weight": torch.ones(1)}, tmp_path / "x.pth")
     out = tool(tmp_path / "x.pth", tmp_path / "y.pth")
-    state = read_state_dict(tmp_path / "y.pth")
+    state = read(tmp_path / "y.pth").tensors
     assert state["backbone.pre_norm.weight"].shape == (64,)
     assert "the projection into the space of texts" in out and "text tower" in out
 

@@ -8,7 +8,7 @@ from mmpretrain.registry import MODELS
 from safetensors.torch import load_file
 from samples import ROOT, golden_folder, tiny_model
 
-from mim_plugins.checkpoints.loading import read_state_dict
+from mim_plugins.checkpoints.files import read
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_options_without_effect__are_refused(own, tmp_path, tool, options, messa
 def test_image_size__reaches_official_positions(own, tmp_path, tool):
     out = tool(own, tmp_path / "y.pth", "--to", "official", "--img-size", 64)
     assert "16 positions to 8x8" in out
-    assert read_state_dict(tmp_path / "y.pth")["pos_embed"].shape[1] == 65
+    assert read(tmp_path / "y.pth").tensors["pos_embed"].shape[1] == 65
 
 
 def test_image_size__of_official_swin_files_is_one_side(swin, tmp_path, tool):
@@ -108,7 +108,7 @@ def test_image_size__of_official_swin_files_is_one_side(swin, tmp_path, tool):
     with pytest.raises(SystemExit, match="--img-size 112: .* into its windows"):
         tool(*to, 112)
     tool(*to, 128)
-    masks = {k: len(x) for k, x in read_state_dict(to[1]).items() if "attn_mask" in k}
+    masks = {k: len(x) for k, x in read(to[1]).tensors.items() if "attn_mask" in k}
     # As many windows as there are in the maps of 32, 16 and 8 tokens a side.
     assert set(masks.values()) == {64, 16, 4}
 
@@ -118,5 +118,5 @@ def test_account__has_what_was_left_out_and_resized_on_the_way(own, tmp_path, to
     out = tool(own, tmp_path / "y.pth", "--to", "timm", *size)
     assert "the encoder alone is asked for" in out
     assert "16 positions to 8x8" in out
-    total = len(read_state_dict(own))
+    total = len(read(own).tensors)
     assert f", {total} tensors" in out

@@ -16,7 +16,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...checkpoints.noted_heads import NotedHeads
+from ...checkpoints.metadata import RecordsNumHeads
 from ..initialisation import is_pretrained
 from ..masking import PatchMask
 from ..patches import patchify, unpatchify
@@ -27,7 +27,7 @@ OUT_TYPES = ("avg_featmap", "featmap")
 
 
 @MODELS.register_module()
-class Hiera(NotedHeads, BaseBackbone):
+class Hiera(RecordsNumHeads, BaseBackbone):
     """Hiera for classification and, with ``out_type='featmap'``, for dense tasks.
 
     An image is a grid of mask units, 32x32 pixels in the published models, each

@@ -13,11 +13,11 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...checkpoints.noted_heads import NotedHeads
+from ...checkpoints.layouts.resize import resize_offset_table
+from ...checkpoints.metadata import RecordsNumHeads
 from ..attention import attention, attention_logits, split_heads
 from ..initialisation import is_pretrained
 from ..recompute import recompute_in_backward
-from .relative_position import resize_offset_table
 
 TABLE = "relative_position_bias_table"
 
@@ -71,7 +71,7 @@ class RelPosAttention(BEiTAttention):
 
 
 @MODELS.register_module()
-class RelPosVisionTransformer(NotedHeads, BEiTViT):
+class RelPosVisionTransformer(RecordsNumHeads, BEiTViT):
     """Vision Transformer with a learned bias for the relative position of patches.
 
     mmpretrain's ``BEiTViT`` with MAE-Lite's settings and fused attention: a table per
@@ -118,6 +118,9 @@ class RelPosVisionTransformer(NotedHeads, BEiTViT):
         The released 79.0 model was, as far as its code tells, initialised without the
         pre-trained biases: ``bias='qv_bias', keep_bias=False``.
     """
+
+    # Loading turns `qkv.bias` into `q_bias` and `v_bias`, or back, as the model has it.
+    converts_biases = True
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """Image classifiers that mmpretrain lacks."""
 
 from .distilled import DistilledClassifier
+from .image import MIMImageClassifier
 
-__all__ = ["DistilledClassifier"]
+__all__ = ["DistilledClassifier", "MIMImageClassifier"]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..initialisation import is_pretrained
 from ..targets import AbsentTeacher
 from ..targets.teacher import FrozenTeacher, load_teacher
+from .image import MIMImageClassifier
 
 
 @MODELS.register_module()
-class DistilledClassifier(ImageClassifier):
+class DistilledClassifier(MIMImageClassifier):
     """An image classifier that also learns the logits of a frozen one.
 
     The teacher classifies the images as the student gets them, augmented and mixed; it

@@ -10,6 +10,7 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from ...checkpoints.loading import convert_when_loaded
 from ..arguments import as_numbers
 from ..data_preprocessor import reverses_channels
 from ..masking import PatchMask, as_patch_mask
@@ -99,6 +100,7 @@ class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
             init_cfg=init_cfg,
         )
         self.mask_sampler = build_part(mask_sampler)
+        convert_when_loaded(self)
         check_parts(self)
         check_targets(self, targets)
         check_blocks(self)

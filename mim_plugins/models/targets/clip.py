@@ -10,9 +10,8 @@ from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from mim_plugins.checkpoints.clip import CLIPWeights, read_clip
-
 from ..attention import use_attention_dispatch
+from .clip_weights import CLIPWeights, read_clip
 from .features import FeatureTarget
 
 # CLIP's name of an activation -> the registry's.

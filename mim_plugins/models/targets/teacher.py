@@ -12,9 +12,8 @@ import torch
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
-from mim_plugins.checkpoints.detect import strip_wrappers
-from mim_plugins.checkpoints.loading import read_file, tensors_of
-from mim_plugins.checkpoints.on_load import converted_for
+from ...checkpoints.files import read
+from ...checkpoints.loading import Target, state_for
 
 # The teacher of most methods, for messages.
 TRAINED_MAE = (
@@ -112,14 +111,7 @@ def load_teacher(
             f"there is no teacher checkpoint {checkpoint}: set {option} to {trained}; "
             f"or {otherwise}, which needs no teacher"
         )
-    content = read_file(checkpoint)
-    state: Mapping[str, Tensor] | None = converted_for(
-        network, content, str(checkpoint), exact=True
-    )
-    if state is None:
-        state = strip_wrappers(tensors_of(content))
-        if not hasattr(network, "backbone"):
-            state = _encoder_of(state)
+    state = state_for(Target.of(network), read(checkpoint), exact=True)
     own = network.state_dict()
     if problems := _differences(own, state):
         raise ValueError(
@@ -131,13 +123,6 @@ def load_teacher(
         f"Teacher {type(network).__name__}: all {len(own)} tensors of {checkpoint} "
         "loaded"
     )
-
-
-def _encoder_of(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The encoder's tensors of a model of ours; of an encoder all."""
-    prefix = "backbone."
-    inside = {k[len(prefix) :]: x for k, x in state.items() if k.startswith(prefix)}
-    return inside or state
 
 
 def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:

@@ -11,8 +11,7 @@ from mmengine.logging import MMLogger
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from mim_plugins.checkpoints.loading import read_state_dict
-
+from ...checkpoints.files import read
 from .features import FeatureTarget
 
 
@@ -142,7 +141,7 @@ def create_vit(
         )
     overlay: dict[str, Any] = {}
     if checkpoint is not None:
-        tensors = read_state_dict(checkpoint)
+        tensors = read(checkpoint).tensors
         heads = ("head", "head_dist")
         overlay = dict(
             state_dict={

@@ -1,0 +1,13 @@
+"""Bytes to tensors and back: reading without running code, writing atomically."""
+
+from .reading import Checkpoint, read, read_content
+from .writing import check_destination, save_state, write_atomically
+
+__all__ = [
+    "Checkpoint",
+    "check_destination",
+    "read",
+    "read_content",
+    "save_state",
+    "write_atomically",
+]

@@ -1,0 +1,153 @@
+"""Writes files completely or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Writes a file next to its destination and then moves it there.
+
+    Args:
+        path: Its destination. A file there stays until the new one is complete.
+        write: Writes a file at the path it is given.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write to")
+    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            partial.unlink()
+
+
+def check_destination(
+    path: str | Path, force: bool = False, source: str | Path | None = None
+) -> None:
+    """Refuses a file that cannot, or should not, be written, before there is work.
+
+    Args:
+        path: The file to be written.
+        force: Whether a file that is there may be replaced.
+        source: The file that is read for it, which is never replaced.
+
+    Raises:
+        FileExistsError: If it is there.
+        FileNotFoundError: If there is no folder to write it to.
+        ValueError: If it is a folder, or the source.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write to")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of the file to write")
+    if source is not None and path.exists() and path.samefile(source):
+        raise ValueError(
+            f"{path} is the file to read, too, and would be lost: write to another one"
+        )
+    if path.exists() and not force:
+        raise FileExistsError(
+            f"{path} is there already: write to another file, or replace it (--force)"
+        )
+
+
+def save_state(
+    state: Mapping[str, Tensor],
+    path: str | Path,
+    *,
+    wrapper: str | None = "state_dict",
+    meta: Mapping[str, Any] | None = None,
+) -> None:
+    """Saves tensors in the format the file's name asks for.
+
+    Args:
+        state: Tensors by key.
+        path: ``.safetensors``; ``.pdparams`` or ``.pd`` (arrays, as PaddlePaddle
+            saves); anything else is a file of ``torch.save`` that can be read with
+            ``weights_only=True``.
+        wrapper: The entry of a torch file that holds the tensors; None for no wrapper.
+        meta: Plain values to be kept with the tensors.
+    """
+    metadata = getattr(state, "_metadata", None)
+    # A view would be saved with all that it is a view of.
+    tensors = OrderedDict((key, _alone(value)) for key, value in state.items())
+    suffix = Path(path).suffix
+    if suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        tensors = OrderedDict((k, x.contiguous()) for k, x in tensors.items())
+        # transformers asks for the format.
+        notes = {"format": "pt"}
+        if meta:
+            notes["meta"] = json.dumps(dict(meta))
+        if metadata is not None:
+            notes["modules"] = json.dumps(metadata)
+        write_atomically(path, lambda file: save_file(tensors, file, metadata=notes))
+        return
+    if suffix in (".pdparams", ".pd"):
+        arrays = {key: value.numpy() for key, value in tensors.items()}
+        write_atomically(path, lambda file: _dump(arrays, file))
+        return
+    if metadata is not None:
+        tensors._metadata = metadata  # type: ignore[attr-defined]
+    content: Mapping[str, Any] = tensors
+    if wrapper is not None:
+        content = {wrapper: tensors, **({"meta": dict(meta)} if meta else {})}
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def with_metadata(
+    tensors: OrderedDict[str, Tensor], notes: Mapping[str, str]
+) -> dict[str, Any]:
+    """The content of a safetensors file, with the metadata :func:`save_state` wrote.
+
+    Args:
+        tensors: Its tensors by key.
+        notes: Its metadata.
+
+    Returns:
+        The tensors, which carry what modules recorded about themselves, such as their
+        attention heads; or, if there is a ``meta``, both as a torch file has them.
+    """
+    modules, meta = (_plain(notes.get(name)) for name in ("modules", "meta"))
+    if modules:
+        tensors._metadata = OrderedDict(  # type: ignore[attr-defined]
+            (name, entry) for name, entry in modules.items() if isinstance(entry, dict)
+        )
+    return {"state_dict": tensors, "meta": meta} if meta else tensors
+
+
+def _plain(note: str | None) -> dict[str, Any]:
+    """The values in a note; none if it is somebody else's, which may be any text."""
+    try:
+        values = json.loads(note or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """A tensor that shares no larger memory with others."""
+    own = tensor.numel() * tensor.element_size()
+    return tensor if tensor.untyped_storage().nbytes() == own else tensor.clone()
+
+
+def _dump(content: Any, path: Path) -> None:
+    with open(path, "wb") as file:
+        pickle.dump(content, file, protocol=4)

@@ -1,0 +1,299 @@
+"""Image towers of CLIP in every layout they come in."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .key_rules import KeyRules, listed
+from .layout import Layout, Options, State
+
+WHAT_TO_GIVE = (
+    "give the OpenAI CLIP ViT-B/16 weights (ViT-B-16.pt as downloaded), a state dict "
+    "of such a model or of its image tower, an open_clip file or folder, or a Hugging "
+    "Face folder (openai/clip-vit-base-patch16)"
+)
+
+# Rules of OpenAI's blocks and of Hugging Face's, whose q, k and v are fused before.
+_OPENAI_BLOCK = [
+    ("ln_1.{p}", "ln1.{p}"),
+    ("attn.in_proj_{p}", "attn.qkv.{p}"),
+    ("attn.out_proj.{p}", "attn.proj.{p}"),
+    ("ln_2.{p}", "ln2.{p}"),
+    ("mlp.c_fc.{p}", "ffn.layers.0.0.{p}"),
+    ("mlp.c_proj.{p}", "ffn.layers.1.{p}"),
+]
+_HUGGING_FACE_BLOCK = [
+    ("layer_norm1.{p}", "ln1.{p}"),
+    ("self_attn.qkv_proj.{p}", "attn.qkv.{p}"),
+    ("self_attn.out_proj.{p}", "attn.proj.{p}"),
+    ("layer_norm2.{p}", "ln2.{p}"),
+    ("mlp.fc1.{p}", "ffn.layers.0.0.{p}"),
+    ("mlp.fc2.{p}", "ffn.layers.1.{p}"),
+]
+
+# OpenAI's and open_clip's image tower (`visual.`) <-> ours.
+OPENAI_RULES = KeyRules(
+    [
+        ("class_embedding", "vit.cls_token"),
+        ("positional_embedding", "vit.pos_embed"),
+        ("conv1.weight", "vit.patch_embed.projection.weight"),
+        ("ln_pre.{p}", "vit.pre_norm.{p}"),
+        *(
+            (f"transformer.resblocks.{{i}}.{a}", f"vit.layers.{{i}}.{b}")
+            for a, b in _OPENAI_BLOCK
+        ),
+        ("ln_post.{p}", "vit.ln1.{p}"),
+        ("proj", "proj.weight"),
+    ]
+)
+
+# Hugging Face's image tower (`vision_model.`) <-> ours.
+HUGGING_FACE_RULES = KeyRules(
+    [
+        ("embeddings.class_embedding", "vit.cls_token"),
+        ("embeddings.position_embedding.weight", "vit.pos_embed"),
+        ("embeddings.patch_embedding.weight", "vit.patch_embed.projection.weight"),
+        ("pre_layrnorm.{p}", "vit.pre_norm.{p}"),  # spelt so in the library
+        *(
+            (f"encoder.layers.{{i}}.{a}", f"vit.layers.{{i}}.{b}")
+            for a, b in _HUGGING_FACE_BLOCK
+        ),
+        ("post_layernorm.{p}", "vit.ln1.{p}"),
+        ("visual_projection.weight", "proj.weight"),
+    ]
+)
+
+# What a CLIP has next to its image tower: the text tower, the projections into the
+# common space, and mere counts.
+_OTHER_PARTS = re.compile(
+    r"(text|text_model|transformer|ln_final|token_embedding)\..+"
+    r"|positional_embedding|text_projection(\.weight|\.bias)?|visual_projection\.weight"
+    r"|logit_(scale|bias)|input_resolution|context_length|vocab_size|attn_mask"
+)
+
+
+def encoder_of(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The encoder of a CLIP's image tower as ours, ``backbone.``, in float32.
+
+    Args:
+        tensors: Those of a whole CLIP, or of its image tower, projection included.
+        source: Where they are from, for messages.
+
+    Raises:
+        ValueError: If there is no image tower that is a Vision Transformer.
+    """
+    file = Path(source)
+    rules, found = image_tower(tensors, file)
+    tower = convert_tower(rules, found, file)
+    return {
+        f"backbone.{key.removeprefix('vit.')}": value
+        for key, value in tower.items()
+        if key.startswith("vit.")
+    }
+
+
+def image_tower(
+    tensors: Mapping[str, Tensor], file: Path
+) -> tuple[KeyRules, dict[str, Tensor]]:
+    """The tensors of the image tower without their prefix, and the rules for them.
+
+    Raises:
+        ValueError: If there is no CLIP Vision Transformer in the file.
+    """
+    for rules, last in (
+        (HUGGING_FACE_RULES, "embeddings.class_embedding"),
+        (OPENAI_RULES, "class_embedding"),
+    ):
+        for key in tensors:
+            prefix = key.removesuffix(last)
+            if prefix == key or (prefix and not prefix.endswith(".")):
+                continue
+            found = {
+                k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)
+            }
+            if rules is HUGGING_FACE_RULES:
+                # The projection is next to the tower; positions are a mere count.
+                parent = prefix.removesuffix("vision_model.")
+                projection = tensors.get(f"{parent}visual_projection.weight")
+                if projection is not None:
+                    found["visual_projection.weight"] = projection
+                found.pop("embeddings.position_ids", None)
+                found = _fuse_qkv(found)
+            return rules, found
+    keys = [k for k in tensors if "visual." in k or "vision" in k] or list(tensors)
+    if any("attnpool." in key for key in keys):
+        problem = "a CLIP with a ResNet, which has no patch tokens"
+    elif len(keys) < len(tensors):
+        problem = "an image tower that is no Vision Transformer of CLIP's"
+    elif any("token_embedding" in key for key in keys):
+        problem = "the text half of a CLIP, and no image tower"
+    else:
+        problem = "no image tower of a CLIP Vision Transformer"
+    some = ", ".join(keys[:6]) + (" ..." if len(keys) > 6 else "")
+    raise ValueError(
+        f"{file} holds {problem}: among its keys ({some}) is no class_embedding. "
+        f"Instead, {WHAT_TO_GIVE}"
+    )
+
+
+def _fuse_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Stacks separate query, key and value projections, in this order."""
+    fused = dict(state)
+    for key in state:
+        match = re.fullmatch(r"(.+\.)q_proj\.(weight|bias)", key)
+        parts = match and [f"{match[1]}{name}_proj.{match[2]}" for name in "qkv"]
+        if match and parts and all(part in state for part in parts):
+            fused[f"{match[1]}qkv_proj.{match[2]}"] = torch.cat(
+                [fused.pop(part) for part in parts]
+            )
+    return fused
+
+
+def convert_tower(
+    rules: KeyRules, found: dict[str, Tensor], file: Path
+) -> dict[str, Tensor]:
+    """Renames and reshapes a tower, in float32.
+
+    Raises:
+        ValueError: If keys are unknown or missing, or shapes do not fit together,
+            naming them, or positions are not those of a square image.
+    """
+    try:
+        state = rules.convert(found)
+    except KeyError as error:
+        raise ValueError(
+            f"the image tower in {file} is of another architecture than CLIP's Vision "
+            f"Transformer: {error.args[0]}. Instead, {WHAT_TO_GIVE}"
+        ) from error
+    names = (
+        ours.format(i=i, p=p)
+        for _, ours in rules.rules
+        for i in range(max(depth_of(state), 1) if "{i}" in ours else 1)
+        for p in ("weight", "bias")
+    )
+    missing = sorted({str(rules.to_official(n)) for n in names} - found.keys())
+    if missing:
+        raise ValueError(
+            f"the image tower in {file} lacks {', '.join(missing[:10])}"
+            + (" ..." if len(missing) > 10 else "")
+            + f": {WHAT_TO_GIVE}, projection included"
+        )
+    _check_shapes(rules, state, file)
+    state = {key: value.float() for key, value in state.items()}
+    state["vit.cls_token"] = state["vit.cls_token"].view(1, 1, -1)
+    state["vit.pos_embed"] = state["vit.pos_embed"].unsqueeze(0)
+    if rules is OPENAI_RULES:
+        # Stored to be multiplied from the right, (width, out_dims).
+        state["proj.weight"] = state["proj.weight"].T.contiguous()
+    positions = state["vit.pos_embed"].shape[1] - 1
+    if math.isqrt(positions) ** 2 != positions:
+        raise ValueError(
+            f"the image tower in {file} has {positions} positions, which are no square "
+            f"grid: {WHAT_TO_GIVE}"
+        )
+    return state
+
+
+def _check_shapes(rules: KeyRules, state: Mapping[str, Tensor], file: Path) -> None:
+    """Checks that all tensors of a tower, as stored, are of one width.
+
+    Raises:
+        ValueError: If one is not, naming it and both shapes.
+    """
+    width = state["vit.cls_token"].numel()
+    hidden = (*state["vit.layers.0.ffn.layers.0.0.bias"].shape, 0)[0]
+    shapes: dict[str, tuple[int | None, ...]] = {  # None: of any size
+        "cls_token": (width,),
+        "pos_embed": (None, width),
+        "projection.weight": (width, 3, None, None),
+        "attn.qkv.weight": (3 * width, width),
+        "attn.qkv.bias": (3 * width,),
+        "attn.proj.weight": (width, width),
+        "ffn.layers.0.0.weight": (hidden, width),
+        "ffn.layers.0.0.bias": (hidden,),
+        "ffn.layers.1.weight": (width, hidden),
+        "proj.weight": (width, None) if rules is OPENAI_RULES else (None, width),
+    }
+    for key, value in state.items():
+        wanted = next(
+            (shape for end, shape in shapes.items() if key.endswith(end)), (width,)
+        )
+        if len(wanted) != value.ndim or any(
+            w not in (None, n) for w, n in zip(wanted, value.shape, strict=True)
+        ):
+            sizes = ", ".join("any" if size is None else str(size) for size in wanted)
+            raise ValueError(
+                f"the image tower in {file} does not fit together: "
+                f"{rules.to_official(key)} has the shape {tuple(value.shape)}, but "
+                f"({sizes}) is needed next to the other tensors. Instead, "
+                f"{WHAT_TO_GIVE}"
+            )
+
+
+def depth_of(state: Mapping[str, Tensor]) -> int:
+    """Number of blocks of a converted tower."""
+    return len({key.split(".")[2] for key in state if key.startswith("vit.layers.")})
+
+
+def parts_left_out(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """What of a CLIP is not its image tower's encoder, and why it is left out.
+
+    Args:
+        tensors: Those of a whole CLIP, or of its image tower.
+
+    Raises:
+        KeyError: If a key is of no part of a CLIP that is known.
+    """
+    place = next((k for k in tensors if k.endswith("class_embedding")), "")
+    tower = place.removesuffix("class_embedding").removesuffix("embeddings.")
+    parent = re.sub(r"(visual|vision_model)\.$", "", tower)
+    left, unknown = {}, []
+    for key in tensors:
+        if key in (f"{tower}proj", f"{parent}visual_projection.weight"):
+            left[key] = "the projection into the space of texts"
+        elif key.endswith("position_ids"):
+            left[key] = "a mere count"
+        elif key.startswith(tower):
+            continue
+        elif key.startswith(parent) and _OTHER_PARTS.fullmatch(key[len(parent) :]):
+            left[key] = "of the text tower, or a mere count"
+        else:
+            unknown.append(key)
+    if unknown:
+        raise KeyError(
+            f"{len(unknown)} keys are of no part of a CLIP: {listed(unknown, 6)}"
+        )
+    return left
+
+
+class CLIP(Layout):
+    """A CLIP Vision Transformer of OpenAI, open_clip or Hugging Face."""
+
+    name = "clip"
+    title = "the layout of a CLIP image tower"
+    marks = (
+        r"(.*\.)?(visual\.|vision_model\.embeddings\.)class_embedding$",
+        r"class_embedding$",
+    )
+    # Of Hugging Face's, three matrices become one.
+    one_to_one = False
+
+    def split(
+        self, state: Mapping[str, Tensor], options: Options
+    ) -> tuple[State, dict[str, str]]:
+        """All of it: the projection helps to check the tower."""
+        super().split(state, options)
+        return dict(state), parts_left_out(state)
+
+    def to_native(self, state: State, options: Options) -> State:
+        """The image tower's encoder, in float32."""
+        return encoder_of(state, options.source)
+
+
+LAYOUT = CLIP()

@@ -1,0 +1,164 @@
+"""The layouts of Hiera: Meta's code, MAE-Lite's, which is made from it, and timm's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from .key_rules import KeyRules
+from .layout import Layout, Options, State, has_key
+from .vit import block_rules
+
+ENCODER_RULES = [
+    ("pos_embed", "backbone.pos_embed"),
+    ("patch_embed.proj.{p}", "backbone.patch_embed.projection.{p}"),
+    *block_rules("blocks.{i}.", "backbone.layers.{i}."),
+    # Where the width changes.
+    ("blocks.{i}.proj.{p}", "backbone.layers.{i}.proj.{p}"),
+]
+
+# A classifier pools before its norm.
+CLASSIFIER_RULES = [
+    *ENCODER_RULES,
+    ("norm.{p}", "backbone.ln2.{p}"),
+    ("head.projection.{p}", "head.fc.{p}"),
+]
+
+# timm's classifier, or its encoder, with the norm in the head.
+TIMM_RULES = [
+    *ENCODER_RULES,
+    ("head.norm.{p}", "backbone.ln2.{p}"),
+    ("head.fc.{p}", "head.fc.{p}"),
+]
+
+PRETRAIN_RULES = [
+    *ENCODER_RULES,
+    ("multi_scale_fusion_heads.{i}.{p}", "neck.fusion.{i}.{p}"),
+    ("encoder_norm.{p}", "neck.fusion_norm.{p}"),
+    ("decoder_embed.{p}", "neck.decoders.0.decoder_embed.{p}"),
+    ("mask_token", "neck.decoders.0.mask_token"),
+    ("decoder_pos_embed", "neck.decoders.0.pos_embed"),
+    *block_rules("decoder_blocks.{j}.", "neck.decoders.0.decoder_blocks.{j}."),
+    ("decoder_norm.{p}", "neck.decoders.0.ln1.{p}"),
+    ("decoder_pred.{p}", "neck.decoders.0.decoder_pred.{p}"),
+]
+
+# Attention heads of the first stage by its width; they double with each stage.
+HEADS = {46: 1, 96: 1, 112: 2, 144: 2, 256: 4}
+
+# Of these the rows are the pixels of a patch.
+PREDICTION = "decoder_pred."
+
+
+def rules_for(keys: Iterable[str]) -> KeyRules:
+    """The rules of an official state dict, inferred from its keys.
+
+    Raises:
+        KeyError: If the keys are of another model.
+    """
+    keys = set(keys)
+    if not is_hiera(keys):
+        raise KeyError(
+            "not an official Hiera checkpoint: no block has a projection "
+            "(blocks.*.proj.weight)"
+        )
+    if "head.norm.weight" in keys:
+        return KeyRules(TIMM_RULES)
+    fuses = "multi_scale_fusion_heads.0.weight" in keys
+    return KeyRules(PRETRAIN_RULES if fuses else CLASSIFIER_RULES)
+
+
+def is_hiera(keys: Iterable[str]) -> bool:
+    """Whether keys are an official Hiera's, whose blocks alone have projections."""
+    return any(re.fullmatch(r"blocks\.\d+\.proj\.weight", key) for key in keys)
+
+
+def stage_of(block: int, keys: Iterable[str]) -> int:
+    """The stage of a block, known from the projections that begin all but the first."""
+    found = (re.fullmatch(r"blocks\.(\d+)\.proj\.weight", key) for key in keys)
+    return sum(int(match[1]) <= block for match in found if match)
+
+
+def convert_official(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts an official Hiera state dict to ours.
+
+    Args:
+        state: The official state dict: pre-training, with or without its decoder, or a
+            classifier, with or without its head. What is no tensor, such as a shape, is
+            renamed alone.
+
+    Raises:
+        KeyError: If a key is not accounted for.
+    """
+    return rules_for(state).convert(_reorder(state, channels_last))
+
+
+def convert_to_official(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts our state dict of a Hiera, in pre-training or classifying, back.
+
+    Args:
+        state: All keys of the model.
+
+    Raises:
+        KeyError: If a key is not accounted for.
+    """
+    fuses = "neck.fusion.0.weight" in state
+    rules = KeyRules(PRETRAIN_RULES if fuses else CLASSIFIER_RULES)
+    return _reorder(rules.convert(state, to="official"), channels_first)
+
+
+def channels_last(pixels: Tensor, channels: int) -> Tensor:
+    """Pixels of a patch (C * p * p, ...), from the official order to ours.
+
+    The official order is channel, row, column, ours row, column, channel, as in MAE.
+    """
+    return pixels.unflatten(0, (channels, -1)).transpose(0, 1).flatten(0, 1)
+
+
+def channels_first(pixels: Tensor, channels: int) -> Tensor:
+    """Inverse of :func:`channels_last`."""
+    return pixels.unflatten(0, (-1, channels)).transpose(0, 1).flatten(0, 1)
+
+
+def _reorder(
+    official: Mapping[str, Any], order: Callable[[Tensor, int], Tensor]
+) -> dict[str, Any]:
+    """Reorders what has a row for each pixel, under official keys."""
+    result = dict(official)
+    for key, value in official.items():
+        if key.startswith(PREDICTION) and isinstance(value, Tensor):
+            result[key] = order(value, official["patch_embed.proj.weight"].shape[1])
+    return result
+
+
+class Hiera(Layout):
+    """Meta's Hiera and MAE-Lite's; timm's classifiers are recognised too."""
+
+    name = "hiera"
+    title = "Hiera's official layout"
+    marks = (r"blocks\.\d+\.proj\.",)
+
+    def to_native(self, state: State, options: Options) -> State:
+        """Renames every key and reorders predicted pixels."""
+        return convert_official(state)
+
+    def num_heads(self, state: Mapping[str, Tensor]) -> int | None:
+        """Attention heads of the first stage, by its width."""
+        return HEADS.get(state["patch_embed.proj.weight"].shape[0])
+
+    def writes(self, native: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
+        """Whether blocks have projections."""
+        distilled = has_key(native, [r"(extra_block|distillation)\."])
+        return not distilled and has_key(native, [r"backbone\.layers\.\d+\.proj\."])
+
+    def to_official(
+        self, native: State, metadata: Mapping[str, Any], img_size: int
+    ) -> State:
+        """Renames every key back and reorders predicted pixels."""
+        return convert_to_official(native)
+
+
+LAYOUT = Hiera()

@@ -1,0 +1,197 @@
+"""The official layout of MIRL, in Paddle's files and in PyTorch's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from .key_rules import KeyRules
+from .layout import Layout, Options, State, has_key
+from .sanity_checks import oblong_matrices
+from .vit import CLASSIFIER_RULES, ENCODER_RULES, heads_by_width
+
+MAGNITUDE = re.compile(r"decoder_pred\d+\.weight_g")
+
+CROSS_BLOCK_RULES = [
+    ("norm1.{p}", "ln1.{p}"),
+    ("attn.qkv.{p}", "attn.qkv.{p}"),
+    ("attn.proj.{p}", "attn.proj.{p}"),
+    ("norm2.{p}", "ln_query.{p}"),
+    ("norm3.{p}", "ln_memory.{p}"),
+    ("cross_attn.q.{p}", "cross_attn.q.{p}"),
+    ("cross_attn.kv.{p}", "cross_attn.kv.{p}"),
+    ("cross_attn.proj.{p}", "cross_attn.proj.{p}"),
+    ("norm4.{p}", "ln2.{p}"),
+    ("mlp.fc1.{p}", "ffn.layers.0.0.{p}"),
+    ("mlp.fc2.{p}", "ffn.layers.1.{p}"),
+]
+
+
+def pretrain_rules(num_segments: int) -> KeyRules:
+    """Rules of a pre-training checkpoint with so many segments, six in the paper's."""
+    rules = [
+        *ENCODER_RULES,
+        ("norm_low.{p}", "neck.norms.0.{p}"),
+        ("decoder_embed0_1.{p}", "neck.low_embed.{p}"),
+    ]
+    for g in range(num_segments):
+        ours = f"neck.decoders.{g}."
+        weight = ours + "decoder_pred.parametrizations.weight."
+        rules += [
+            (f"mask_token{g}", ours + "mask_token"),
+            (f"decoder_pos_embed{g}", ours + "decoder_pos_embed"),
+            (f"decoder_embed{g}.{{p}}", ours + "decoder_embed.{p}"),
+            *(
+                (f"decoder_blocks{g}.{{j}}.{a}", f"{ours}decoder_blocks.{{j}}.{b}")
+                for a, b in CROSS_BLOCK_RULES
+            ),
+            (f"decoder_norm{g}.{{p}}", ours + "ln1.{p}"),
+            (f"decoder_pred{g}.weight_g", weight + "original0"),
+            (f"decoder_pred{g}.weight_v", weight + "original1"),
+            (f"decoder_pred{g}.{{p}}", ours + "decoder_pred.{p}"),
+        ]
+        if g < num_segments - 1:
+            # The last segment's is the encoder's own, `norm`.
+            rules.append((f"norm{g}.{{p}}", f"neck.norms.{g + 1}.{{p}}"))
+    return KeyRules(rules)
+
+
+def rules_for(keys: Iterable[str]) -> KeyRules:
+    """The rules of an official state dict, inferred from its keys.
+
+    Raises:
+        KeyError: If the keys are of none of MIRL's layouts.
+    """
+    keys = set(keys)
+    if "decoder_embed0_1.weight" in keys:
+        found = (re.fullmatch(r"decoder_embed(\d+)\.weight", key) for key in keys)
+        return pretrain_rules(1 + max(int(m[1]) for m in found if m))
+    if "patch_embed.proj.weight" in keys and "decoder_embed.weight" not in keys:
+        return KeyRules(CLASSIFIER_RULES)
+    raise KeyError(
+        "not an official MIRL checkpoint: it has neither decoder_embed0_1 nor a plain "
+        "encoder with patch_embed.proj"
+    )
+
+
+def is_paddle_layout(state: Mapping[str, Tensor]) -> bool:
+    """Tells whether linear weights are (in, out), by the first block's oblong qkv.
+
+    Raises:
+        KeyError: If there is no such block.
+    """
+    key = "blocks.0.attn.qkv.weight"
+    if key not in state:
+        raise KeyError(f"not an official MIRL checkpoint: it has no {key}")
+    shape = state[key].shape
+    return len(shape) == 2 and shape[1] > shape[0]
+
+
+def transpose_linears(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turns Paddle's layout into PyTorch's, or back.
+
+    In MIRL's models every tensor of two dimensions is the weight of a linear layer,
+    square ones included, whose shape would not show it.
+    """
+    return {k: v.t().contiguous() if v.ndim == 2 else v for k, v in state.items()}
+
+
+def convert_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Converts an official MIRL state dict to our keys and PyTorch's layout.
+
+    Args:
+        state: Of pre-training, or of a fine-tuned classifier, or of the encoder alone,
+            in Paddle's layout or (as the authors' converted file) in PyTorch's.
+
+    Raises:
+        KeyError: If a key is not accounted for.
+    """
+    rules = rules_for(state)
+    state = transpose_linears(state) if is_paddle_layout(state) else dict(state)
+    for key in filter(MAGNITUDE.fullmatch, state):
+        state[key] = state[key][None]
+    return rules.convert(state)
+
+
+def convert_to_official(
+    state: Mapping[str, Tensor], paddle_layout: bool = True
+) -> dict[str, Tensor]:
+    """Converts our state dict of a MIRL model or its classifier to the official keys.
+
+    Args:
+        state: All keys of the model.
+        paddle_layout: Whether linear weights become (in, out), as in Paddle's files.
+
+    Raises:
+        KeyError: If a key is not accounted for.
+    """
+    found = (re.match(r"neck\.decoders\.(\d+)\.", key) for key in state)
+    num_segments = max((int(m[1]) + 1 for m in found if m), default=0)
+    rules = pretrain_rules(num_segments) if num_segments else KeyRules(CLASSIFIER_RULES)
+    official = rules.convert(state, to="official")
+    for key in filter(MAGNITUDE.fullmatch, official):
+        official[key] = official[key][0]
+    return transpose_linears(official) if paddle_layout else official
+
+
+class MIRL(Layout):
+    """MIRL's pre-training, classifiers and encoders, of PaddlePaddle or PyTorch."""
+
+    name = "mirl"
+    title = "MIRL's official layout"
+    marks = (r"decoder_embed0_1\.", r"blocks\.\d+\.attn\.qkv\.")
+
+    def detects(self, state: Mapping[str, Any]) -> bool:
+        """Whether it has MIRL's decoders, or matrices as only PaddlePaddle has them."""
+        return super().detects(state) and (
+            has_key(state, self.marks[:1]) or has_paddle_matrices(state)
+        )
+
+    def to_native(self, state: State, options: Options) -> State:
+        """Renames every key, in PyTorch's layout.
+
+        Raises:
+            KeyError: If a key is not accounted for, or only some of the matrices were
+                transposed.
+        """
+        paddle, torch = oblong_matrices(state)
+        if paddle and torch:
+            raise KeyError(
+                f"{len(paddle)} matrices are (in, out) as in PaddlePaddle, such as "
+                f"{paddle[0]}, and {len(torch)} (out, in) as in PyTorch, such as "
+                f"{torch[0]}: it was converted in part, which its square ones do not "
+                "show; give the original .pdparams"
+            )
+        return convert_official(state)
+
+    def num_heads(self, state: Mapping[str, Tensor]) -> int | None:
+        """Attention heads of MIRL's Vision Transformers, by their width."""
+        return heads_by_width(state)
+
+    def metadata(self, state: Mapping[str, Tensor], options: Options) -> dict[str, Any]:
+        """Whether matrices were (in, out)."""
+        return {"paddle": is_paddle_layout(state)}
+
+    def writes(self, native: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
+        """Whether it has MIRL's decoders, or was converted from a file of MIRL's."""
+        return has_key(native, [r"neck\.low_embed\."]) or (
+            metadata.get("layout") == "mirl"
+        )
+
+    def to_official(
+        self, native: State, metadata: Mapping[str, Any], img_size: int
+    ) -> State:
+        """Renames every key back, for PaddlePaddle unless it was PyTorch's."""
+        return convert_to_official(native, metadata.get("paddle", True))
+
+
+def has_paddle_matrices(state: Mapping[str, Any]) -> bool:
+    """Whether linear weights are (in, out), as in no file but PaddlePaddle's."""
+    shape = getattr(state.get("blocks.0.attn.qkv.weight"), "shape", ())
+    return len(shape) == 2 and shape[1] > shape[0]
+
+
+LAYOUT = MIRL()

@@ -1,0 +1,109 @@
+"""Our own layout, that of mmpretrain's encoders, with the rest of our models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from .key_rules import KeyRules, listed
+from .layout import Layout, Options, State
+
+T = TypeVar("T")
+
+PREFIX = "backbone."
+
+# The parts of our models next to the encoder: in pre-training, classification,
+# segmentation and detection.
+PARTS = (
+    "neck", "head", "target_generator", "extra_block", "distillation",
+    "data_preprocessor", "decode_head", "auxiliary_head", "rpn_head", "roi_head",
+    "bbox_head", "mask_head",
+)  # fmt: skip
+
+_RELATIVE_POSITION = ("relative_position_bias_table", "relative_position_index")
+
+# Vision Transformers and Hiera: mmpretrain's, with relative positions, with the gated
+# MLPs of DINOv2, with those of ViTDet.
+_TRANSFORMER = (
+    "cls_token", "dist_token", "pos_embed", "patch_embed.projection.{p}",
+    "pre_norm.{p}", "ln1.{p}", "ln2.{p}",
+    *(f"rel_pos_bias.{name}" for name in _RELATIVE_POSITION),
+    *(
+        f"layers.{{i}}.{name}"
+        for name in (
+            "ln1.{p}", "ln2.{p}", "proj.{p}", "gamma_1", "gamma_2",
+            "attn.qkv.{p}", "attn.proj.{p}", "attn.q_bias", "attn.v_bias",
+            "attn.gamma1.weight", "attn.rel_pos_h", "attn.rel_pos_w",
+            *(f"attn.{name}" for name in _RELATIVE_POSITION),
+            "ffn.layers.0.0.{p}", "ffn.layers.1.{p}", "ffn.w12.{p}", "ffn.w3.{p}",
+            "ffn.gamma2.weight",
+        )
+    ),
+)  # fmt: skip
+
+_SWIN = (
+    "absolute_pos_embed", "mask_token", "patch_embed.norm.{p}", "norm{i}.{p}",
+    "stages.{i}.downsample.norm.{p}", "stages.{i}.downsample.reduction.{p}",
+    *(
+        f"stages.{{i}}.blocks.{{j}}.{name}"
+        for name in (
+            "norm1.{p}", "norm2.{p}", "attn.w_msa.qkv.{p}", "attn.w_msa.proj.{p}",
+            *(f"attn.w_msa.{name}" for name in _RELATIVE_POSITION),
+            "ffn.layers.0.0.{p}", "ffn.layers.1.{p}",
+        )
+    ),
+)  # fmt: skip
+
+_ENCODERS = KeyRules((PREFIX + key, PREFIX + key) for key in _TRANSFORMER + _SWIN)
+
+
+def check_native(state: Mapping[str, T]) -> dict[str, T]:
+    """Native tensors as they are; the keys of a bare encoder get their prefix.
+
+    Args:
+        state: Tensors by key.
+
+    Raises:
+        KeyError: If a key belongs to none of our encoders and to no other part of a
+            model.
+    """
+    own = dict(state)
+    if not any(key.startswith(PREFIX) for key in own):
+        own = {PREFIX + key: value for key, value in own.items()}
+    unknown = [
+        key
+        for key in own
+        if not re.match(rf"({'|'.join(PARTS)})\.", key)
+        and _ENCODERS.to_ours(key) is None
+    ]
+    if unknown:
+        raise KeyError(
+            f"{len(unknown)} keys are none of our encoders' (Vision Transformer, Swin "
+            "Transformer, Hiera; below 'backbone.' or alone) and of no other part of "
+            f"our models ({', '.join(PARTS[:5])} ...): {listed(unknown, 6)}"
+        )
+    return own
+
+
+class Native(Layout):
+    """mmpretrain's layout, which needs no conversion."""
+
+    name = "mmpretrain"
+    title = "mmpretrain's own layout"
+    marks = (
+        r"(backbone\.)?layers\.\d+\.(ln1|attn|ffn)\.",
+        r"(backbone\.)?stages\.\d+\.blocks\.\d+\.(norm1|attn\.w_msa|ffn)\.",
+    )
+    dropped = ((r"data_preprocessor\..*", "follows from the config"),)
+
+    def to_native(self, state: State, options: Options) -> State:
+        """Checks the keys; see :func:`check_native`."""
+        return check_native(state)
+
+    def notes(self, native: Mapping[str, Any], heads: int | None) -> list[str]:
+        """None: the model exists."""
+        return []
+
+
+LAYOUT = Native()

@@ -1,0 +1,153 @@
+"""The layouts of timm, and of DeiT and Swin's own code, which it shares."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from . import simmim
+from .key_rules import KeyRules
+from .layout import Layout, Options, State, has_key
+from .mirl import has_paddle_matrices
+from .swin import COLUMN_BY_COLUMN, quads_to_official
+from .vit import CLASSIFIER_RULES
+
+T = TypeVar("T")
+
+# Layer scale, which MAE's code does not have, and the norm before the blocks (CLIP's).
+VIT_RULES = [
+    *CLASSIFIER_RULES,
+    ("norm_pre.{p}", "backbone.pre_norm.{p}"),
+    ("blocks.{i}.ls1.gamma", "backbone.layers.{i}.attn.gamma1.weight"),
+    ("blocks.{i}.ls2.gamma", "backbone.layers.{i}.ffn.gamma2.weight"),
+]
+
+# DeiT's distilled models, mmpretrain's `DistilledVisionTransformer` and `DeiTClsHead`.
+DISTILLED_RULES = [
+    *(rule for rule in VIT_RULES if rule[0] != "head.{p}"),
+    ("dist_token", "backbone.dist_token"),
+    ("head.{p}", "head.layers.head.{p}"),
+    ("head_dist.{p}", "head.layers.head_dist.{p}"),
+]
+
+# timm's present Swin merges at the start of a stage, all other code at the end of the
+# one before; and its head is a module with a layer in it.
+LATE_MERGE, EARLY_MERGE = "layers.0.downsample.", "layers.1.downsample."
+
+
+def vit_rules(keys: Iterable[str]) -> KeyRules:
+    """The rules of a Vision Transformer's official keys."""
+    return KeyRules(DISTILLED_RULES if "dist_token" in set(keys) else VIT_RULES)
+
+
+def is_swin(keys: Iterable[str]) -> bool:
+    """Whether the keys are a Swin Transformer's, of timm or of Swin's own code."""
+    return any(re.match(r"layers\.\d+\.blocks\.\d+\.", key) for key in keys)
+
+
+def merges_early(keys: Iterable[str]) -> bool:
+    """Whether a Swin Transformer's keys are timm's present ones."""
+    keys = list(keys)
+    return any(key.startswith(EARLY_MERGE) for key in keys) and not any(
+        key.startswith(LATE_MERGE) for key in keys
+    )
+
+
+def convert_official(state: Mapping[str, T]) -> dict[str, T]:
+    """Converts a state dict of timm's, DeiT's or Swin's own code to our keys.
+
+    Args:
+        state: Of a Vision Transformer or a Swin Transformer, classifier or not.
+
+    Raises:
+        KeyError: If a key is not accounted for.
+    """
+    if not is_swin(state):
+        return vit_rules(state).convert(state)
+    named = dict(state)
+    if merges_early(state):
+        named = {_to_late_merge(key): value for key, value in named.items()}
+    return simmim.convert_official(named)
+
+
+def convert_to_timm(state: Mapping[str, T]) -> dict[str, T]:
+    """Converts our state dict, of encoder and classifier alone, to timm's keys.
+
+    Position indices are left out: timm computes them. What is no part of an encoder or
+    a classifier must not be in it.
+
+    Raises:
+        KeyError: If timm has no place for a key.
+    """
+    named = {
+        re.sub(r"^head\.layers\.head\.", "head.fc.", key): value
+        for key, value in state.items()
+        if not key.endswith("relative_position_index")
+    }
+    if not any(key.startswith("backbone.stages.") for key in named):
+        return KeyRules(VIT_RULES).convert(named, to="official")
+    ordered = quads_to_official(named, COLUMN_BY_COLUMN)
+    official = simmim.rules_of_ours(named).convert(ordered, to="official")
+    return {_to_early_merge(key): value for key, value in official.items()}
+
+
+def _to_late_merge(key: str) -> str:
+    if match := re.fullmatch(r"layers\.(\d+)\.(downsample\..*)", key):
+        return f"layers.{int(match[1]) - 1}.{match[2]}"
+    return re.sub(r"^head\.fc\.", "head.", key)
+
+
+def _to_early_merge(key: str) -> str:
+    if match := re.fullmatch(r"layers\.(\d+)\.(downsample\..*)", key):
+        return f"layers.{int(match[1]) + 1}.{match[2]}"
+    return re.sub(r"^head\.", "head.fc.", key)
+
+
+class Timm(Layout):
+    """timm's Vision and Swin Transformers, DeiT's and Swin's own code."""
+
+    name = "timm"
+    title = "timm's layout, that of MAE's encoder, DeiT and Swin"
+    marks = (r"(layers\.\d+\.)?blocks\.\d+\.attn\.qkv\.",)
+    unless = (
+        r"(encoder\.|decoder_)?mask_token",
+        r"decoder",
+        r"blocks\.\d+\.(proj\.|attn\.([qv]_bias$|relative_position)|gamma_[12]$)",
+        r"rel_pos_bias\.",
+    )
+
+    def detects(self, state: Mapping[str, Any]) -> bool:
+        """Whether its keys are timm's, and its matrices not PaddlePaddle's."""
+        return super().detects(state) and not has_paddle_matrices(state)
+
+    def is_chosen_by(self, model_keys: Iterable[str]) -> bool:
+        """Whether the model norms tokens before they are pooled."""
+        return "neck.norm.weight" not in model_keys
+
+    def to_native(self, state: State, options: Options) -> State:
+        """Renames every key, and reorders the weights of patch merging."""
+        return convert_official(state)
+
+    def writes(self, native: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
+        """Whether it is a plain encoder or classifier of ViT's or DeiT's."""
+        others = (
+            r"neck\.(decoders|low_embed)",
+            r"(extra_block|distillation|head\.norm_dist)\.",
+            r"backbone\.(stages\.|rel_pos_bias\.)",
+            r"backbone\.layers\.\d+\.(proj\.|gamma_|attn\.([qv]_bias|relative))",
+        )
+        return not has_key(native, others)
+
+    def to_official(
+        self, native: State, metadata: Mapping[str, Any], img_size: int
+    ) -> State:
+        """Renames every key back."""
+        distilled = "backbone.dist_token" in native
+        rules = KeyRules(DISTILLED_RULES if distilled else VIT_RULES)
+        return rules.convert(native, to="official")
+
+
+LAYOUT = Timm()

@@ -1,0 +1,133 @@
+"""The model that a checkpoint is loaded into."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mmengine.model import is_model_wrapper
+from torch import Size, Tensor, nn
+
+from ..layouts import native
+
+PREFIX = "backbone."
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model, or an encoder alone, that loads a checkpoint.
+
+    Args:
+        module: It, without what wraps it for parallel training.
+        encoder: Its encoder.
+        prefix: What comes before the encoder's keys, ``'backbone.'`` or nothing.
+        shapes: Shapes of all its tensors by key.
+    """
+
+    module: nn.Module
+    encoder: Any
+    prefix: str
+    shapes: dict[str, Size]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Target:
+        """Looks at a model, wrapped for parallel training or not."""
+        if is_model_wrapper(module):
+            module = module.module  # type: ignore[assignment]
+        shapes = {key: value.shape for key, value in module.state_dict().items()}
+        encoder = dict(module.named_children()).get("backbone")
+        if encoder is None:
+            return cls(module, module, "", shapes)
+        return cls(module, encoder, PREFIX, shapes)
+
+    @property
+    def name(self) -> str:
+        """Name of the encoder's class."""
+        return type(self.encoder).__name__
+
+    @cached_property
+    def encoder_shapes(self) -> dict[str, Size]:
+        """Shapes of the encoder's tensors, by key without prefix."""
+        return {
+            key[len(self.prefix) :]: shape
+            for key, shape in self.shapes.items()
+            if key.startswith(self.prefix)
+        }
+
+    @cached_property
+    def has_native_keys(self) -> bool:
+        """Whether the encoder's keys are those of mmpretrain's transformers."""
+        return native().detects(self.encoder_shapes)
+
+    @property
+    def is_pretraining(self) -> bool:
+        """Whether it trains decoders against targets."""
+        parts = dict(self.module.named_children())
+        return "target_generator" in parts and any(
+            key.startswith("neck.") for key in self.shapes
+        )
+
+    @property
+    def num_heads(self) -> int | None:
+        """Attention heads of a Vision Transformer, or of a Hiera's first stage."""
+        layers = dict(self.encoder.named_children()).get("layers")
+        if not layers:
+            return None
+        attention = dict(layers[0].named_children()).get("attn")
+        return getattr(attention, "num_heads", None)
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of the encoder's patches; None if it has no plain grid."""
+        return getattr(self.encoder, "patch_resolution", None)
+
+    @property
+    def num_extra_tokens(self) -> int:
+        """Leading rows of the position embedding that belong to no patch."""
+        return int(getattr(self.encoder, "num_extra_tokens", 1))
+
+    @property
+    def converts_biases(self) -> bool:
+        """Whether the encoder turns one form of attention biases into another."""
+        return getattr(self.encoder, "converts_biases", False)
+
+    @property
+    def merge_coordinates(self) -> str | None:
+        """Where a Swin Transformer takes its tokens to be, if it says."""
+        return getattr(self.encoder, "merge_coordinates", None)
+
+    def is_other_grid(self, table: Tensor) -> bool:
+        """Whether positions of a square grid are as many as an oblong encoder has.
+
+        Args:
+            table: Position embedding, (1, extra + positions, C); official files are of
+                square images.
+        """
+        rows, cols = self.grid or (0, 0)
+        positions = table.shape[1] - self.num_extra_tokens
+        square = math.isqrt(max(positions, 0)) ** 2 == positions
+        return rows != cols and positions == rows * cols and square
+
+    def check_heads(self, heads: int | None, source: str) -> None:
+        """Refuses weights that were trained with another number of attention heads.
+
+        Raises:
+            ValueError: If they were.
+        """
+        own = self.num_heads if heads is not None else None
+        if own is not None and own != heads:
+            raise ValueError(
+                f"{source} was trained with {heads} attention heads, the model has "
+                f"{own}: every tensor would fit and every output be wrong. Give the "
+                f"backbone an arch with num_heads={heads} (MAE-Lite's ViT-Tiny and "
+                "ViT-Small have 12; mmpretrain's 'deit-tiny' has 3, 'deit-small' 6; "
+                "of Hiera it is the first stage's number)"
+            )
+
+
+def below(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    """What is below a prefix, without it."""
+    return {k[len(prefix) :]: x for k, x in state.items() if k.startswith(prefix)}

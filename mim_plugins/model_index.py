@@ -1,0 +1,65 @@
+"""The model index: names for mmpretrain's ``list_models`` and ``get_model``.
+
+``import mim_plugins`` registers every entry of ``model-index.yml``, which is at the top
+of a checkout and in ``.mim`` of an installed package. A config is read when its model
+is asked for, and not before.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from . import compat
+
+INDEX = "model-index.yml"
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def find_index(package: Path = PACKAGE) -> Path | None:
+    """The model index of an installed package, or of the checkout it is in.
+
+    Args:
+        package: Folder of the package.
+
+    Returns:
+        Its path, next to the configs; None if there is none.
+    """
+    installed = package / ".mim" / INDEX
+    if installed.is_file():
+        return installed
+    checkout = package.parent
+    # What is next to an installed package may be anybody's.
+    if (checkout / "setup.py").is_file() and (checkout / INDEX).is_file():
+        return checkout / INDEX
+    return None
+
+
+def register() -> None:
+    """Registers the names; what goes wrong is a warning, not an error."""
+    hub, index = compat.model_hub(), find_index()
+    if hub is None or index is None:
+        return
+    try:
+        hub.register_model_index(index, config_prefix=index.parent)
+    except Exception as error:  # a damaged index must not take the package with it
+        warnings.warn(
+            f"mmpretrain's list_models and get_model do not know all names of {index}: "
+            f"{error}. Paths of config files work as always.",
+            stacklevel=2,
+        )
+
+
+def sha256_of(url: str) -> str | None:
+    """The SHA-256 of a released file, if an entry of the index with it says so.
+
+    Args:
+        url: Address of the file, the entry's ``Weights``; its ``Metadata`` may have
+            ``SHA-256``.
+    """
+    hub = compat.model_hub()
+    for entry in getattr(hub, "_models_dict", {}).values():
+        if entry.weights == url and entry.metadata is not None:
+            return entry.metadata.data.get("SHA-256")
+    return None
