@@ -76,9 +76,9 @@ def convert(
         check_paddle_matrices(state, source)
     kept = state
     try:
-        kept, dropped = layout.split(state, options)
+        kept, dropped = layout.without_dropped(state, options)
         converted = layout.to_native(kept, options)
-        metadata = {"layout": layout.name, **layout.metadata(kept, options)}
+        metadata = {"layout": layout.name, **layout.record(kept, options)}
         num_heads = layout.num_heads(kept if part == "teacher" else state)
     except KeyError as error:
         raise ValueError(
@@ -112,7 +112,7 @@ def convert(
             "its oblong matrices are (out, in), as in PyTorch; whether the square ones "
             "were transposed with them cannot be checked: prefer the .pdparams"
         )
-    report.notes += layout.notes(result, num_heads)
+    report.notes += layout.advice(result, num_heads)
     return Conversion(result, layout, report, metadata)
 
 
@@ -140,7 +140,7 @@ def to_official(
     """
     metadata = metadata or {}
     report = Report(source, "mmpretrain's layout to the official one", len(state))
-    kept, report.dropped = native().split(state, Options(source))
+    kept, report.dropped = native().without_dropped(dict(state), Options(source))
     known = layouts().get(metadata.get("layout", ""))
     found = [x for x in (known, *layouts().values()) if x and x.writes(kept, metadata)]
     try:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
-
-from torch import Tensor
+from collections.abc import Iterable
 
 from .key_rules import KeyRules
-from .layout import Layout, Options, State
+from .layout import Layout
 from .mae_lite import num_heads_of
 from .vit import CLASSIFIER_RULES, RELATIVE_POSITION_RULES
-
-T = TypeVar("T")
 
 # The deconvolutions in the backbones of DeepMIM's and LocalMIM's segmentation code are
 # mmseg's `Feature2Pyramid` here; the second layer of the first is a batch norm.
@@ -33,43 +28,18 @@ def is_beit(keys: Iterable[str]) -> bool:
     return any(re.match(rf"{mark}|(backbone\.)?rel_pos_bias\.", key) for key in keys)
 
 
-class BEiT(Layout):
-    """Renames a BEiT-style state dict to the keys of ``RelPosVisionTransformer``.
-
-    A classifier, an encoder alone, or a backbone of DeepMIM's or LocalMIM's
-    segmentation code.
-    """
-
-    name = "beit"
-    title = "the layout of BEiT-style models with relative positions"
-    marks = (
+# A classifier, an encoder alone, or a backbone of DeepMIM's or LocalMIM's segmentation
+# code, as `RelPosVisionTransformer`.
+LAYOUT = Layout(
+    name="beit",
+    title="the layout of BEiT-style models with relative positions",
+    marks=(
         r"blocks\.\d+\.(attn\.([qv]_bias$|relative_position)|gamma_[12]$)",
         r"rel_pos_bias\.",
-    )
-    dropped = (
-        (
-            r"mask_token|lm_head\.(weight|bias)",
-            "predicts visual tokens",
-        ),
-    )
-
-    def to_native(self, state: State, options: Options) -> State:
-        """Renames every key."""
-        return RULES.convert(state)
-
-    def num_heads(self, state: Mapping[str, Tensor]) -> int | None:
-        """Attention heads, which the tables of relative positions show."""
-        return num_heads_of(state)
-
-    def writes(self, native: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
-        """Whether it has relative positions or layer scale of BEiT's."""
-        return is_beit(native)
-
-    def to_official(
-        self, native: State, metadata: Mapping[str, Any], img_size: int
-    ) -> State:
-        """Renames every key back."""
-        return RULES.convert(native, to="official")
-
-
-LAYOUT = BEiT()
+    ),
+    dropped=((r"mask_token|lm_head\.(weight|bias)", "predicts visual tokens"),),
+    to_native=lambda state, options: RULES.convert(state),
+    num_heads=num_heads_of,
+    writes=lambda native, recorded: is_beit(native),
+    to_official=lambda native, *_: RULES.convert(native, to="official"),
+)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .key_rules import KeyRules, listed
-from .layout import Layout, Options, State
+from .layout import Layout
 
 WHAT_TO_GIVE = (
     "give the OpenAI CLIP ViT-B/16 weights (ViT-B-16.pt as downloaded), a state dict "
@@ -272,28 +272,15 @@ def parts_left_out(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return left
 
 
-class CLIP(Layout):
-    """A CLIP Vision Transformer of OpenAI, open_clip or Hugging Face."""
-
-    name = "clip"
-    title = "the layout of a CLIP image tower"
-    marks = (
+LAYOUT = Layout(
+    name="clip",
+    title="the layout of a CLIP image tower",
+    marks=(
         r"(.*\.)?(visual\.|vision_model\.embeddings\.)class_embedding$",
         r"class_embedding$",
-    )
-    # Of Hugging Face's, three matrices become one.
-    one_to_one = False
-
-    def split(
-        self, state: Mapping[str, Tensor], options: Options
-    ) -> tuple[State, dict[str, str]]:
-        """All of it: the projection helps to check the tower."""
-        super().split(state, options)
-        return dict(state), parts_left_out(state)
-
-    def to_native(self, state: State, options: Options) -> State:
-        """The image tower's encoder, in float32."""
-        return encoder_of(state, options.source)
-
-
-LAYOUT = CLIP()
+    ),
+    # Nothing is left out: the projection helps to check the tower.
+    split=lambda state, options: (dict(state), parts_left_out(state)),
+    one_to_one=False,  # of Hugging Face's, three matrices become one
+    to_native=lambda state, options: encoder_of(state, options.source),
+)

@@ -6,10 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from torch import Tensor
-
 from .key_rules import KeyRules
-from .layout import Layout, Options, State, has_key
+from .layout import Layout, State, has_key
 from .vit import CLASSIFIER_RULES, ENCODER_RULES, block_rules, heads_by_width
 
 T = TypeVar("T")
@@ -75,35 +73,7 @@ def num_decoders(native: Iterable[str]) -> int:
     return max((1 + int(match[1]) for match in found if match), default=0)
 
 
-class DeepMIM(Layout):
-    """DeepMIM's pre-training, with a numbered decoder for each level."""
-
-    name = "deepmim"
-    title = "DeepMIM's official layout"
-    marks = (r"decoder_embed1\.",)
-    unless = (r"decoder_embed0_1\.",)
-
-    def to_native(self, state: State, options: Options) -> State:
-        """Renames every key."""
-        return convert_official(state)
-
-    def num_heads(self, state: Mapping[str, Tensor]) -> int | None:
-        """Attention heads of MAE's Vision Transformers, by their width."""
-        return heads_by_width(state)
-
-    def writes(self, native: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
-        """Whether it has several plain decoders, or was converted from one."""
-        numbered = metadata.get("layout") == "deepmim" or num_decoders(native) > 1
-        return numbered and has_plain_decoders(native)
-
-    def to_official(
-        self, native: State, metadata: Mapping[str, Any], img_size: int
-    ) -> State:
-        """Renames every key back."""
-        return pretrain_rules(num_decoders(native)).convert(native, to="official")
-
-
-def has_plain_decoders(native: Mapping[str, Tensor]) -> bool:
+def has_plain_decoders(native: State) -> bool:
     """Whether our state dict has decoders of MAE's on a plain Vision Transformer."""
     others = (
         r"neck\.(low_embed|decoders\.0\.latent_norm|fusion)\.",
@@ -113,4 +83,22 @@ def has_plain_decoders(native: Mapping[str, Tensor]) -> bool:
     return num_decoders(native) > 0 and not has_key(native, others)
 
 
-LAYOUT = DeepMIM()
+def _is_numbered(native: State, recorded: Mapping[str, Any]) -> bool:
+    """Whether official decoders have numbers: of several levels, or of DeepMIM's."""
+    return num_decoders(native) > 1 or recorded.get("layout") == "deepmim"
+
+
+LAYOUT = Layout(
+    name="deepmim",
+    title="DeepMIM's official layout",
+    marks=(r"decoder_embed1\.",),
+    unless=(r"decoder_embed0_1\.",),
+    to_native=lambda state, options: convert_official(state),
+    num_heads=heads_by_width,
+    writes=lambda native, recorded: (
+        _is_numbered(native, recorded) and has_plain_decoders(native)
+    ),
+    to_official=lambda native, *_: pretrain_rules(num_decoders(native)).convert(
+        native, to="official"
+    ),
+)

@@ -1,11 +1,10 @@
-"""The layout of DINOv2 (facebookresearch/dinov2), without registers."""
+"""The layout of DINOv2 (facebookresearch/dinov2), without registers.
+
+DINOv2: Learning Robust Visual Features without Supervision, 2023,
+https://arxiv.org/abs/2304.07193
+"""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
 
 from .key_rules import KeyRules
 from .layout import Layout, Options, State
@@ -21,52 +20,31 @@ RULES = KeyRules(
 )
 
 
-class DINOv2(Layout):
-    """DINOv2's backbones, as mmpretrain's ``VisionTransformer`` with layer scale.
+def _to_native(state: State, options: Options) -> State:
+    """Renames every key.
 
-    References:
-        - DINOv2: Learning Robust Visual Features without Supervision, 2023,
-          https://arxiv.org/abs/2304.07193
+    Raises:
+        KeyError: If a key is not accounted for, or the model has registers.
     """
-
-    name = "dinov2"
-    title = "DINOv2's official layout"
-    marks = (r"mask_token$",)
-    unless = (r"decoder", r"rel_pos_bias", r"blocks\.\d+\.(gamma_|attn\.relative_pos)")
-    dropped = (("mask_token", "masks patches in pre-training"),)
-
-    def detects(self, state: Mapping[str, Any]) -> bool:
-        """Whether it has a mask token and blocks with layer scale."""
-        return super().detects(state) and "blocks.0.ls1.gamma" in state
-
-    def to_native(self, state: State, options: Options) -> State:
-        """Renames every key.
-
-        Raises:
-            KeyError: If a key is not accounted for, or the model has registers, which
-                mmpretrain's Vision Transformer lacks.
-        """
-        if "register_tokens" in state:
-            raise KeyError(
-                "it has register_tokens, for which mmpretrain's Vision Transformer has "
-                "no place; without them its features would be others. Take the file "
-                "without registers"
-            )
-        return RULES.convert(state)
-
-    def num_heads(self, state: Mapping[str, Tensor]) -> int | None:
-        """Attention heads: of 64 channels in all released models."""
-        return state["cls_token"].shape[-1] // 64
-
-    def writes(self, native: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
-        """Whether it was converted from a file of DINOv2's."""
-        return metadata.get("layout") == self.name
-
-    def to_official(
-        self, native: State, metadata: Mapping[str, Any], img_size: int
-    ) -> State:
-        """Renames every key back; the mask token is not in it."""
-        return RULES.convert(native, to="official")
+    if "register_tokens" in state:
+        raise KeyError(
+            "it has register_tokens, for which mmpretrain's Vision Transformer has no "
+            "place; without them its features would be others. Take the file without "
+            "registers"
+        )
+    return RULES.convert(state)
 
 
-LAYOUT = DINOv2()
+# Backbones with layer scale; all released ones have heads of 64 channels.
+LAYOUT = Layout(
+    name="dinov2",
+    title="DINOv2's official layout",
+    marks=(r"mask_token$",),
+    unless=(r"decoder", r"rel_pos_bias", r"blocks\.\d+\.(gamma_|attn\.relative_pos)"),
+    condition=lambda state: "blocks.0.ls1.gamma" in state,
+    dropped=(("mask_token", "masks patches in pre-training"),),
+    to_native=_to_native,
+    num_heads=lambda state: state["cls_token"].shape[-1] // 64,
+    writes=lambda native, recorded: recorded.get("layout") == "dinov2",
+    to_official=lambda native, *_: RULES.convert(native, to="official"),
+)

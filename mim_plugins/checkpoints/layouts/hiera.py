@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from .key_rules import KeyRules
-from .layout import Layout, Options, State, has_key
+from .layout import Layout, has_key
 from .vit import block_rules
 
 ENCODER_RULES = [
@@ -134,31 +134,16 @@ def _reorder(
     return result
 
 
-class Hiera(Layout):
-    """Meta's Hiera and MAE-Lite's; timm's classifiers are recognised too."""
-
-    name = "hiera"
-    title = "Hiera's official layout"
-    marks = (r"blocks\.\d+\.proj\.",)
-
-    def to_native(self, state: State, options: Options) -> State:
-        """Renames every key and reorders predicted pixels."""
-        return convert_official(state)
-
-    def num_heads(self, state: Mapping[str, Tensor]) -> int | None:
-        """Attention heads of the first stage, by its width."""
-        return HEADS.get(state["patch_embed.proj.weight"].shape[0])
-
-    def writes(self, native: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
-        """Whether blocks have projections."""
-        distilled = has_key(native, [r"(extra_block|distillation)\."])
-        return not distilled and has_key(native, [r"backbone\.layers\.\d+\.proj\."])
-
-    def to_official(
-        self, native: State, metadata: Mapping[str, Any], img_size: int
-    ) -> State:
-        """Renames every key back and reorders predicted pixels."""
-        return convert_to_official(native)
-
-
-LAYOUT = Hiera()
+# Meta's Hiera and MAE-Lite's; timm's classifiers are recognised, too.
+LAYOUT = Layout(
+    name="hiera",
+    title="Hiera's official layout",
+    marks=(r"blocks\.\d+\.proj\.",),
+    to_native=lambda state, options: convert_official(state),
+    num_heads=lambda state: HEADS.get(state["patch_embed.proj.weight"].shape[0]),
+    writes=lambda native, recorded: (
+        has_key(native, [r"backbone\.layers\.\d+\.proj\."])
+        and not has_key(native, [r"(extra_block|distillation)\."])
+    ),
+    to_official=lambda native, *_: convert_to_official(native),
+)

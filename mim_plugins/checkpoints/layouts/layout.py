@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,12 @@ State = dict[str, Tensor]
 
 # Masks of shifted windows, which Swin Transformers compute and some files hold.
 SHIFT_MASK = re.compile(r"layers\.\d+\.blocks\.\d+\.attn_mask$")
+
+_HEADS_UNKNOWN = (
+    "the number of attention heads cannot be inferred from the weights: a model with "
+    "another one loads without complaint and computes something else (DeiT-Tiny has 3, "
+    "MAE-Lite's ViT-Tiny 12; DeiT-Small 6, MAE-Lite's and MIRL's 12)"
+)
 
 
 @dataclass(frozen=True)
@@ -31,121 +37,91 @@ class Options:
     merge_order: str = "trained"
 
 
+@dataclass(frozen=True)
 class Layout:
-    """A layout of checkpoints, one object in one file of this folder.
+    """A layout of checkpoints: one object, ``LAYOUT``, in one file of this folder.
 
-    A new one is a file with a subclass and its only object, ``LAYOUT``: it is found,
-    detected, converted and offered by the command line without another edit.
+    A new one is found, detected, converted and offered by the command line without
+    another edit.
+
+    Args:
+        name: As the command line takes it.
+        title: In words.
+        to_native: Converts tensors to our keys; raises a ``KeyError`` for a key that is
+            not accounted for.
+        marks: Patterns; a state dict is in this layout if one of its keys starts with
+            one of them,
+        unless: unless a key starts with one of these,
+        condition: and if it fulfils this.
+        chosen_by: Whether a model, by its keys, decides for this layout where others
+            fit as well.
+        wrappers: Entries of a file that hold a state dict in this layout alone.
+        dropped: What is left out on purpose: patterns of complete keys, and reasons.
+        split: Splits off what is left out, with the reasons; by default by ``dropped``.
+        one_to_one: Whether every native key comes from one foreign key.
+        num_heads: Attention heads, of a Hiera of its first stage; None if unknown.
+        record: What is needed to convert back and cannot be inferred from our keys.
+        advise: Sentences for whoever builds the model, from our state dict and the
+            attention heads.
+        writes: Whether our state dict, recorded metadata given, is of a model whose
+            official layout this is. The layout it was converted from is asked first.
+        to_official: The inverse of ``to_native``, from our state dict, what was
+            recorded, and the side of the images in pixels, on which the masks of
+            shifted windows depend that official Swin files hold.
     """
 
-    # As the command line takes it, and in words.
     name: str
     title: str
-
-    # It is detected by a key that starts with one of the marks, unless one starts with
-    # one of the others; regular expressions.
+    to_native: Callable[[State, Options], Mapping[str, Tensor]]
     marks: tuple[str, ...] = ()
     unless: tuple[str, ...] = ()
-
-    # Entries of a file that hold a state dict in this layout alone.
+    condition: Callable[[Mapping[str, Any]], bool] = lambda state: True
+    chosen_by: Callable[[Iterable[str]], bool] = lambda keys: False
     wrappers: tuple[str, ...] = ()
-
-    # What is left out on purpose: patterns of complete keys, and the reasons.
     dropped: tuple[tuple[str, str], ...] = ()
-
-    # Whether every native key comes from one foreign key, so that they can be counted.
-    one_to_one = True
+    split: Callable[[State, Options], tuple[State, dict[str, str]]] | None = None
+    one_to_one: bool = True
+    num_heads: Callable[[State], int | None] = lambda state: None
+    record: Callable[[State, Options], dict[str, Any]] = lambda state, options: {}
+    advise: Callable[[Mapping[str, Tensor], int | None], list[str]] | None = None
+    writes: Callable[[State, Mapping[str, Any]], bool] = lambda native, recorded: False
+    to_official: Callable[[State, Mapping[str, Any], int], State] | None = None
 
     def detects(self, state: Mapping[str, Any]) -> bool:
         """Whether a state dict is in this layout, as its keys (and shapes) show."""
-        return has_key(state, self.marks) and not has_key(state, self.unless)
+        marked = has_key(state, self.marks) and not has_key(state, self.unless)
+        return marked and self.condition(state)
 
-    def is_chosen_by(self, model_keys: Iterable[str]) -> bool:
-        """Whether a model decides for this layout where others fit as well.
-
-        Args:
-            model_keys: Keys of the model that loads the checkpoint.
-        """
-        return False
-
-    def split(
-        self, state: Mapping[str, Tensor], options: Options
+    def without_dropped(
+        self, state: State, options: Options
     ) -> tuple[State, dict[str, str]]:
         """Splits off what is left out on purpose, with the reasons.
 
         Raises:
             KeyError: If the part that is asked for is not in it.
         """
+        if self.split is not None:
+            return self.split(state, options)
         if options.part == "teacher":
             raise KeyError("it holds no teacher; leave out --part teacher")
         return drop(state, self.dropped)
 
-    def to_native(self, state: State, options: Options) -> Mapping[str, Tensor]:
-        """Converts to our keys.
-
-        Raises:
-            KeyError: If a key is not accounted for.
-        """
-        raise NotImplementedError
-
-    def num_heads(self, state: Mapping[str, Tensor]) -> int | None:
-        """Attention heads, of a Hiera of its first stage; None if it is not known."""
-        return None
-
-    def metadata(self, state: Mapping[str, Tensor], options: Options) -> dict[str, Any]:
-        """What must be known to convert back and cannot be inferred from our keys."""
-        return {}
-
-    def notes(self, native: Mapping[str, Tensor], heads: int | None) -> list[str]:
-        """Sentences for the user, who is to build the model.
-
-        Args:
-            native: The converted state dict.
-            heads: Attention heads, if known.
-        """
+    def advice(self, native: Mapping[str, Tensor], heads: int | None) -> list[str]:
+        """Sentences for whoever builds the model, see ``advise``."""
+        if self.advise is not None:
+            return self.advise(native, heads)
         cls = native.get("backbone.cls_token")
         if cls is None:
             return []
-        if heads is not None:
-            return [f"{heads} attention heads of {cls.shape[-1] // heads} channels"]
-        return [
-            "the number of attention heads cannot be inferred from the weights: a "
-            "model with another one loads without complaint and computes something "
-            "else (DeiT-Tiny has 3, MAE-Lite's ViT-Tiny 12; DeiT-Small 6, MAE-Lite's "
-            "and MIRL's 12)"
-        ]
-
-    def writes(self, native: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
-        """Whether our state dict is of a model whose official layout this is.
-
-        Args:
-            native: Our state dict.
-            metadata: As of :meth:`metadata`, with the ``layout`` it was converted from,
-                if it was; that layout is asked first.
-        """
-        return False
-
-    def to_official(
-        self, native: State, metadata: Mapping[str, Any], img_size: int
-    ) -> State:
-        """Converts from our keys, the inverse of :meth:`to_native`.
-
-        Args:
-            native: Our state dict.
-            metadata: As of :meth:`metadata`, if it was converted from this layout.
-            img_size: Side of the images in pixels, on which the masks of shifted
-                windows depend that official Swin files hold.
-
-        Raises:
-            KeyError: If a key is not accounted for.
-        """
-        raise NotImplementedError
+        if heads is None:
+            return [_HEADS_UNKNOWN]
+        return [f"{heads} attention heads of {cls.shape[-1] // heads} channels"]
 
 
 def has_key(keys: Iterable[str], patterns: Iterable[str]) -> bool:
     """Whether a key starts with one of some patterns."""
-    found = [re.compile(pattern) for pattern in patterns]
-    return any(pattern.match(key) for key in keys for pattern in found)
+    pattern = "|".join(f"(?:{x})" for x in patterns)
+    return bool(pattern) and any(re.match(pattern, key) for key in keys)
 
 
 def drop(

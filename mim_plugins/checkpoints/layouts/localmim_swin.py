@@ -129,66 +129,59 @@ def to_official(
     return converted
 
 
-class LocalMIM(Layout):
-    """LocalMIM's pre-training and classifiers, of Vision and Swin Transformers."""
+def _is_localmim(state: Mapping[str, Any]) -> bool:
+    """Whether it has LocalMIM's decoders, or may be a Swin classifier of its own.
 
-    name = "localmim"
-    title = "LocalMIM's official layout"
-    marks = (r"decoder\.0\.(embed\.|mask_token$)", r"layers\.0\.blocks\.")
-    unless = (r"encoder\.mask_token$",)
-
-    def detects(self, state: Mapping[str, Any]) -> bool:
-        """Whether it has LocalMIM's decoders, or may be a Swin classifier of its own.
-
-        Of the latter the norm follows the pooling, elsewhere it precedes it, which
-        neither keys nor shapes show.
-        """
-        return super().detects(state) and (
-            has_key(state, self.marks[:1])
-            or {"norm.weight", "layers.0.blocks.0.norm1.weight"} <= state.keys()
-        )
-
-    def is_chosen_by(self, model_keys: Iterable[str]) -> bool:
-        """Whether the model norms what was pooled."""
-        return "neck.norm.weight" in model_keys
-
-    def to_native(self, state: State, options: Options) -> Mapping[str, Tensor]:
-        """Renames every key, and reorders the weights of patch merging."""
-        if has_key(state, [r"(encoder\.)?layers\."]):
-            return convert_official(state, options.merge_order)
-        return localmim.convert_official(state)
-
-    def num_heads(self, state: Mapping[str, Tensor]) -> int | None:
-        """Attention heads of a pre-trained Vision Transformer, by its width."""
-        return heads_by_width(state) if has_key(state, [r"decoder\."]) else None
-
-    def notes(self, native: Mapping[str, Tensor], heads: int | None) -> list[str]:
-        """What LocalMIM's official Swin Transformers have of their own."""
-        if "backbone.cls_token" in native or "neck.norm.weight" in native:
-            return super().notes(native, heads)
-        return [
-            "pre-trained with LocalMIM's official token coordinates "
-            "(MIMSwinTransformer(merge_coordinates='official')); the official "
-            "fine-tuning reads the weights of patch merging in another order, which "
-            "merge_order='official_transfer' reproduces"
-        ]
-
-    def writes(self, native: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
-        """Whether it has LocalMIM's decoders, or a Swin's pooled norm."""
-        if has_key(native, [r"(extra_block|distillation)\."]):
-            return False
-        if has_key(native, [r"backbone\.stages\."]):
-            return is_localmim(native)
-        return has_key(native, [r"neck\.decoders\.0\.latent_norm\."])
-
-    def to_official(
-        self, native: State, metadata: Mapping[str, Any], img_size: int
-    ) -> State:
-        """Renames every key back; a Swin classifier's holds its masks."""
-        if has_key(native, [r"backbone\.stages\."]):
-            return to_official(native, img_size)
-        rules = localmim.pretrain_rules(num_decoders(native))
-        return rules.convert(native, to="official")
+    Of the latter the norm follows the pooling, elsewhere it precedes it, which neither
+    keys nor shapes show.
+    """
+    swin_classifier = {"norm.weight", "layers.0.blocks.0.norm1.weight"}
+    return has_key(state, [r"decoder\.0\."]) or swin_classifier <= state.keys()
 
 
-LAYOUT = LocalMIM()
+def _to_native(state: State, options: Options) -> Mapping[str, Tensor]:
+    if has_key(state, [r"(encoder\.)?layers\."]):
+        return convert_official(state, options.merge_order)
+    return localmim.convert_official(state)
+
+
+def _advise(native: Mapping[str, Tensor], heads: int | None) -> list[str]:
+    if "backbone.pos_embed" in native or "neck.norm.weight" in native:
+        return []
+    return [
+        "pre-trained with LocalMIM's official token coordinates "
+        "(MIMSwinTransformer(merge_coordinates='official')); the official "
+        "fine-tuning reads the weights of patch merging in another order, which "
+        "merge_order='official_transfer' reproduces"
+    ]
+
+
+def _writes(native: State, recorded: Mapping[str, Any]) -> bool:
+    if has_key(native, [r"backbone\.stages\."]):
+        distilled = has_key(native, [r"(extra_block|distillation)\."])
+        return is_localmim(native) and not distilled
+    return has_key(native, [r"neck\.decoders\.0\.latent_norm\."])
+
+
+def _to_official(native: State, _: Mapping[str, Any], img_size: int) -> State:
+    if has_key(native, [r"backbone\.stages\."]):
+        return to_official(native, img_size)
+    rules = localmim.pretrain_rules(num_decoders(native))
+    return rules.convert(native, to="official")
+
+
+LAYOUT = Layout(
+    name="localmim",
+    title="LocalMIM's official layout",
+    marks=(r"decoder\.0\.(embed\.|mask_token$)", r"layers\.0\.blocks\."),
+    unless=(r"encoder\.mask_token$",),
+    condition=_is_localmim,
+    chosen_by=lambda keys: "neck.norm.weight" in keys,
+    to_native=_to_native,
+    num_heads=lambda state: (
+        heads_by_width(state) if has_key(state, [r"decoder\."]) else None
+    ),
+    advise=_advise,
+    writes=_writes,
+    to_official=_to_official,
+)

@@ -197,68 +197,6 @@ def _heads_of_hiera(
     return hiera.HEADS.get(student["patch_embed.proj.weight"].shape[0])
 
 
-class MAELite(Layout):
-    """The training wrapper of MAE-Lite: a student, its teacher and the adapters."""
-
-    name = "mae-lite"
-    title = "the layout of MAE-Lite's training wrapper"
-    marks = (
-        r"(module\.)?model\.(cls_token$|pos_embed$|patch_embed\.|blocks\.)",
-        r"(module\.)?model\.(encoder|layers)\.",
-    )
-    dropped = ((rf"{TEACHER}\..*", "the frozen teacher; --part teacher takes it"),)
-
-    def split(
-        self, state: Mapping[str, Tensor], options: Options
-    ) -> tuple[State, dict[str, str]]:
-        """Takes the student, or the teacher under its own keys.
-
-        Raises:
-            KeyError: If there is no teacher.
-        """
-        if options.part == "student":
-            return drop(state, self.dropped)
-        others = rf"(?!{TEACHER}\.).*"
-        kept, dropped = drop(state, [(others, "the student; --part student takes it")])
-        if not kept:
-            raise KeyError(
-                f"it holds no teacher: no key starts with {TEACHER}.; leave out "
-                "--part teacher"
-            )
-        return {key[len(TEACHER) + 1 :]: x for key, x in kept.items()}, dropped
-
-    def to_native(self, state: State, options: Options) -> State:
-        """Renames every key of a ViT, Hiera or Swin, and the adapters'."""
-        return convert_official(state)
-
-    def num_heads(self, state: Mapping[str, Tensor]) -> int | None:
-        """Attention heads, by adapters, tables or width."""
-        return num_heads_of(state)
-
-    def metadata(self, state: Mapping[str, Tensor], options: Options) -> dict[str, Any]:
-        """The numbers of the teacher's blocks that adapters belong to."""
-        if options.part == "teacher":
-            return {}
-        adapters = (re.search(r"_adapter\.adapter(\d+)\.", key) for key in state)
-        return {"adapters": sorted({int(match[1]) for match in adapters if match})}
-
-    def writes(self, native: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
-        """Whether something in it is distilled, or it was converted from a wrapper."""
-        if metadata.get("layout") == "mae-lite":
-            return True
-        marks = (r"(extra_block|distillation)\.", r"head\.norm_dist\.")
-        return has_key(native, marks)
-
-    def to_official(
-        self, native: State, metadata: Mapping[str, Any], img_size: int
-    ) -> State:
-        """Renames every key back, without the teacher."""
-        distilled = has_key(native, [r"(extra_block|distillation)\."])
-        if not distilled and metadata.get("layout") != self.name:
-            return KeyRules(TOKEN_DISTILLATION_RULES).convert(native, to="official")
-        return _wrapped(native, metadata.get("adapters", []), img_size)
-
-
 def _wrapped(state: State, numbers: list[int], img_size: int) -> State:
     """Our state dict in the layout of the training wrapper.
 
@@ -311,4 +249,56 @@ def _network_to_official(student: State) -> State:
     return rules.convert(student, to="official")
 
 
-LAYOUT = MAELite()
+def _split(state: State, options: Options) -> tuple[State, dict[str, str]]:
+    """Takes the student, or the teacher under its own keys.
+
+    Raises:
+        KeyError: If there is no teacher.
+    """
+    if options.part == "student":
+        of_teacher = (rf"{TEACHER}\..*", "the frozen teacher; --part teacher takes it")
+        return drop(state, [of_teacher])
+    others = (rf"(?!{TEACHER}\.).*", "the student; --part student takes it")
+    kept, dropped = drop(state, [others])
+    if not kept:
+        raise KeyError(
+            f"it holds no teacher: no key starts with {TEACHER}.; leave out "
+            "--part teacher"
+        )
+    return {key[len(TEACHER) + 1 :]: x for key, x in kept.items()}, dropped
+
+
+def _record(state: State, options: Options) -> dict[str, Any]:
+    """The numbers of the teacher's blocks that adapters belong to."""
+    if options.part == "teacher":
+        return {}
+    adapters = (re.search(r"_adapter\.adapter(\d+)\.", key) for key in state)
+    return {"adapters": sorted({int(match[1]) for match in adapters if match})}
+
+
+def _to_official(native: State, recorded: Mapping[str, Any], img_size: int) -> State:
+    if recorded.get("layout") == "mae-lite" or has_key(native, [_DISTILLED]):
+        return _wrapped(native, recorded.get("adapters", []), img_size)
+    return KeyRules(TOKEN_DISTILLATION_RULES).convert(native, to="official")
+
+
+_DISTILLED = r"(extra_block|distillation)\."
+
+# The training wrapper: a student, its teacher and the adapters.
+LAYOUT = Layout(
+    name="mae-lite",
+    title="the layout of MAE-Lite's training wrapper",
+    marks=(
+        r"(module\.)?model\.(cls_token$|pos_embed$|patch_embed\.|blocks\.)",
+        r"(module\.)?model\.(encoder|layers)\.",
+    ),
+    split=_split,
+    to_native=lambda state, options: convert_official(state),
+    num_heads=num_heads_of,
+    record=_record,
+    writes=lambda native, recorded: (
+        recorded.get("layout") == "mae-lite"
+        or has_key(native, [_DISTILLED, r"head\.norm_dist\."])
+    ),
+    to_official=_to_official,
+)

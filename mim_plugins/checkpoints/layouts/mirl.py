@@ -137,61 +137,43 @@ def convert_to_official(
     return transpose_linears(official) if paddle_layout else official
 
 
-class MIRL(Layout):
-    """MIRL's pre-training, classifiers and encoders, of PaddlePaddle or PyTorch."""
-
-    name = "mirl"
-    title = "MIRL's official layout"
-    marks = (r"decoder_embed0_1\.", r"blocks\.\d+\.attn\.qkv\.")
-
-    def detects(self, state: Mapping[str, Any]) -> bool:
-        """Whether it has MIRL's decoders, or matrices as only PaddlePaddle has them."""
-        return super().detects(state) and (
-            has_key(state, self.marks[:1]) or has_paddle_matrices(state)
-        )
-
-    def to_native(self, state: State, options: Options) -> State:
-        """Renames every key, in PyTorch's layout.
-
-        Raises:
-            KeyError: If a key is not accounted for, or only some of the matrices were
-                transposed.
-        """
-        paddle, torch = oblong_matrices(state)
-        if paddle and torch:
-            raise KeyError(
-                f"{len(paddle)} matrices are (in, out) as in PaddlePaddle, such as "
-                f"{paddle[0]}, and {len(torch)} (out, in) as in PyTorch, such as "
-                f"{torch[0]}: it was converted in part, which its square ones do not "
-                "show; give the original .pdparams"
-            )
-        return convert_official(state)
-
-    def num_heads(self, state: Mapping[str, Tensor]) -> int | None:
-        """Attention heads of MIRL's Vision Transformers, by their width."""
-        return heads_by_width(state)
-
-    def metadata(self, state: Mapping[str, Tensor], options: Options) -> dict[str, Any]:
-        """Whether matrices were (in, out)."""
-        return {"paddle": is_paddle_layout(state)}
-
-    def writes(self, native: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
-        """Whether it has MIRL's decoders, or was converted from a file of MIRL's."""
-        return has_key(native, [r"neck\.low_embed\."]) or (
-            metadata.get("layout") == "mirl"
-        )
-
-    def to_official(
-        self, native: State, metadata: Mapping[str, Any], img_size: int
-    ) -> State:
-        """Renames every key back, for PaddlePaddle unless it was PyTorch's."""
-        return convert_to_official(native, metadata.get("paddle", True))
-
-
 def has_paddle_matrices(state: Mapping[str, Any]) -> bool:
     """Whether linear weights are (in, out), as in no file but PaddlePaddle's."""
     shape = getattr(state.get("blocks.0.attn.qkv.weight"), "shape", ())
     return len(shape) == 2 and shape[1] > shape[0]
 
 
-LAYOUT = MIRL()
+def _to_native(state: State, options: Options) -> State:
+    """Renames every key, in PyTorch's layout.
+
+    Raises:
+        KeyError: If a key is not accounted for, or only some matrices were transposed.
+    """
+    paddle, torch = oblong_matrices(state)
+    if paddle and torch:
+        raise KeyError(
+            f"{len(paddle)} matrices are (in, out) as in PaddlePaddle, such as "
+            f"{paddle[0]}, and {len(torch)} (out, in) as in PyTorch, such as "
+            f"{torch[0]}: it was converted in part, which its square ones do not "
+            "show; give the original .pdparams"
+        )
+    return convert_official(state)
+
+
+LAYOUT = Layout(
+    name="mirl",
+    title="MIRL's official layout",
+    marks=(r"decoder_embed0_1\.", r"blocks\.\d+\.attn\.qkv\."),
+    condition=lambda state: (
+        "decoder_embed0_1.weight" in state or has_paddle_matrices(state)
+    ),
+    to_native=_to_native,
+    num_heads=heads_by_width,
+    record=lambda state, options: {"paddle": is_paddle_layout(state)},
+    writes=lambda native, recorded: (
+        has_key(native, [r"neck\.low_embed\."]) or recorded.get("layout") == "mirl"
+    ),
+    to_official=lambda native, recorded, _: convert_to_official(
+        native, recorded.get("paddle", True)
+    ),
+)

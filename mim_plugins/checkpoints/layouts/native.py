@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .key_rules import KeyRules, listed
-from .layout import Layout, Options, State
+from .layout import Layout
 
 T = TypeVar("T")
 
@@ -86,24 +86,14 @@ def check_native(state: Mapping[str, T]) -> dict[str, T]:
     return own
 
 
-class Native(Layout):
-    """mmpretrain's layout, which needs no conversion."""
-
-    name = "mmpretrain"
-    title = "mmpretrain's own layout"
-    marks = (
+LAYOUT = Layout(
+    name="mmpretrain",
+    title="mmpretrain's own layout",
+    marks=(
         r"(backbone\.)?layers\.\d+\.(ln1|attn|ffn)\.",
         r"(backbone\.)?stages\.\d+\.blocks\.\d+\.(norm1|attn\.w_msa|ffn)\.",
-    )
-    dropped = ((r"data_preprocessor\..*", "follows from the config"),)
-
-    def to_native(self, state: State, options: Options) -> State:
-        """Checks the keys; see :func:`check_native`."""
-        return check_native(state)
-
-    def notes(self, native: Mapping[str, Any], heads: int | None) -> list[str]:
-        """None: the model exists."""
-        return []
-
-
-LAYOUT = Native()
+    ),
+    dropped=((r"data_preprocessor\..*", "follows from the config"),),
+    to_native=lambda state, options: check_native(state),
+    advise=lambda native, heads: [],
+)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .hiera import channels_first, channels_last
 from .key_rules import KeyRules
-from .layout import Layout, Options, State, has_key
+from .layout import Layout, has_key
 from .swin import (
     ATTENTION_RULES,
     COLUMN_BY_COLUMN,
@@ -200,30 +200,6 @@ def _reorder(
     return result
 
 
-class SimMIM(Layout):
-    """SimMIM's pre-training on Swin Transformers, and their classifiers."""
-
-    name = "simmim"
-    title = "SimMIM's official layout"
-    marks = (r"encoder\.mask_token$",)
-
-    def to_native(self, state: State, options: Options) -> State:
-        """Renames every key, and reorders merging weights and predicted pixels."""
-        return convert_official(state)
-
-    def writes(self, native: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
-        """Whether it is a Swin Transformer that is not LocalMIM's."""
-        distilled = has_key(native, [r"(extra_block|distillation)\."])
-        is_swin = has_key(native, [r"backbone\.stages\."])
-        return is_swin and not distilled and not is_localmim(native)
-
-    def to_official(
-        self, native: State, metadata: Mapping[str, Any], img_size: int
-    ) -> State:
-        """Renames and reorders back, with the masks of shifted windows."""
-        return dict(convert_to_official(native, img_size))
-
-
 def is_localmim(native: Iterable[str]) -> bool:
     """Whether our Swin Transformer has LocalMIM's decoders or pooled norm."""
     keys = list(native)
@@ -232,4 +208,16 @@ def is_localmim(native: Iterable[str]) -> bool:
     )
 
 
-LAYOUT = SimMIM()
+LAYOUT = Layout(
+    name="simmim",
+    title="SimMIM's official layout",
+    marks=(r"encoder\.mask_token$",),
+    to_native=lambda state, options: convert_official(state),
+    # A Swin Transformer that is not LocalMIM's.
+    writes=lambda native, recorded: (
+        has_key(native, [r"backbone\.stages\."])
+        and not has_key(native, [r"(extra_block|distillation)\."])
+        and not is_localmim(native)
+    ),
+    to_official=lambda native, _, img_size: dict(convert_to_official(native, img_size)),
+)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
-
-from torch import Tensor
+from typing import TypeVar
 
 from . import simmim
 from .key_rules import KeyRules
-from .layout import Layout, Options, State, has_key
+from .layout import Layout, has_key
 from .mirl import has_paddle_matrices
 from .swin import COLUMN_BY_COLUMN, quads_to_official
 from .vit import CLASSIFIER_RULES
@@ -106,48 +104,29 @@ def _to_early_merge(key: str) -> str:
     return re.sub(r"^head\.", "head.fc.", key)
 
 
-class Timm(Layout):
-    """timm's Vision and Swin Transformers, DeiT's and Swin's own code."""
+# What a plain encoder or classifier of ViT's or DeiT's does not have.
+_OF_OTHERS = (
+    r"neck\.(decoders|low_embed)",
+    r"(extra_block|distillation|head\.norm_dist)\.",
+    r"backbone\.(stages\.|rel_pos_bias\.)",
+    r"backbone\.layers\.\d+\.(proj\.|gamma_|attn\.([qv]_bias|relative))",
+)
 
-    name = "timm"
-    title = "timm's layout, that of MAE's encoder, DeiT and Swin"
-    marks = (r"(layers\.\d+\.)?blocks\.\d+\.attn\.qkv\.",)
-    unless = (
+LAYOUT = Layout(
+    name="timm",
+    title="timm's layout, that of MAE's encoder, DeiT and Swin",
+    marks=(r"(layers\.\d+\.)?blocks\.\d+\.attn\.qkv\.",),
+    unless=(
         r"(encoder\.|decoder_)?mask_token",
         r"decoder",
         r"blocks\.\d+\.(proj\.|attn\.([qv]_bias$|relative_position)|gamma_[12]$)",
         r"rel_pos_bias\.",
-    )
-
-    def detects(self, state: Mapping[str, Any]) -> bool:
-        """Whether its keys are timm's, and its matrices not PaddlePaddle's."""
-        return super().detects(state) and not has_paddle_matrices(state)
-
-    def is_chosen_by(self, model_keys: Iterable[str]) -> bool:
-        """Whether the model norms tokens before they are pooled."""
-        return "neck.norm.weight" not in model_keys
-
-    def to_native(self, state: State, options: Options) -> State:
-        """Renames every key, and reorders the weights of patch merging."""
-        return convert_official(state)
-
-    def writes(self, native: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
-        """Whether it is a plain encoder or classifier of ViT's or DeiT's."""
-        others = (
-            r"neck\.(decoders|low_embed)",
-            r"(extra_block|distillation|head\.norm_dist)\.",
-            r"backbone\.(stages\.|rel_pos_bias\.)",
-            r"backbone\.layers\.\d+\.(proj\.|gamma_|attn\.([qv]_bias|relative))",
-        )
-        return not has_key(native, others)
-
-    def to_official(
-        self, native: State, metadata: Mapping[str, Any], img_size: int
-    ) -> State:
-        """Renames every key back."""
-        distilled = "backbone.dist_token" in native
-        rules = KeyRules(DISTILLED_RULES if distilled else VIT_RULES)
-        return rules.convert(native, to="official")
-
-
-LAYOUT = Timm()
+    ),
+    condition=lambda state: not has_paddle_matrices(state),
+    chosen_by=lambda keys: "neck.norm.weight" not in keys,
+    to_native=lambda state, options: convert_official(state),
+    writes=lambda native, recorded: not has_key(native, _OF_OTHERS),
+    to_official=lambda native, *_: KeyRules(
+        DISTILLED_RULES if "backbone.dist_token" in native else VIT_RULES
+    ).convert(native, to="official"),
+)

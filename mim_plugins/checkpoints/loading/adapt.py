@@ -92,7 +92,7 @@ def state_for(
 def _layout_for(target: Target, checkpoint: Checkpoint) -> Layout | None:
     """The layout to convert from; None if unknown, or the model has other keys."""
     found = checkpoint.candidates if target.has_native_keys else []
-    chosen = (x for x in found if x.is_chosen_by(target.shapes))
+    chosen = (x for x in found if x.chosen_by(target.shapes))
     return next(chosen, found[0]) if found else None
 
 
