@@ -44,7 +44,7 @@ LAYOUT = Layout(
     condition=lambda state: "blocks.0.ls1.gamma" in state,
     dropped=(("mask_token", "masks patches in pre-training"),),
     to_native=_to_native,
-    num_heads=lambda state: state["cls_token"].shape[-1] // 64,
+    num_heads=lambda state: state["cls_token"].shape[-1] // 64 or None,
     writes=lambda native, recorded: recorded.get("layout") == "dinov2",
     to_official=lambda native, *_: RULES.convert(native, to="official"),
 )
