@@ -93,7 +93,8 @@ def features(path, images, **options):
     model = MODELS.build(VIT | dict(out_type="raw", init_cfg=init_cfg) | options)
     model.init_weights()
     with torch.no_grad():
-        return model.eval()(images)[0]
+        model.eval()
+        return model(images)[0]
 
 
 def test_dinov2__computes_what_the_official_code_computes(tmp_path, dinov2):
