@@ -236,6 +236,10 @@ def test_build__full_size_tower_on_the_meta_device(tmp_path):
         (dict(target_generator=dict(std=[1.0])), "one value per channel"),
         (dict(target_generator=dict(num_heads=3)), "num_heads=3 does not divide"),
         (dict(neck=dict(out_dims=8)), "level 0 predicts 8 values per patch.* has 24"),
+        (
+            dict(target_generator=dict(dims=512)),
+            "dims=512, but the features of .*clip.pth have 24: set .*dims=24",
+        ),
     ],
 )
 def test_build__teachers_that_do_not_fit_are_refused(checkpoint, changes, message):

@@ -150,8 +150,3 @@ def test_build__no_norm_behind_the_blocks_asks_for_final_norm_false(tmp_path):
         NAME, tmp_path / "x.pth", final_norm=False, model_kwargs=kwargs
     )
     assert target.dims == 24
-
-
-def test_build__missing_checkpoint_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
-        MODELS.build(timm_model(checkpoint=str(tmp_path / "nowhere.pth")))

@@ -11,11 +11,11 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..arguments import as_numbers
-from ..data_preprocessor import reverses_channels
 from ..masking import PatchMask, as_patch_mask
 from ..patches import patchify, unpatchify
 from ..targets import ImageSpec, LevelSpec, LevelTargets
 from ..targets.cells import with_cells
+from ..targets.teacher import require_teachers
 from .checks import check_blocks, check_parts, check_targets, one_per_level
 from .unmasked import UnmaskedFeatures
 
@@ -80,7 +80,7 @@ class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
             )
         generator = _build_targets(target_generator)
         targets = one_per_level(
-            generator.prepare(_image_spec(encoder, data_preprocessor)),
+            generator.prepare(ImageSpec.of(encoder, data_preprocessor)),
             _count_targets(neck, encoder),
         )
         if not isinstance(neck, nn.Module):
@@ -102,6 +102,15 @@ class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
         check_parts(self)
         check_targets(self, targets)
         check_blocks(self)
+
+    def init_weights(self) -> None:
+        """Initialises every part; a runner calls it before training starts.
+
+        Raises:
+            FileNotFoundError: If the file of a teacher does not exist.
+        """
+        require_teachers(self)
+        super().init_weights()
 
     @staticmethod
     def default_scales(neck: dict | nn.Module, backbone: Any) -> Sequence[float] | None:
@@ -288,14 +297,3 @@ def _type_of(part: dict | nn.Module) -> Any:
         return type(part)
     kind = part["type"]
     return MODELS.get(kind) if isinstance(kind, str) else kind
-
-
-def _image_spec(backbone: Any, data_preprocessor: Any) -> ImageSpec:
-    return ImageSpec(
-        grid=backbone.grid,
-        patch_size=backbone.mask_patch_size,
-        channels=backbone.in_channels,
-        mean=getattr(data_preprocessor, "mean", None),
-        std=getattr(data_preprocessor, "std", None),
-        bgr_to_rgb=reverses_channels(data_preprocessor),
-    )

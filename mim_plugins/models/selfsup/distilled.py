@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ..initialisation import is_pretrained
 from ..layer_reading import LayerReader
 from ..masking import PatchMask
-from ..targets import AbsentTeacher
 from ..targets.teacher import FrozenTeacher, load_teacher
 from .base import MaskedImageModel, build_part
 
@@ -38,17 +37,16 @@ class DistilledMIM(MaskedImageModel):
             checkpoint of this model.
         teacher_checkpoint: Its weights: a pre-training checkpoint of this package, or
             an official one, of which the encoder is taken. None only for a teacher
-            that is given built and trained.
+            that is given built and trained. If the file does not exist the model can
+            still be built, with what distillation trains of it, for anything but
+            training.
         distillation: What is compared: configs of :class:`AttentionDistillation` and
             :class:`HiddenDistillation`, each at most once.
         extra_block: Add the block behind the last one; its layer is the one after the
             last block's, 12 for a student of 12 blocks.
-        without_teacher: Build the student alone, with what distillation trains of it,
-            for anything but training.
         **kwargs: As :class:`MaskedImageModel`.
 
     Raises:
-        FileNotFoundError: If there is no such checkpoint.
         ValueError: If the teacher does not see the student's patches or is the student,
             the checkpoint is another model's, a layer does not exist, or a block would
             be trained by nothing.
@@ -65,7 +63,6 @@ class DistilledMIM(MaskedImageModel):
         distillation: Sequence[dict | nn.Module],
         teacher_checkpoint: str | Path | None = None,
         extra_block: bool = False,
-        without_teacher: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -88,27 +85,21 @@ class DistilledMIM(MaskedImageModel):
         # Past nn.Module.__setattr__: what it reads is in the model already.
         self.__dict__["student"] = student
         self._check_training()
-        self.teacher: nn.Module
-        if without_teacher:
-            self.teacher = AbsentTeacher(
-                teacher_checkpoint,
-                "Set without_teacher=False, and teacher_checkpoint to the weights of a "
-                "trained MAE",
-            )
-            return
         if teacher_checkpoint is not None:
-            load_teacher(
+            self.teacher = load_teacher(
                 network,
                 teacher_checkpoint,
                 option="teacher_checkpoint",
                 otherwise="train plain MAE, configs/distilled/mae_vitt_400e.py",
+                reader=tutor,
             )
-        elif not isinstance(teacher, nn.Module):
+        elif isinstance(teacher, nn.Module):
+            self.teacher = FrozenTeacher(tutor)
+        else:
             raise ValueError(
                 "an untrained teacher teaches nothing: set teacher_checkpoint to the "
                 "weights of a trained MAE"
             )
-        self.teacher = FrozenTeacher(tutor)
 
     def init_weights(self) -> None:
         """Initialises as the official code, unless weights were loaded."""

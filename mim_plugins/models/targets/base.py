@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from ..data_preprocessor import reverses_channels
 from ..masking import PatchMask
 
 
@@ -33,6 +34,18 @@ class ImageSpec:
     mean: Tensor | None = None
     std: Tensor | None = None
     bgr_to_rgb: bool = False
+
+    @classmethod
+    def of(cls, backbone: Any, data_preprocessor: Any) -> ImageSpec:
+        """The images of an encoder, as a data preprocessor normalises them."""
+        return cls(
+            grid=backbone.grid,
+            patch_size=backbone.mask_patch_size,
+            channels=backbone.in_channels,
+            mean=getattr(data_preprocessor, "mean", None),
+            std=getattr(data_preprocessor, "std", None),
+            bgr_to_rgb=reverses_channels(data_preprocessor),
+        )
 
     @property
     def size(self) -> tuple[int, int]:

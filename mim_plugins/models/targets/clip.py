@@ -14,6 +14,7 @@ from mim_plugins.checkpoints.clip import CLIPWeights, read_clip
 
 from ..attention import use_attention_dispatch
 from .features import FeatureTarget
+from .teacher import AbsentTeacher
 
 # CLIP's name of an activation -> the registry's.
 ACTIVATIONS = {"quick_gelu": "mmpretrain.QuickGELU", "gelu": "GELU"}
@@ -85,12 +86,15 @@ class CLIPTarget(FeatureTarget):
         std: Standard deviation, likewise.
         input_size: See :class:`FeatureTarget`.
         norm_features: See :class:`FeatureTarget`.
+        dims: Width of the projected features. By default it is read from the file;
+            given, it lets the model be built, for anything but training, where the
+            file does not exist.
 
     Raises:
-        FileNotFoundError: If there is no such file or folder.
+        FileNotFoundError: If there is no such file or folder, and no ``dims``.
         TypeError: If an argument is of another type.
-        ValueError: If it holds no CLIP Vision Transformer, or ``num_heads`` or ``act``
-            does not fit it.
+        ValueError: If it holds no CLIP Vision Transformer, or ``num_heads``, ``act`` or
+            ``dims`` does not fit it.
     """
 
     def __init__(
@@ -102,8 +106,29 @@ class CLIPTarget(FeatureTarget):
         std: Sequence[float] | None = None,
         input_size: int | Sequence[int] | None = None,
         norm_features: bool = False,
+        dims: int | None = None,
     ) -> None:
-        weights = read_clip(checkpoint, num_heads=num_heads, act=act)
+        try:
+            weights = read_clip(checkpoint, num_heads=num_heads, act=act)
+        except FileNotFoundError as error:
+            if dims is None:
+                raise
+            super().__init__(
+                AbsentTeacher(str(error)),
+                dims=dims,
+                patch_size=None,
+                mean=mean or CLIP_MEAN,
+                std=std or CLIP_STD,
+                input_size=input_size,
+                norm_features=norm_features,
+            )
+            return
+        if dims is not None and dims != weights.out_dims:
+            raise ValueError(
+                f"dims={dims}, but the features of {checkpoint} have "
+                f"{weights.out_dims}: set target_generator.dims={weights.out_dims}, or "
+                "leave it out"
+            )
         super().__init__(
             CLIPImageTower(weights),
             dims=weights.out_dims,

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..masking import PatchMask
 from .base import ImageSpec, LevelSpec, LevelTarget, Target
-from .teacher import FrozenTeacher
+from .teacher import AbsentTeacher, FrozenTeacher
 
 # Of the per-token LayerNorm without affine (torch's default, as data2vec uses it).
 NORM_EPS = 1e-5
@@ -27,9 +27,10 @@ class FeatureTarget(Target):
 
     Args:
         network: The teacher: images (N, 3, H, W) to tokens (N, K + L, dims), patches
-            last and in raster order.
+            last and in raster order; or an absent one.
         dims: Width of a token.
-        patch_size: Height and width in pixels of the teacher's patches.
+        patch_size: Height and width in pixels of the teacher's patches; None, for an
+            absent teacher, leaves its patch grid unchecked.
         mean: Mean of the teacher's images per channel, in pixel values from 0 to 255.
         std: Standard deviation, likewise.
         input_size: Height and width in pixels (or one number for both) of the images
@@ -52,7 +53,7 @@ class FeatureTarget(Target):
         self,
         network: nn.Module,
         dims: int,
-        patch_size: tuple[int, int],
+        patch_size: tuple[int, int] | None,
         mean: Sequence[float],
         std: Sequence[float],
         input_size: int | Sequence[int] | None = None,
@@ -72,7 +73,8 @@ class FeatureTarget(Target):
                 "mean and std in pixel values from 0 to 255, as the data "
                 "preprocessor's (times 255)"
             )
-        self.teacher = FrozenTeacher(network)
+        absent = isinstance(network, AbsentTeacher)
+        self.teacher = network if absent else FrozenTeacher(network)
         self.dims = dims
         self.patch_size = patch_size
         self.mean, self.std = tuple(mean), tuple(std)
@@ -116,6 +118,8 @@ class FeatureTarget(Target):
     @torch.no_grad()
     def forward(self, inputs: Tensor, mask: PatchMask) -> list[LevelTarget]:
         """Features of the removed patches, (N, L_mask, dims)."""
+        if isinstance(self.teacher, AbsentTeacher):
+            self.teacher.refuse()
         tokens = self.teacher(self.teacher_input(inputs, mask.grid))
         features = mask.masked(tokens[:, -mask.num_patches :]).float()
         if self.norm_features:
@@ -146,6 +150,7 @@ class FeatureTarget(Target):
 
     def _size_for(self, grid: tuple[int, int]) -> tuple[int, int]:
         """Height and width at which the teacher has such a grid."""
+        assert self.patch_size is not None
         return grid[0] * self.patch_size[0], grid[1] * self.patch_size[1]
 
     def _check_grid(
@@ -159,7 +164,7 @@ class FeatureTarget(Target):
         Raises:
             ValueError: Naming both grids and the size that fits.
         """
-        if tuple(size) == self._size_for(grid):
+        if self.patch_size is None or tuple(size) == self._size_for(grid):
             return
         (height, width), (p, q) = size, self.patch_size
         rows, cols = height / p, width / q

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine.logging import MMLogger
@@ -36,7 +36,8 @@ class FrozenTeacher(nn.Module):
         network: The trained network.
     """
 
-    network: nn.Module
+    # Any, since what it offers is its user's affair.
+    network: Any
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -85,14 +86,57 @@ class FrozenTeacher(nn.Module):
         return result
 
 
+class AbsentTeacher(nn.Module):
+    """Takes the place of a teacher whose file does not exist.
+
+    The model makes features and loads checkpoints, and refuses to be trained: the
+    runner calls ``init_weights`` before training starts, where :func:`require_teachers`
+    raises; any other training loop fails in its first step.
+
+    Args:
+        reason: Which file is missing, and what to do about it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = (
+            f"the model was built without its teacher and cannot be trained: {reason}"
+        )
+        MMLogger.get_current_instance().warning(self.reason)
+
+    def refuse(self) -> NoReturn:
+        """Refuses to be trained with.
+
+        Raises:
+            FileNotFoundError: Always.
+        """
+        raise FileNotFoundError(self.reason)
+
+    def forward(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises FileNotFoundError."""
+        self.refuse()
+
+
+def require_teachers(model: nn.Module) -> None:
+    """Checks, before training, that a model was built with all its teachers.
+
+    Raises:
+        FileNotFoundError: If the file of one does not exist.
+    """
+    for module in model.modules():
+        if isinstance(module, AbsentTeacher):
+            module.refuse()
+
+
 def load_teacher(
     network: nn.Module,
     checkpoint: str | Path | None,
     option: str,
     otherwise: str,
     trained: str = TRAINED_MAE,
-) -> None:
-    """Loads every tensor of a model, or of an encoder alone, from a file.
+    reader: nn.Module | None = None,
+) -> FrozenTeacher | AbsentTeacher:
+    """Loads every tensor of a model, or of an encoder alone, and freezes it.
 
     Args:
         network: The model the teacher was trained as, or its encoder; for the latter
@@ -101,17 +145,24 @@ def load_teacher(
         option: Where a config names the checkpoint, for the messages.
         otherwise: What to do without a teacher, likewise.
         trained: What the checkpoint is of, likewise.
+        reader: A module that holds ``network`` and is called instead of it.
+
+    Returns:
+        The teacher, which is absent if there is no such file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If no path is given.
         ValueError: If a tensor is missing, left over or of another shape, or the
             teacher had another number of attention heads.
     """
-    if not isinstance(checkpoint, str | Path) or not Path(checkpoint).is_file():
-        raise FileNotFoundError(
-            f"there is no teacher checkpoint {checkpoint}: set {option} to {trained}; "
-            f"or {otherwise}, which needs no teacher"
-        )
+    missing = (
+        f"there is no teacher checkpoint {checkpoint}: set {option} to {trained}; "
+        f"or {otherwise}, which needs no teacher"
+    )
+    if not isinstance(checkpoint, str | Path):
+        raise FileNotFoundError(missing)
+    if not Path(checkpoint).is_file():
+        return AbsentTeacher(missing)
     content = read_file(checkpoint)
     state: Mapping[str, Tensor] | None = converted_for(
         network, content, str(checkpoint), exact=True
@@ -131,6 +182,7 @@ def load_teacher(
         f"Teacher {type(network).__name__}: all {len(own)} tensors of {checkpoint} "
         "loaded"
     )
+    return FrozenTeacher(reader or network)
 
 
 def _encoder_of(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
