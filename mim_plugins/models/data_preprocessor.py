@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from mmengine.model import BaseDataPreprocessor
 from mmpretrain.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @MODELS.register_module()
@@ -135,7 +135,16 @@ class MIMDataPreprocessor(BaseDataPreprocessor):
             )
 
 
-def reverses_channels(preprocessor: Any) -> bool:
+def image_statistics(preprocessor: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+    """Mean and standard deviation of a data preprocessor, ours or another.
+
+    Each (C, 1, 1) or (1, 1, 1); None if it does not normalise.
+    """
+    mean, std = (getattr(preprocessor, name, None) for name in ("mean", "std"))
+    return mean, std
+
+
+def reverses_channels(preprocessor: nn.Module) -> bool:
     """Whether a data preprocessor, ours or mmpretrain's, turns BGR images into RGB."""
     names = ("bgr_to_rgb", "to_rgb", "_channel_conversion")
     return any(getattr(preprocessor, name, False) for name in names)

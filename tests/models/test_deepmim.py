@@ -148,7 +148,7 @@ def test_patch_mean__unmasked_normed_patch_tokens(build):
         ),
         (
             dict(backbone=dict(taps=(1,), final_block=2)),
-            "nothing in DeepMIM would train those behind it: leave .*final_block",
+            "nothing in DeepMIM would train those after it: leave .*final_block",
         ),
         (dict(head=dict(criterion=None)), "unknown criterion None: choose one of"),
         (dict(head=dict(criterion=[["L2"]] * 3)), r"unknown criterion \['L2'\]"),

@@ -136,7 +136,7 @@ def test_d2__decoder_reads_block_k_and_the_extra_block_reads_the_top(distil, bat
     latent = model.backbone(images, mask)
     assert len(latent) == 1
     torch.testing.assert_close(latent[0], model.backbone.ln1(entered[2]))
-    read = model.student.read(model.backbone.stream(images, mask))
+    read = model.student.from_stream(model.backbone.stream(images, mask))
     wanted = official_logits(model.extra_block, entered[4])
     torch.testing.assert_close(read["attention"][0], wanted)
     # The values' third of the extra block is there, as officially, and gets zeros.
@@ -206,7 +206,7 @@ def test_autocast__teacher_in_the_students_dtype_and_losses_in_float32(distil, b
     model, (images, mask) = distil(), batch
     exact = model.loss(images, given(mask))["loss_attention"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        read = model.student.read(model.backbone.stream(images, mask))
+        read = model.student.from_stream(model.backbone.stream(images, mask))
         taught = model.teacher(images, mask)
         rough = model.loss(images, given(mask))["loss_attention"]
     assert read["attention"][0].dtype == taught["attention"][0].dtype == torch.bfloat16

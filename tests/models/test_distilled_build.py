@@ -222,5 +222,7 @@ def test_teacher__of_whole_maps_for_visible_units_is_refused():
         teacher=teacher,
         distillation=[dict(type="HiddenDistillation", student_layers=(0,))],
     )
-    with pytest.raises(ValueError, match="SimMIMSwin, encodes whole maps, the student"):
+    with pytest.raises(
+        ValueError, match="SimMIMSwin, encodes complete maps, the student"
+    ):
         MODELS.build(cfg)

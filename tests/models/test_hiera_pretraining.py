@@ -182,7 +182,7 @@ def test_decoupled__the_decoder_reads_an_earlier_stage(tmp_path):
     assert features.patch.shape == (2, 16, 64)
 
     plain = hiera_model(final_stage=2)
-    with pytest.raises(ValueError, match="nothing in DeepMIM would train those behind"):
+    with pytest.raises(ValueError, match="nothing in DeepMIM would train those after"):
         MODELS.build(plain)
     for stage, message in ((4, "out of range: .* 4 stages"), (1, "tap 1 does not lie")):
         with pytest.raises(ValueError, match=message):

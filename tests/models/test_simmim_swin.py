@@ -366,7 +366,7 @@ def test_config__removes_30_of_49_cells_as_the_official_generator():
         ),
         (
             simmim() | dict(neck=dict(type="MultiScaleDecoder", embed_dims=8)),
-            "SimMIMSwin gives whole maps, which MultiScaleDecoder does not decode",
+            "SimMIMSwin gives complete maps, which MultiScaleDecoder does not decode",
         ),
         (
             simmim(backbone=dict(type="MIMSwinTransformer", taps=())),

@@ -122,7 +122,8 @@ class Hiera(NotedHeads, BaseBackbone):
         self.depths, self.q_pool, self.out_type = depths, q_pool, out_type
         self.patch_size, self.patch_kernel = patch_size, patch_kernel
         self.mask_patch_size = (patch_size * self.unit_side,) * 2
-        self.grid = self._grid_of(tuple(to_2tuple(img_size)))
+        self.img_size = tuple(to_2tuple(img_size))
+        self.grid = self._grid_of(self.img_size)
         self.out_indices = _check_stages(
             range(stages) if out_indices is None else out_indices, stages
         )
@@ -157,16 +158,12 @@ class Hiera(NotedHeads, BaseBackbone):
                         norm_cfg=norm_cfg,
                     )
                 )
+        self.in_channels = in_channels
         if out_type == "avg_featmap":
             self.ln2 = build_norm_layer(norm_cfg, self.stage_dims[-1])
         if with_cp:
             for layer in self.layers:
                 recompute_in_backward(layer)
-
-    @property
-    def in_channels(self) -> int:
-        """Number of image channels."""
-        return self.patch_embed.projection.in_channels
 
     @property
     def unit_side(self) -> int:

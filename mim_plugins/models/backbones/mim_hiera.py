@@ -8,15 +8,16 @@ from typing import Any
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ..initialisation import init_transformer, is_pretrained
+from ..initialisation import is_pretrained
 from ..masking import PatchMask, as_patch_mask
+from ..protocols import BlockwiseEncoder
 from .hiera import Hiera
 from .hiera_block import HieraBlock, reroll
 from .taps import check_final_stage, check_taps
 
 
 @MODELS.register_module()
-class MIMHiera(Hiera):
+class MIMHiera(Hiera, BlockwiseEncoder):
     """Hiera with a masked forward pass and taps; without a mask it is :class:`Hiera`.
 
     References:
@@ -43,9 +44,7 @@ class MIMHiera(Hiera):
             :class:`Hiera`.
     """
 
-    with_cls_token = False
-    # How layers start, an `attention_only_block` included.
-    init_layers = staticmethod(init_transformer)
+    latent_is_normed = False
 
     def __init__(
         self,
@@ -63,30 +62,15 @@ class MIMHiera(Hiera):
             taps = range(min(q_pool, self.final_stage))
         self.taps = check_taps(taps, stages, unit="stage")
         check_final_stage(final_stage, stages, self.taps)
+        self.final_block = sum(self.depths[: self.final_stage + 1]) - 1
+        levels = self._levels = (*self.taps, self.final_stage)
+        self.level_dims = [self.stage_dims[stage] for stage in levels]
+        self.level_scales = [self.unit_side // 2 ** min(k, q_pool) for k in levels]
 
     @property
-    def num_levels(self) -> int:
-        """Number of latents of a masked forward pass."""
-        return len(self.taps) + 1
-
-    @property
-    def level_dims(self) -> list[int]:
-        """Width of each latent, shallow to deep."""
-        return [self.stage_dims[stage] for stage in self._levels]
-
-    @property
-    def level_scales(self) -> list[int]:
-        """Tokens of a unit per axis in each latent, shallow to deep."""
-        return [self.unit_side // 2 ** min(k, self.q_pool) for k in self._levels]
-
-    @property
-    def _levels(self) -> tuple[int, ...]:
-        return (*self.taps, self.final_stage)
-
-    @property
-    def final_block(self) -> int:
-        """Zero-based index, through all stages, of the block that ends the latents."""
-        return sum(self.depths[: self.final_stage + 1]) - 1
+    def level_names(self) -> list[str]:
+        """Encoder stages, counted from 1."""
+        return [f"stage {stage + 1}" for stage in self._levels]
 
     def init_weights(self) -> None:
         """Initialises as the official MAE, unless weights were loaded."""
@@ -141,7 +125,7 @@ class MIMHiera(Hiera):
         stages = self.stage_outputs(stream)
         return [reroll(stages[level]).flatten(1, 2) for level in self._levels]
 
-    def whole(self, stream: Iterable[Tensor]) -> Tensor:
+    def last_tokens(self, stream: Iterable[Tensor]) -> Tensor:
         """The tokens that leave the last block, laid out as latents are."""
         return reroll(self.stage_outputs(stream)[-1]).flatten(1, 2)
 

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from ..attention import WindowAttention
 from ..initialisation import is_pretrained
 from ..masking import PatchMask, as_patch_mask
+from ..protocols import BlockwiseEncoder
 from .swin import MIMSwinTransformer, window_shift
 from .taps import check_final_stage
 
 
 @MODELS.register_module()
-class SimMIMSwin(MIMSwinTransformer):
+class SimMIMSwin(MIMSwinTransformer, BlockwiseEncoder):
     """Swin Transformer that reads a mask token in place of every removed one.
 
     Nothing is dropped: after the patch embedding and its norm, the tokens of removed
@@ -62,21 +63,11 @@ class SimMIMSwin(MIMSwinTransformer):
             kwargs = {"norm_cfg": None, **kwargs}
         super().__init__(arch=arch, taps=(), merge_coordinates="correct", **kwargs)
         self.final_stage = final_stage
+        self.final_block = sum(self.depths[: final_stage + 1]) - 1
+        # Otherwise the norm is the decoder's.
+        self.latent_is_normed = final_stage == num_stages - 1
+        self._set_levels((final_stage,))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
-
-    @property
-    def _levels(self) -> tuple[int, ...]:
-        return (self.final_stage,)
-
-    @property
-    def latent_is_normed(self) -> bool:
-        """Whether the encoder has norms for the latent; else the decoder has."""
-        return self.final_stage == len(self.stages) - 1
-
-    @property
-    def final_block(self) -> int:
-        """Zero-based index, through all stages, of the block that ends the latent."""
-        return sum(self.depths[: self.final_stage + 1]) - 1
 
     def init_weights(self) -> None:
         """Initialises as mmpretrain's SimMIM, unless weights were loaded.
@@ -159,10 +150,10 @@ class SimMIMSwin(MIMSwinTransformer):
         """Picks the latent out of :meth:`stream`, going no further than it has to."""
         tokens = next(islice(stream, self.final_block + 1, None))
         if self.latent_is_normed:
-            tokens = getattr(self, f"norm{self.final_stage}")(tokens)
+            tokens = self.stage_norm(self.final_stage)(tokens)
         return [tokens.flatten(1, 2)]
 
-    def whole(self, stream: Iterable[Tensor]) -> Tensor:
+    def last_tokens(self, stream: Iterable[Tensor]) -> Tensor:
         """The tokens that leave the last block, laid out as latents are, un-normed."""
         *_, tokens = stream
         return tokens.flatten(1, 2)
@@ -176,7 +167,7 @@ class SimMIMSwin(MIMSwinTransformer):
     def norms(self) -> list[nn.Module]:
         """The norm of the tokens that enter each block, and the final norm if any."""
         norms = [block.norm1 for block in self.blocks]
-        final = getattr(self, f"norm{len(self.stages) - 1}")
+        final = self.stage_norm(len(self.stages) - 1)
         return norms + ([] if isinstance(final, nn.Identity) else [final])
 
     def attention_shape(self, block: int) -> tuple[int, int, int, int]:

@@ -8,23 +8,24 @@ from typing import Any
 
 import torch
 from mmpretrain.models import VisionTransformer
-from mmpretrain.models.utils import resize_pos_embed
+from mmpretrain.models.utils import resize_pos_embed, to_2tuple
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...checkpoints.noted_heads import NotedHeads
 from ..attention import self_attention_logits, use_attention_dispatch
-from ..initialisation import init_transformer, is_pretrained
+from ..initialisation import is_pretrained
 from ..masking import PatchMask, as_patch_mask
-from ..patches import patchify, projection_weights
+from ..patches import patch_grid, patchify, projection_weights
 from ..position import sincos_position_embedding
+from ..protocols import BlockwiseEncoder
 from ..recompute import recompute_in_backward
 from .taps import check_final_block, check_taps
 
 
 @MODELS.register_module()
-class MIMVisionTransformer(NotedHeads, VisionTransformer):
+class MIMVisionTransformer(NotedHeads, VisionTransformer, BlockwiseEncoder):
     """mmpretrain's Vision Transformer with a masked forward pass and taps.
 
     Without a mask it is mmpretrain's ``VisionTransformer``: same parameters, same
@@ -75,12 +76,14 @@ class MIMVisionTransformer(NotedHeads, VisionTransformer):
         with_cp: bool = False,
         **kwargs: Any,
     ) -> None:
-        self.patch_size = _pair(patch_size)
-        _check_divisible(_pair(img_size), self.patch_size)
+        self.patch_size = self.mask_patch_size = tuple(to_2tuple(patch_size))
+        self.grid = patch_grid(tuple(to_2tuple(img_size)), self.patch_size)
         super().__init__(arch=arch, img_size=img_size, patch_size=patch_size, **kwargs)
+        self.in_channels = self.patch_embed.projection.in_channels
         self.taps = check_taps(taps, self.num_layers)
         self.final_block = check_final_block(final_block, self.taps, self.num_layers)
         self.tap_embedding = tap_embedding
+        self.level_dims = [self.embed_dims] * (tap_embedding + len(self.taps) + 1)
         self.fixed_pos_embed = fixed_pos_embed
         if fixed_pos_embed:
             self.pos_embed.requires_grad = False
@@ -89,34 +92,12 @@ class MIMVisionTransformer(NotedHeads, VisionTransformer):
             for layer in self.layers:
                 recompute_in_backward(layer)
 
-    # How layers start, an `attention_only_block` included.
-    init_layers = staticmethod(init_transformer)
-
     @property
-    def num_levels(self) -> int:
-        """Number of latents of a masked forward pass."""
-        return self.tap_embedding + len(self.taps) + 1
-
-    @property
-    def level_dims(self) -> list[int]:
-        """Width of each latent, shallow to deep."""
-        return [self.embed_dims] * self.num_levels
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of the patch grid at ``img_size``."""
-        rows, cols = self.patch_resolution
-        return rows, cols
-
-    @property
-    def mask_patch_size(self) -> tuple[int, int]:
-        """Height and width in pixels of what a mask removes at once: a patch."""
-        return self.patch_size
-
-    @property
-    def in_channels(self) -> int:
-        """Number of image channels."""
-        return self.patch_embed.projection.in_channels
+    def level_names(self) -> list[str]:
+        """Encoder blocks, counted from 1."""
+        if self.tap_embedding:
+            return super().level_names
+        return [f"block {block + 1}" for block in (*self.taps, self.final_block)]
 
     def init_weights(self) -> None:
         """Initialises as the official MAE does (DeepMIM, section 3 of its code).
@@ -162,7 +143,7 @@ class MIMVisionTransformer(NotedHeads, VisionTransformer):
             ValueError: If the image or the mask does not fit the patch grid.
         """
         if mask is None:
-            return super().forward(x)
+            return VisionTransformer.forward(self, x)
         return self.latents(self.stream(x, mask))
 
     def stream(self, x: Tensor, mask: PatchMask | Tensor) -> Iterator[Tensor]:
@@ -195,7 +176,7 @@ class MIMVisionTransformer(NotedHeads, VisionTransformer):
         latents.append(self.ln1(tokens) if self.final_norm else tokens)
         return latents
 
-    def whole(self, stream: Iterable[Tensor]) -> Tensor:
+    def last_tokens(self, stream: Iterable[Tensor]) -> Tensor:
         """The tokens that leave the last block, un-normed."""
         *_, tokens = stream
         return tokens
@@ -246,16 +227,6 @@ class MIMVisionTransformer(NotedHeads, VisionTransformer):
         block.attn.proj = block.ln2 = block.ffn = nn.Identity()
         return block
 
-    def image_grid(self, x: Tensor) -> tuple[int, int]:
-        """Rows and columns of the patch grid of images (N, C, H, W).
-
-        Raises:
-            ValueError: If the images do not divide into patches.
-        """
-        height, width = x.shape[-2:]
-        _check_divisible((height, width), self.patch_size)
-        return height // self.patch_size[0], width // self.patch_size[1]
-
     def embed_visible(self, x: Tensor, mask: PatchMask) -> Tensor:
         """Embeds visible patches and adds positions: (N, 1 + L_vis, D)."""
         pos_embed = resize_pos_embed(
@@ -275,15 +246,3 @@ class MIMVisionTransformer(NotedHeads, VisionTransformer):
             cls = (self.cls_token + cls_pos).expand(len(x), -1, -1)
             tokens = torch.cat([cls, tokens], dim=1)
         return self.pre_norm(self.drop_after_pos(tokens))
-
-
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def _check_divisible(img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
-    if any(side % patch for side, patch in zip(img_size, patch_size, strict=True)):
-        raise ValueError(
-            f"image size {img_size} is not a multiple of the patch size {patch_size}: "
-            "change img_size (and the crop of the data pipeline) or patch_size"
-        )

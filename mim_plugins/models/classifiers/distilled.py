@@ -10,6 +10,7 @@ from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from ..heads import TokenDistillationHead
 from ..initialisation import is_pretrained
 from ..targets.teacher import (
     AbsentTeacher,
@@ -53,9 +54,8 @@ class DistilledClassifier(ImageClassifier):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_backbone: Any = getattr(self.head, "check_backbone", None)
-        if check_backbone is not None:
-            check_backbone(self.backbone)
+        if isinstance(self.head, TokenDistillationHead):
+            self.head.check_backbone(self.backbone)
         self.teacher: FrozenTeacher | AbsentTeacher | None = None
         if teacher_checkpoint is not None:
             network: nn.Module = (

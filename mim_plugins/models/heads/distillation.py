@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..arguments import as_numbers, is_number
-from ..layer_reading import LayerReader
+from ..intermediate_features import IntermediateFeatures
 
 
 class LayerDistillation(BaseModule):
-    """Mean squared error between a quantity of the student's layers and the teacher's.
+    """Mean squared error between a feature of the student's layers and the teacher's.
 
     Each pair of layers has an adapter, a linear map without bias from the student's
     heads or width to the teacher's, which is trained along and dropped afterwards. The
@@ -35,7 +35,7 @@ class LayerDistillation(BaseModule):
             of them twice, or the weight is negative.
     """
 
-    quantity: str
+    feature: str
     adapters: nn.ModuleList
 
     def __init__(
@@ -70,7 +70,9 @@ class LayerDistillation(BaseModule):
         self.weight = weight
         self.adapter = adapter
 
-    def prepare(self, student: LayerReader, teacher: LayerReader) -> None:
+    def prepare(
+        self, student: IntermediateFeatures, teacher: IntermediateFeatures
+    ) -> None:
         """Builds the adapters that bring the student's layers to the teacher's shape.
 
         Raises:
@@ -79,12 +81,12 @@ class LayerDistillation(BaseModule):
         """
         adapters = []
         for ours, theirs in zip(self.student_layers, self.teacher_layers, strict=True):
-            own_size, *own_tokens = student.shape(self.quantity, ours)
-            size, *tokens = teacher.shape(self.quantity, theirs)
+            own_size, *own_tokens = student.shape(self.feature, ours)
+            size, *tokens = teacher.shape(self.feature, theirs)
             if own_tokens != tokens:
                 raise ValueError(
                     f"the student's layer {ours} has {own_tokens} tokens, the "
-                    f"teacher's layer {theirs} {tokens} (on whole images): "
+                    f"teacher's layer {theirs} {tokens} (on complete images): "
                     f"{type(self).__name__} compares token by token; choose layers of "
                     "the same resolution"
                 )
@@ -151,7 +153,7 @@ class AttentionDistillation(LayerDistillation):
         models, compare the logits.
     """
 
-    quantity = "attention"
+    feature = "attention"
 
     def make_adapter(self, own_size: int, size: int) -> nn.Module:
         """A 1x1 convolution over the heads."""
@@ -166,7 +168,7 @@ class HiddenDistillation(LayerDistillation):
     MAE-Lite's released code that none of its recipes uses.
     """
 
-    quantity = "hidden"
+    feature = "hidden"
 
     def make_adapter(self, own_size: int, size: int) -> nn.Module:
         """A linear layer over the channels."""

@@ -17,8 +17,8 @@ from ..attention import attention, split_heads, use_attention_dispatch
 from ..initialisation import init_transformer, is_pretrained
 from ..masking import PatchMask
 from ..position import sincos_position_embedding
+from ..protocols import LevelNeck
 from ..recompute import recompute_in_backward
-from ..targets import LevelSpec
 
 
 class DecoderBlock(TransformerEncoderLayer):
@@ -126,7 +126,7 @@ class LevelDecoder(BaseModule):
         return torch.cat([tokens, mask_tokens], dim=1) + positions
 
 
-class LevelDecoders(BaseModule):
+class LevelDecoders(LevelNeck):
     """Any neck that holds one decoder with a mask token for each level."""
 
     decoders: Any
@@ -177,7 +177,6 @@ class MIMDecoder(LevelDecoders):
 
     decoder_type: type[LevelDecoder] = LevelDecoder
     needs_cls_token = True
-    predictions_per_target = 1
 
     def __init__(
         self,
@@ -196,6 +195,7 @@ class MIMDecoder(LevelDecoders):
         norm_cfg = norm_cfg or dict(type="LN", eps=1e-6)
         self.grid = (grid[0], grid[1])
         self.in_dims = list(in_dims)
+        self.num_levels = len(self.in_dims)
         if isinstance(out_dims, int):
             out_dims = [out_dims] * len(self.in_dims)
         self.out_dims = list(out_dims)
@@ -223,25 +223,6 @@ class MIMDecoder(LevelDecoders):
         self.decoder_pos_embed = nn.Parameter(
             sincos_position_embedding(self.grid, embed_dims), requires_grad=False
         )
-
-    @property
-    def num_levels(self) -> int:
-        """Number of levels decoded."""
-        return len(self.decoders)
-
-    def check_target(self, level: int, target: LevelSpec) -> None:
-        """Checks that a target has the scale that is predicted.
-
-        Raises:
-            ValueError: If its cells pool patches.
-        """
-        if target.scale < 1:
-            raise ValueError(
-                f"the target of level {level} has one cell for "
-                f"{round(1 / target.scale)} patches per axis, but "
-                f"{type(self).__name__} predicts every patch: choose a cell no larger "
-                "than a patch, or a MultiScaleDecoder"
-            )
 
     def forward(
         self, latents: Sequence[Tensor], mask: PatchMask, masked_only: bool = True

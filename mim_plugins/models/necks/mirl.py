@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ..attention import attention, split_heads
 from ..initialisation import is_pretrained
 from ..masking import PatchMask
 from ..position import sincos_position_embedding
+from ..protocols import BlockwiseEncoder, MaskedEncoder, NeckPlan
 from .decoder import DecoderBlock, LevelDecoder, MIMDecoder, shuffled_positions
 
 
@@ -204,6 +206,7 @@ class MIRLDecoder(MIMDecoder):
             init_cfg=init_cfg,
         )
         self.in_dims = list(in_dims)
+        self.num_levels = len(self.in_dims)
         self.out_dims = list(pair_dims)
         # Of the embedding and of every latent but the last, which arrives normed.
         self.norms: Any = nn.ModuleList(
@@ -216,30 +219,25 @@ class MIRLDecoder(MIMDecoder):
         for decoder in self.decoders:
             decoder.complete(self.grid, weight_norm)
 
-    @staticmethod
-    def count_targets(backbone: Any) -> int:
-        """Number of pairs that the segments of an encoder make.
+    @classmethod
+    def plan(cls, encoder: MaskedEncoder) -> NeckPlan:
+        """One target for each pair that the segments of an encoder make.
 
         Raises:
             ValueError: If they cannot be paired, or the low feature is missing.
         """
-        if not getattr(backbone, "tap_embedding", False):
+        if not isinstance(encoder, BlockwiseEncoder) or not encoder.tap_embedding:
             raise ValueError(
                 "MIRLDecoder attends to the embedding before the first "
                 "block: set backbone.tap_embedding=True, of a MIMVisionTransformer"
             )
-        ends = [*backbone.taps, backbone.final_block]
-        if backbone.final_block in backbone.taps:
+        ends = [*encoder.taps, encoder.final_block]
+        if encoder.final_block in encoder.taps:
             raise ValueError(
                 f"the segment ends {ends} do not increase: leave the deepest block out "
                 "of backbone.taps, it ends the last segment by itself"
             )
-        return count_pairs(len(ends))
-
-    @property
-    def num_levels(self) -> int:
-        """Number of latents taken: the embedding's and every segment's."""
-        return len(self.in_dims)
+        return replace(super().plan(encoder), num_targets=count_pairs(len(ends)))
 
     def init_weights(self) -> None:
         """Initialises as the official code, unless weights were loaded."""

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from ..masking import PatchMask
 from ..position import sincos_position_embedding
+from ..protocols import MaskedEncoder, NeckPlan
 from ..recompute import recompute_in_backward
-from ..targets import LevelSpec
+from ..specs import LevelSpec
 from ..targets.cells import cells_by_patch
 from .cell_prediction import CellPrediction
 from .decoder import LevelDecoder, LevelDecoders
@@ -196,9 +197,6 @@ class MultiScaleDecoder(LevelDecoders):
             cannot be reached from its tokens, or a width does not fit.
     """
 
-    needs_cls_token = False
-    predictions_per_target = 1
-
     def __init__(
         self,
         grid: tuple[int, int],
@@ -221,7 +219,7 @@ class MultiScaleDecoder(LevelDecoders):
             raise ValueError(f"a decoder needs at least one block, got depth={depth}")
         self.grid = (grid[0], grid[1])
         self.in_dims = list(in_dims)
-        levels = len(self.in_dims)
+        levels = self.num_levels = len(self.in_dims)
         self.out_dims = _per_level("out_dims", out_dims, levels)
         self.scales = _per_level("scales", scales, levels)
         self.level_scales = _per_level("level_scales", level_scales, levels)
@@ -251,31 +249,23 @@ class MultiScaleDecoder(LevelDecoders):
             for decoder in self.decoders:
                 recompute_in_backward(decoder)
 
-    @staticmethod
-    def default_scales(backbone: Any) -> Sequence[float] | None:
-        """Scales of the targets of an encoder's levels, unless a config gives them.
+    @classmethod
+    def plan(cls, encoder: MaskedEncoder) -> NeckPlan:
+        """Each level at its own scale: by default that of the encoder's maps.
 
-        Those of its own maps, or LocalMIM's where all levels have one resolution.
+        Where all levels have one resolution it is LocalMIM's.
         """
-        return getattr(backbone, "level_scales", COLUMNAR_SCALES)
-
-    @staticmethod
-    def follows_from(backbone: Any, targets: Sequence[LevelSpec]) -> dict[str, Any]:
-        """Further arguments that follow from an encoder and the target of each level.
-
-        Encoders whose levels have several tokens per patch say so by
-        ``level_scales``.
-        """
-        return {
-            "scales": [target.scale for target in targets],
-            "level_scales": getattr(backbone, "level_scales", 1),
-            "num_extra_tokens": backbone.num_extra_tokens,
-        }
-
-    @property
-    def num_levels(self) -> int:
-        """Number of levels decoded."""
-        return len(self.in_dims)
+        plan = super().plan(encoder)
+        return NeckPlan(
+            num_targets=plan.num_targets,
+            arguments={
+                **plan.arguments,
+                "level_scales": encoder.level_scales or 1,
+                "num_extra_tokens": encoder.num_extra_tokens,
+            },
+            target_scales=encoder.level_scales or COLUMNAR_SCALES,
+            takes_scales=True,
+        )
 
     def check_target(self, level: int, target: LevelSpec) -> None:
         """Checks that a target has the scale that is predicted.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from mmengine.model import BaseModule
 from mmpretrain.models.backbones.swin_transformer import SwinBlock
 from mmpretrain.models.utils import build_norm_layer
 from mmpretrain.registry import MODELS
@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..masking import PatchMask
-from ..targets import LevelSpec
+from ..protocols import LevelNeck, MaskedEncoder, NeckPlan
+from ..specs import LevelSpec
 from ..targets.cells import cells_by_patch
 
 
 @MODELS.register_module()
-class SimMIMDecoder(BaseModule):
+class SimMIMDecoder(LevelNeck):
     """Predicts the cells of a target from the map that a SimMIM encoder gives.
 
     The encoder has read mask tokens, so nothing is added here: a narrow linear layer,
@@ -55,8 +56,7 @@ class SimMIMDecoder(BaseModule):
         ValueError: If widths do not divide, or windows do not cover the map.
     """
 
-    needs_cls_token = False
-    decodes_maps = True
+    decodes_masked_tokens = True
     num_levels = 1
 
     def __init__(
@@ -112,14 +112,13 @@ class SimMIMDecoder(BaseModule):
             width = embed_dims
         self.decoder_pred = nn.Conv2d(width, out // tokens, kernel_size=1)
 
-    @staticmethod
-    def follows_from(backbone: Any, targets: Sequence[LevelSpec]) -> dict[str, Any]:
-        """Further arguments that follow from the encoder."""
-        (scale,) = backbone.level_scales
-        return {
-            "level_scale": scale,
-            "latent_norm": not getattr(backbone, "latent_is_normed", True),
-        }
+    @classmethod
+    def plan(cls, encoder: MaskedEncoder) -> NeckPlan:
+        """One target, with a cell for each token of the latent."""
+        plan = super().plan(encoder)
+        (scale,) = encoder.level_scales or (1,)
+        own = dict(level_scale=scale, latent_norm=not encoder.latent_is_normed)
+        return replace(plan, arguments={**plan.arguments, **own})
 
     def check_target(self, level: int, target: LevelSpec) -> None:
         """Checks that a target has one cell for each token.

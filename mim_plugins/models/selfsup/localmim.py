@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from mmpretrain.registry import MODELS
 
 from ..necks import MultiScaleDecoder
+from ..protocols import MaskedEncoder, NeckPlan
 from .base import MaskedImageModel
 
 
@@ -27,6 +27,8 @@ class LocalMIM(MaskedImageModel):
     """
 
     @staticmethod
-    def default_scales(neck: Any, backbone: Any) -> Sequence[float] | None:
+    def default_scales(
+        plan: NeckPlan, encoder: MaskedEncoder
+    ) -> Sequence[float] | None:
         """LocalMIM's, of any neck: one that cannot predict them is refused."""
-        return MultiScaleDecoder.default_scales(backbone)
+        return MultiScaleDecoder.plan(encoder).target_scales

@@ -4,71 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ..data_preprocessor import reverses_channels
 from ..masking import PatchMask
-
-
-@dataclass(frozen=True)
-class ImageSpec:
-    """The images an encoder is built for, as a target must know them.
-
-    Args:
-        grid: Rows and columns of the patch grid.
-        patch_size: Height and width in pixels of a patch, the unit of the mask.
-        channels: Number of image channels.
-        mean: Mean that normalisation subtracted, (C, 1, 1) or (1, 1, 1), in pixel
-            values from 0 to 255; None if images are not normalised.
-        std: Standard deviation it divided by, likewise.
-        bgr_to_rgb: Whether the channels were reversed before, which makes RGB of image
-            files, decoded as BGR; else they are as the data set delivers them.
-    """
-
-    grid: tuple[int, int]
-    patch_size: tuple[int, int]
-    channels: int = 3
-    mean: Tensor | None = None
-    std: Tensor | None = None
-    bgr_to_rgb: bool = False
-
-    @classmethod
-    def of(cls, backbone: Any, data_preprocessor: Any) -> ImageSpec:
-        """The images of an encoder, as a data preprocessor normalises them."""
-        return cls(
-            grid=backbone.grid,
-            patch_size=backbone.mask_patch_size,
-            channels=backbone.in_channels,
-            mean=getattr(data_preprocessor, "mean", None),
-            std=getattr(data_preprocessor, "std", None),
-            bgr_to_rgb=reverses_channels(data_preprocessor),
-        )
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.grid[0] * self.patch_size[0], self.grid[1] * self.patch_size[1]
-
-
-class LevelSpec(NamedTuple):
-    """Shape of the target of one level.
-
-    Args:
-        dims: Values per cell.
-        scale: Cells per patch and axis: 1 is one cell per patch, 4 is 4x4 cells in
-            each patch, 0.5 is one cell on 2x2 patches.
-    """
-
-    dims: int
-    scale: float = 1.0
-
-    @property
-    def width(self) -> int:
-        """Values per patch, of all its cells; of a cell where cells pool patches."""
-        return int(self.dims * max(self.scale, 1) ** 2)
+from ..specs import ImageSpec, LevelSpec
 
 
 class LevelTarget(NamedTuple):

@@ -74,7 +74,7 @@ class HybridTarget(Target):
         )
         # Kept out of the model's state dict, as the teacher is.
         self.true_patches = FrozenTeacher(network.target_generator)
-        self.images = ImageSpec.of(network.backbone, network.data_preprocessor)
+        self.images = network.backbone.image_spec(network.data_preprocessor)
 
     def prepare(self, images: ImageSpec) -> list[LevelSpec]:
         """As wide as the teacher's prediction.

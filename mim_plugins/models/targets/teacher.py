@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mim_plugins.checkpoints.detect import strip_wrappers
@@ -169,7 +170,7 @@ def load_teacher(
     )
     if state is None:
         state = strip_wrappers(tensors_of(content))
-        if not hasattr(network, "backbone"):
+        if not isinstance(network, BaseModel):
             state = _encoder_of(state)
     own = network.state_dict()
     if problems := _differences(own, state):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def hashed_uniform(seeds: Tensor, length: int) -> Tensor:
+def counter_uniform(seeds: Tensor, length: int) -> Tensor:
     """Uniform numbers in [0, 1) from a counter-based hash, (N,) -> (N, length).
 
     The mixing is SplitMix64's finaliser (Steele et al., "Fast Splittable
