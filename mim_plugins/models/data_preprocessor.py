@@ -19,14 +19,14 @@ class MIMDataPreprocessor(BaseDataPreprocessor):
     and reads the batch by its keys. Images travel as uint8, a quarter of the bytes.
 
     It accepts the batches of ``PackPretrainInputs`` (``data_samples`` a dict of batch
-    tensors, of which ``flip`` (N,) says which images to mirror) and of mmpretrain's
+    tensors, of which ``flip`` (N,) marks the images to mirror) and of mmpretrain's
     ``PackInputs`` (a list of ``DataSample``; what a transform flipped stays as it is),
     with images stacked or in a list, uint8 or floating. Floating images are normalised
     just as well: they are expected in the units of ``mean`` and ``std``.
 
     Args:
         mean: Mean of each channel, in the order of the channels after
-            ``bgr_to_rgb``; one value stands for all channels. ``None``, together with
+            ``bgr_to_rgb``; one value applies to all channels. ``None``, together with
             ``std=None``, leaves the values as they are.
         std: Standard deviation of each channel, likewise.
         bgr_to_rgb: Reverse the channels; only for three of them.
@@ -75,7 +75,7 @@ class MIMDataPreprocessor(BaseDataPreprocessor):
         Args:
             data: ``inputs``: images, (N, C, H, W), or a list of (C, H, W);
                 ``data_samples``: see the class.
-            training: Without effect: whether to mirror is said by the batch.
+            training: Unused: the batch itself marks the images to mirror.
 
         Returns:
             ``inputs``: float32 images, (N, C, H, W); ``data_samples``: as given, its

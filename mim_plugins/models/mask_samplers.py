@@ -14,8 +14,8 @@ from .masking import PatchMask, count_visible
 class RandomPatchMask(nn.Module):
     """Draws a uniform random mask per image (MAE, section 3; DeepMIM, section 3).
 
-    With one seed per image, the noise is a counter-based hash of (seed, patch), so
-    that an image's mask depends on neither its place in the batch, nor the rank,
+    With one seed per image, the noise comes from a counter-based RNG of (seed, patch),
+    so that an image's mask depends on neither its place in the batch, nor the rank,
     nor a restart; without seeds it comes from torch's generator.
 
     Args:

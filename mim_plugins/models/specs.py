@@ -1,4 +1,4 @@
-"""What targets must know about images, and decoders about targets, at build time."""
+"""Shapes of images and targets that the parts of a model are built from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """The images an encoder is built for, as a target must know them.
+    """The images an encoder is built for.
 
     Args:
         grid: Rows and columns of the patch grid.

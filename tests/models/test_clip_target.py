@@ -283,19 +283,19 @@ def test_build__missing_file_is_refused_with_what_to_give(tmp_path):
         (dict(type="SelfSupDataPreprocessor", to_rgb=True), True),
     ],
 )
-def test_build__images_that_may_be_bgr_are_told(
+def test_build__images_that_may_be_bgr_cause_a_warning(
     checkpoint, preprocessor, silent, monkeypatch
 ):
-    told = []
+    warnings = []
     logger = MMLogger.get_current_instance()
-    monkeypatch.setattr(logger, "warning", told.append)
+    monkeypatch.setattr(logger, "warning", warnings.append)
     cfg = clip_model(checkpoint)
     cfg["data_preprocessor"].update(preprocessor)
     MODELS.build(cfg)
-    assert len(told) == (not silent)
+    assert len(warnings) == (not silent)
     if not silent:
-        assert "CLIPTarget: the teacher takes RGB" in told[0]
-        assert "set data_preprocessor.bgr_to_rgb=True" in told[0]
+        assert "CLIPTarget: the teacher takes RGB" in warnings[0]
+        assert "set data_preprocessor.bgr_to_rgb=True" in warnings[0]
 
 
 def test_forward__images_whose_grids_part_are_refused(checkpoint):

@@ -174,10 +174,10 @@ def test_decoupled__the_decoder_reads_an_earlier_stage(tmp_path):
     losses["loss_attention"].backward()
     assert last.grad is not None
 
-    # What is kept is the whole encoder.
-    whole = MODELS.build(hiera_model())
-    whole.backbone.load_state_dict(encoder.state_dict())
-    features, wanted = (m.image_features(images) for m in (model, whole))
+    # All blocks of the encoder are kept.
+    plain = MODELS.build(hiera_model())
+    plain.backbone.load_state_dict(encoder.state_dict())
+    features, wanted = (m.image_features(images) for m in (model, plain))
     torch.testing.assert_close(features.patch, wanted.patch)
     assert features.patch.shape == (2, 16, 64)
 

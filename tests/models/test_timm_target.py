@@ -122,7 +122,7 @@ def test_dinov2__registers_are_left_out_and_patches_of_14_resized(tmp_path):
         (dict(layer=-4), "layer=-4 is out of range"),
         (
             dict(model_kwargs=dict(TINY, global_pool="avg", fc_norm=True)),
-            "are none of .*fc_norm",
+            "do not fit .*fc_norm",
         ),
         (dict(model_kwargs=dict(TINY, embed_dim=32)), "size mismatch"),
         (dict(checkpoint=None), "Give either checkpoint='file', or pretrained=True"),

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...checkpoints.noted_heads import NotedHeads
+from ..activation_checkpointing import checkpoint_activations
 from ..initialisation import is_pretrained
 from ..masking import PatchMask
 from ..patches import patchify, unpatchify
-from ..recompute import recompute_in_backward
 from .hiera_block import HieraBlock, reroll, unroll
 
 OUT_TYPES = ("avg_featmap", "featmap")
@@ -62,7 +62,7 @@ class Hiera(NotedHeads, BaseBackbone):
             strides are 4, 8, 16, 32 pixels at ``q_pool=3``.
         drop_path_rate: Stochastic depth of the last block; rises linearly from 0.
         norm_cfg: Norm layer.
-        with_cp: Recompute every block in the backward pass in place of keeping its
+        with_cp: Recompute every block in the backward pass instead of keeping its
             activations: less memory for about a third more time.
         init_cfg: As mmengine's.
 
@@ -163,7 +163,7 @@ class Hiera(NotedHeads, BaseBackbone):
             self.ln2 = build_norm_layer(norm_cfg, self.stage_dims[-1])
         if with_cp:
             for layer in self.layers:
-                recompute_in_backward(layer)
+                checkpoint_activations(layer)
 
     @property
     def unit_side(self) -> int:
@@ -190,7 +190,7 @@ class Hiera(NotedHeads, BaseBackbone):
                 nn.init.constant_(module.bias, 0.02)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Computes what ``out_type`` says of images (N, C, H, W)."""
+        """Encodes images (N, C, H, W); what is returned depends on ``out_type``."""
         stages = self.stage_outputs(self.run_blocks(self.embed(x)))
         if self.out_type == "avg_featmap":
             return (self.ln2(stages[-1].flatten(1, 2).mean(dim=1)),)
@@ -300,10 +300,10 @@ class Hiera(NotedHeads, BaseBackbone):
     def _resize_loaded_positions(
         self, state_dict: dict[str, Tensor], prefix: str, *_: Any
     ) -> None:
-        """Fits the position table of a checkpoint of another image size.
+        """Resizes the position table of a checkpoint of another image size.
 
         Raises:
-            ValueError: If the grid that the table is of cannot be told.
+            ValueError: If the grid of the table cannot be inferred.
         """
         key = prefix + "pos_embed"
         table = state_dict.get(key)
@@ -331,7 +331,7 @@ def _check_arch(zoo: dict[str, dict], arch: str | dict) -> dict:
     """Settings of an architecture.
 
     Raises:
-        ValueError: If there is none of that name, a setting is missing, or the width
+        ValueError: If there is no such architecture, a setting is missing, or the width
             does not divide into the heads.
     """
     if isinstance(arch, str):

@@ -36,7 +36,7 @@ class MIMHiera(Hiera, BlockwiseEncoder):
         final_stage: Zero-based index of the stage whose output is the last latent; by
             default the last. An earlier one decouples reconstruction from distillation,
             as D2-MAE does on a ViT.
-        out_type: What the unmasked forward returns, see :class:`Hiera`.
+        out_type: What the forward pass without a mask returns, see :class:`Hiera`.
         **kwargs: Further arguments of :class:`Hiera`.
 
     Raises:
@@ -93,7 +93,7 @@ class MIMHiera(Hiera, BlockwiseEncoder):
                 1 = removed for the masked pass, L counting mask units.
 
         Returns:
-            Without a mask, what ``out_type`` says. With one, a list of latents
+            Without a mask, see ``out_type``. With one, a list of latents
             (N, L_vis * t**2, C), shallow to deep: visible units in the order of
             ``mask.ids_keep``, a unit's t x t tokens (``level_scales``) row by row, none
             of them normed.
@@ -140,7 +140,7 @@ class MIMHiera(Hiera, BlockwiseEncoder):
         return [layer.ln1 for layer in self.layers]
 
     def attention_shape(self, block: int) -> tuple[int, int, int]:
-        """Heads, queries and keys of a block, on whole images of ``img_size``.
+        """Heads, queries and keys of a block, on complete images of ``img_size``.
 
         A block whose attention is local has those of one unit. The index after the last
         block stands for an :meth:`attention_only_block`.
@@ -153,9 +153,9 @@ class MIMHiera(Hiera, BlockwiseEncoder):
         return attn.num_heads, keys // 4 if attn.pool else keys, keys
 
     def hidden_shape(self, block: int) -> tuple[int, int]:
-        """Tokens that enter a block and their width, on whole images of ``img_size``.
+        """Number and width of the tokens that enter a block, on complete images.
 
-        The index after the last block stands for what leaves it.
+        The index after the last block stands for the tokens that leave it.
         """
         tokens, dims = self.pos_embed.shape[1], self.stage_dims[0]
         for layer in self.layers[:block]:
@@ -166,8 +166,8 @@ class MIMHiera(Hiera, BlockwiseEncoder):
     def attention_logits(self, block: Any, tokens: Tensor) -> Tensor:
         """Attention of a block before the softmax, (N, heads, queries, keys).
 
-        Where attention is local, units stand for images. (The official distillation
-        has blocks of the last stage, which attend to all tokens.)
+        Where attention is local, every unit counts as an image. (The official
+        distillation reads blocks of the last stage, which attend to all tokens.)
 
         Args:
             block: One of the encoder's, or an :meth:`attention_only_block`.

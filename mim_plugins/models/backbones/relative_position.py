@@ -16,14 +16,14 @@ from torch.nn import functional as F
 def resize_bias_tables(
     module: nn.Module, state_dict: dict[str, Any], prefix: str
 ) -> None:
-    """Fits the bias tables of a checkpoint to the windows of a model, in place.
+    """Resizes the bias tables of a checkpoint to a model's windows, in place.
 
     Bicubic, as LocalMIM's released loader for segmentation; mmpretrain's own resizing
     needs a function that SciPy dropped in its version 1.14.
 
     Args:
-        module: What is loaded into; its ``WindowMSA`` layers decide the sizes.
-        state_dict: What is loaded.
+        module: The model; its ``WindowMSA`` layers decide the sizes.
+        state_dict: The checkpoint's tensors.
         prefix: Where the module's keys start in ``state_dict``.
     """
     changes = set()
@@ -36,7 +36,7 @@ def resize_bias_tables(
             continue
         side = round(len(table) ** 0.5)
         if side**2 != len(table):
-            continue  # torch says which key has which shape
+            continue  # torch's own error names key and shapes
         state_dict[key + "bias_table"] = resize_bias_table(table, own)
         state_dict[key + "index"] = layer.relative_position_index
         changes.add(f"{side}x{side} to {own}x{own}")
@@ -57,7 +57,7 @@ def resize_bias_table(table: Tensor, side: int) -> Tensor:
 def resize_offset_table(table: Tensor, grid: tuple[int, int]) -> Tensor:
     """Resizes a table of offsets and class-token biases, (M, heads) -> (M', heads).
 
-    As BEiT's released code for whole images: the old offsets are taken to lie on a
+    As BEiT's released code for complete images: the old offsets are taken to lie on a
     geometric progression that reaches to the ends of the new grid, so that near ones
     keep their distance, and a cubic spline through them is read at the new offsets.
 

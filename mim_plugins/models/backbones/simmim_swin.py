@@ -24,10 +24,10 @@ from .taps import check_final_stage
 
 @MODELS.register_module()
 class SimMIMSwin(MIMSwinTransformer, BlockwiseEncoder):
-    """Swin Transformer that reads a mask token in place of every removed one.
+    """Swin Transformer that reads a mask token instead of every removed one.
 
     Nothing is dropped: after the patch embedding and its norm, the tokens of removed
-    cells are replaced by one learned token, and the whole map is encoded, as in
+    cells are replaced by one learned token, and the complete map is encoded, as in
     mmpretrain's ``SimMIMSwinTransformer``, whose parameters, under their names, these
     are. Here the encoder can also be read block by block, for distillation, and end its
     latent before the last stage.
@@ -173,7 +173,7 @@ class SimMIMSwin(MIMSwinTransformer, BlockwiseEncoder):
     def attention_shape(self, block: int) -> tuple[int, int, int, int]:
         """Heads, queries, keys of each, and shift of a block's windows.
 
-        On whole images of ``img_size``; only blocks that agree in all but the heads
+        On complete images of ``img_size``; only blocks that agree in all but the heads
         have the same windows. The index after the last block stands for an
         :meth:`attention_only_block`.
         """
@@ -186,9 +186,9 @@ class SimMIMSwin(MIMSwinTransformer, BlockwiseEncoder):
         return like.attn.w_msa.num_heads, size[0] * size[1], window**2, shift
 
     def hidden_shape(self, block: int) -> tuple[int, int]:
-        """Tokens that enter a block and their width, on whole images of ``img_size``.
+        """Number and width of the tokens that enter a block, on complete images.
 
-        The index after the last block stands for what leaves it.
+        The index after the last block stands for the tokens that leave it.
         """
         rows, cols = self._map_size(block)
         stage = self._stage_of(block)

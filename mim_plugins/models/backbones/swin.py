@@ -34,7 +34,7 @@ class MIMSwinTransformer(SwinTransformer, MaskedEncoder):
     the published models, which patch merging never straddles: a cell is 8x8 tokens in
     the first stage and one in the last. Removed tokens take no part in anything;
     visible ones attend to the visible tokens of their (shifted) window. Parameters,
-    their names and the unmasked forward pass are those of mmpretrain's
+    their names and the forward pass without a mask are those of mmpretrain's
     ``SwinTransformer``, so checkpoints load there as they are.
 
     References:
@@ -66,7 +66,7 @@ class MIMSwinTransformer(SwinTransformer, MaskedEncoder):
             ``drop_path_rate``, which is 0.1 there and 0 in the papers' pre-training.
 
     Raises:
-        ValueError: If a tap or ``merge_coordinates`` is not one there is, or the
+        ValueError: If a tap or ``merge_coordinates`` does not exist, or the
             image does not divide into the mask's cells and every stage's windows.
 
     Note:
@@ -244,7 +244,7 @@ class MIMSwinTransformer(SwinTransformer, MaskedEncoder):
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
-        """Notes the geometry beside the weights; :mod:`.checkpoints.geometry`."""
+        """Records how coordinates are merged in the metadata of the state dict."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if hasattr(destination, "_metadata"):
             metadata = destination._metadata[prefix[:-1]]
@@ -305,7 +305,7 @@ class MIMSwinTransformer(SwinTransformer, MaskedEncoder):
         return rows, cols
 
     def _check_windows(self, grid: tuple[int, int]) -> None:
-        """Checks that whole windows cover every stage's map.
+        """Checks that complete windows cover every stage's map.
 
         Raises:
             ValueError: Naming the stage.
@@ -335,7 +335,7 @@ def _run_block(block: SwinBlock, tokens: Tensor, groups: WindowGroups) -> Tensor
     def run(tokens: Tensor) -> Tensor:
         normed = block.norm1(tokens)
         if len(groups.places) != tokens.shape[1]:
-            # Another mask for each image: groups run over the whole batch.
+            # Another mask for each image: groups span the batch.
             normed = normed.flatten(0, 1)[None]
         attended = groups.attend(block.attn.w_msa, normed).view_as(tokens)
         tokens = tokens + block.attn.drop(attended)

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...checkpoints.noted_heads import NotedHeads
+from ..activation_checkpointing import checkpoint_activations
 from ..attention import self_attention_logits, use_attention_dispatch
 from ..initialisation import is_pretrained
 from ..masking import PatchMask, as_patch_mask
 from ..patches import patch_grid, patchify, projection_weights
 from ..position import sincos_position_embedding
 from ..protocols import BlockwiseEncoder
-from ..recompute import recompute_in_backward
 from .taps import check_final_block, check_taps
 
 
@@ -52,12 +52,12 @@ class MIMVisionTransformer(NotedHeads, VisionTransformer, BlockwiseEncoder):
         final_block: Zero-based index of the block whose output is normed and returned
             last; by default the last block. The blocks after it stay in the encoder and
             are trained by distillation alone (D2-MAE, which decodes after block 8: 7).
-        with_cp: Recompute every block in the backward pass in place of keeping its
+        with_cp: Recompute every block in the backward pass instead of keeping its
             activations: less memory for about a third more time.
         fixed_pos_embed: Initialise the position embedding as the fixed sine-cosine
             table and leave it out of training, as the papers' pre-training does.
         **kwargs: Further arguments of mmpretrain's ``VisionTransformer``, such as
-            ``out_type``, which says what the unmasked forward returns.
+            ``out_type``, what the forward pass without a mask returns.
 
     Raises:
         ValueError: If a tap or ``final_block`` is out of range, repeated or out of
@@ -90,7 +90,7 @@ class MIMVisionTransformer(NotedHeads, VisionTransformer, BlockwiseEncoder):
         use_attention_dispatch(self)
         if with_cp:
             for layer in self.layers:
-                recompute_in_backward(layer)
+                checkpoint_activations(layer)
 
     @property
     def level_names(self) -> list[str]:
@@ -112,7 +112,7 @@ class MIMVisionTransformer(NotedHeads, VisionTransformer, BlockwiseEncoder):
         if is_pretrained(init_cfg):
             return
         self.init_layers(self)
-        # The patch embedding as the linear layer it is; its bias keeps conv's default.
+        # The patch embedding as a linear layer; its bias keeps the default of conv.
         weight = self.patch_embed.projection.weight.data
         nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
         if self.cls_token is not None:
@@ -194,7 +194,7 @@ class MIMVisionTransformer(NotedHeads, VisionTransformer, BlockwiseEncoder):
         )
 
     def attention_shape(self, block: int) -> tuple[int, int, int]:
-        """Heads, queries and keys of a block, on whole images of ``img_size``.
+        """Heads, queries and keys of a block, on complete images of ``img_size``.
 
         The index after the last block stands for an :meth:`attention_only_block`.
         """
@@ -203,9 +203,9 @@ class MIMVisionTransformer(NotedHeads, VisionTransformer, BlockwiseEncoder):
         return like.attn.num_heads, tokens, tokens
 
     def hidden_shape(self, block: int) -> tuple[int, int]:
-        """Tokens that enter a block and their width, on whole images of ``img_size``.
+        """Number and width of the tokens that enter a block, on complete images.
 
-        The index after the last block stands for what leaves it.
+        The index after the last block stands for the tokens that leave it.
         """
         return self.pos_embed.shape[1], self.embed_dims
 

@@ -16,7 +16,7 @@ from ..attention import attention
 
 @dataclass(frozen=True)
 class WindowGroups:
-    """Visible tokens packed into groups of equal size, whole windows at a time.
+    """Visible tokens packed into groups of equal size, complete windows at a time.
 
     Windows of which masking leaves a few tokens share a group, in which attention
     stays inside each window: about as few pairs as windows have, in one dense product

@@ -88,7 +88,7 @@ class DistilledClassifier(ImageClassifier):
 
         Raises:
             FileNotFoundError: If the teacher's file does not exist.
-            ValueError: If the teacher knows other classes than the head.
+            ValueError: If the teacher has other classes than the head.
         """
         require_teachers(self)
         self._get_teacher()
@@ -98,7 +98,7 @@ class DistilledClassifier(ImageClassifier):
         """The head's losses of images (N, C, H, W), their labels and the teacher.
 
         Raises:
-            ValueError: If the teacher knows other classes than the head.
+            ValueError: If the teacher has other classes than the head.
         """
         teacher_logits = self._get_teacher()(inputs)
         self._check_classes(teacher_logits.shape[1])
@@ -117,13 +117,13 @@ class DistilledClassifier(ImageClassifier):
         return self.teacher
 
     def _check_teacher(self, network: nn.Module) -> None:
-        """Checks the classes of a teacher that says how many it has."""
+        """Checks the number of a teacher's classes, if it can be read."""
         classes = _num_classes(network)
         if classes is not None:
             self._check_classes(classes)
 
     def _check_classes(self, classes: int) -> None:
-        """Checks that the teacher knows the head's classes.
+        """Checks that the teacher has the head's classes.
 
         Raises:
             ValueError: If it has others.
@@ -136,7 +136,7 @@ class DistilledClassifier(ImageClassifier):
 
 
 def _num_classes(network: Any) -> int | None:
-    """Number of classes of a classifier, of mmpretrain or timm, if it says."""
+    """Number of classes of a classifier, of mmpretrain or timm, if it has one."""
     for part in (getattr(network, "head", None), getattr(network, "model", None)):
         if isinstance(classes := getattr(part, "num_classes", None), int):
             return classes

@@ -131,9 +131,9 @@ def _as_layers(name: str, layers: Any) -> tuple[int, ...]:
     """Layer indices as a tuple.
 
     Raises:
-        ValueError: If these are no whole numbers.
+        ValueError: If these are not integers.
     """
-    what = "a list of zero-based layer indices, whole numbers"
+    what = "a list of zero-based layer indices, integers"
     indices = as_numbers(name, layers, what)
     if not all(isinstance(index, Integral) for index in indices):
         raise ValueError(f"{name} is {what}; got {layers!r}")

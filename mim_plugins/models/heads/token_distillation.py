@@ -32,7 +32,7 @@ class TokenDistillationHead(LinearClsHead):
         num_classes: Number of classes, the teacher's too.
         in_channels: Width of the tokens.
         alpha: Weight of the teacher's part, from 0 to 1; the labels' is ``1 - alpha``.
-        kind: ``'hard'``: cross entropy with the teacher's first choice; ``'soft'``:
+        kind: ``'hard'``: cross entropy with the teacher's top-1 class; ``'soft'``:
             divergence from its softened distribution.
         tau: Temperature that softens both, for ``'soft'``.
         norm_cfg: Norm layer of either token.
@@ -40,7 +40,7 @@ class TokenDistillationHead(LinearClsHead):
             of the labels.
 
     Raises:
-        ValueError: If ``alpha``, ``kind`` or ``tau`` is not one there is.
+        ValueError: If ``alpha``, ``kind`` or ``tau`` is invalid.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Predictions of the cells that a decoder's token stands for."""
+"""Predictions of the cells of each token of a decoder."""
 
 from __future__ import annotations
 

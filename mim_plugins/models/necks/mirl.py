@@ -67,21 +67,21 @@ class CrossBlock(DecoderBlock):
         self.ln_memory = build_norm_layer(norm_cfg, embed_dims)
         self.cross_attn = CrossAttention(embed_dims, num_heads)
 
-    def forward(self, x: Tensor, memory: Tensor, num_tail: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, num_last: int | None = None) -> Tensor:
         """Computes all tokens or the last ones.
 
         Args:
             x: (N, L, C).
             memory: Token by token, (M, N, C).
-            num_tail: How many tokens from the end to compute; all when None.
+            num_last: How many tokens from the end to compute; all when None.
 
         Returns:
-            (N, L or num_tail, C).
+            (N, L or num_last, C).
         """
-        if num_tail is None:
+        if num_last is None:
             x = x + self.attn(self.ln1(x))
         else:
-            x = self.attend_tail(x, num_tail)
+            x = self.attend_last(x, num_last)
         x = x + self.cross_attn(self.ln_query(x), self.ln_memory(memory))
         return self.ffn(self.ln2(x), identity=x)
 
@@ -157,7 +157,7 @@ class MIRLDecoder(MIMDecoder):
             outputs, as all released models do: every channel contributes a unit
             vector times its magnitude, which is 1 and not trained.
         norm_cfg: Norm layer.
-        with_cp: Recompute every decoder in the backward pass in place of keeping its
+        with_cp: Recompute every decoder in the backward pass instead of keeping its
             activations.
         init_cfg: As mmengine's.
 
@@ -208,7 +208,7 @@ class MIRLDecoder(MIMDecoder):
         self.in_dims = list(in_dims)
         self.num_levels = len(self.in_dims)
         self.out_dims = list(pair_dims)
-        # Of the embedding and of every latent but the last, which arrives normed.
+        # Of the embedding and of every latent but the last, which is normed.
         self.norms: Any = nn.ModuleList(
             build_norm_layer(norm_cfg, dims) for dims in self.in_dims[:-1]
         )

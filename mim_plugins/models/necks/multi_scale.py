@@ -11,10 +11,10 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..activation_checkpointing import checkpoint_activations
 from ..masking import PatchMask
 from ..position import sincos_position_embedding
 from ..protocols import MaskedEncoder, NeckPlan
-from ..recompute import recompute_in_backward
 from ..specs import LevelSpec
 from ..targets.cells import cells_by_patch
 from .cell_prediction import CellPrediction
@@ -39,7 +39,7 @@ class ScaledLevelDecoder(LevelDecoder):
         tokens: Tokens of the latent per patch and axis.
         scale: Cells of the target per patch and axis.
         num_extra_tokens: 1 if a class token comes first, else 0.
-        latent_norm: Whether the latent arrives un-normed.
+        latent_norm: Whether the latent is un-normed.
         resamples: Whether the prediction is convolutional also where there is one
             cell for each token.
     """
@@ -170,7 +170,7 @@ class MultiScaleDecoder(LevelDecoders):
             of a cell where cells pool patches.
         scales: Cells of each level's target per patch of the mask and axis.
         level_scales: Tokens of each level's latent per patch of the mask and axis;
-            there is 1, 2 or 4 times that number of cells, or a whole fraction of it.
+            there is 1, 2 or 4 times that number of cells, or an integer fraction of it.
         num_extra_tokens: 1 if latents start with a class token, else 0.
         embed_dims: Width of the decoders, multiples of 4 and of ``num_heads``; one for
             all levels, or one each.
@@ -178,7 +178,7 @@ class MultiScaleDecoder(LevelDecoders):
         num_heads: Attention heads.
         mlp_ratio: Hidden width of the MLPs over ``embed_dims``.
         norm_cfg: Norm layer.
-        with_cp: Recompute every decoder in the backward pass in place of keeping its
+        with_cp: Recompute every decoder in the backward pass instead of keeping its
             activations.
         init_cfg: As mmengine's.
 
@@ -187,7 +187,7 @@ class MultiScaleDecoder(LevelDecoders):
           https://arxiv.org/abs/2303.05251, section 3
 
     Note:
-        All latents but the last, which arrives normed, have a norm here. As in the
+        All latents but the last, which is normed, have a norm here. As in the
         released code, predictions are 1x1 convolutions with torch's default
         initialisation if any level of the model resamples (its ViT), and otherwise
         linear layers with MAE's (its Swin).
@@ -247,7 +247,7 @@ class MultiScaleDecoder(LevelDecoders):
         )
         if with_cp:
             for decoder in self.decoders:
-                recompute_in_backward(decoder)
+                checkpoint_activations(decoder)
 
     @classmethod
     def plan(cls, encoder: MaskedEncoder) -> NeckPlan:
@@ -320,7 +320,7 @@ class MultiScaleDecoder(LevelDecoders):
             raise ValueError(
                 f"level {level} has {tokens}x{tokens} tokens per patch, its target "
                 f"{scale:g}x{scale:g} cells: a decoder makes 1, 2 or 4 cells per axis "
-                "of a token, or pools whole tokens; choose the level's cell_size so"
+                "of a token, or pools complete tokens; choose the level's cell_size so"
             )
         if self.out_dims[level] % max(scale, 1) ** 2:
             raise ValueError(

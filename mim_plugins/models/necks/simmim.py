@@ -23,7 +23,7 @@ class SimMIMDecoder(LevelNeck):
     """Predicts the cells of a target from the map that a SimMIM encoder gives.
 
     The encoder has read mask tokens, so nothing is added here: a narrow linear layer,
-    Swin blocks on the whole map, and a 1x1 convolution, which is computed for the
+    Swin blocks on the complete map, and a 1x1 convolution, which is computed for the
     tokens of removed cells alone. Without blocks it is mmpretrain's
     ``SimMIMLinearDecoder``. Layers keep torch's default initialisation.
 
@@ -34,7 +34,7 @@ class SimMIMDecoder(LevelNeck):
             an integer or a list of one.
         level_scale: Tokens of the latent per cell of the mask and axis; there is one
             prediction for each.
-        latent_norm: Whether the latent arrives un-normed.
+        latent_norm: Whether the latent is un-normed.
         embed_dims: Width of the blocks.
         depth: Number of Swin blocks, every second one shifted; 0 for SimMIM's own
             head, which reads the latent as it is.
@@ -170,7 +170,7 @@ class SimMIMDecoder(LevelNeck):
         return grid[0] * self.level_scale, grid[1] * self.level_scale
 
     def _check_windows(self, grid: tuple[int, int]) -> None:
-        """Checks that whole windows cover the map.
+        """Checks that complete windows cover the map.
 
         Raises:
             ValueError: If they do not.

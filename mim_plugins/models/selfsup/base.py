@@ -1,4 +1,4 @@
-"""The machine all methods share: mask, encode, decode each level, compare."""
+"""The algorithm all methods share: mask, encode, decode each level, compare."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor):
         target_generator: What the removed patches are compared with: one for all
             levels, or a list with one per level.
         mask_sampler: Draws the masks.
-        data_preprocessor: Normalises batches on the device; of type
-            ``MIMDataPreprocessor`` unless it says otherwise.
+        data_preprocessor: Normalises batches on the device; a
+            ``MIMDataPreprocessor`` unless it has another type.
         scales: For targets that are made of cells and name no ``cell_size``: cells per
             patch of the mask and axis at each level, shallow to deep. By default the
             ``target_scales`` of the neck's plan; without them targets keep their
@@ -51,7 +51,7 @@ class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor):
 
     Raises:
         ValueError: If the parts do not fit each other: number of levels and scales,
-            cells that are no squares of whole pixels, width of predictions and
+            cells that are not squares of whole pixels, width of predictions and
             targets, channels of data and encoder, or a mask ratio that keeps no patch
             of the grid; or if blocks would be trained by nothing.
     """
@@ -164,7 +164,7 @@ class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor):
 
         Returns:
             One latent per level, and the losses that a method adds to those of the
-            levels, by name: none, unless it says otherwise.
+            levels, by name: none by default.
         """
         return self.backbone(inputs, mask), {}
 

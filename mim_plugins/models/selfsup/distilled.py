@@ -76,7 +76,7 @@ class DistilledMIM(MaskedImageModel):
             {feature: term.student_layers for feature, term in terms.items()},
             name="student",
         )
-        tutor = IntermediateFeatures(
+        teacher_features = IntermediateFeatures(
             network,
             {feature: term.teacher_layers for feature, term in terms.items()},
             name="teacher",
@@ -86,7 +86,7 @@ class DistilledMIM(MaskedImageModel):
         student.extra_block = self.extra_block
         self.distillation = terms
         for term in terms.values():
-            term.prepare(student, tutor)
+            term.prepare(student, teacher_features)
         # Not registered as a child: its encoder is in the model already.
         self.__dict__["student"] = student
         self._check_training()
@@ -96,10 +96,10 @@ class DistilledMIM(MaskedImageModel):
                 teacher_checkpoint,
                 option="teacher_checkpoint",
                 otherwise="train plain MAE, configs/distilled/mae_vitt_400e.py",
-                reader=tutor,
+                reader=teacher_features,
             )
         elif isinstance(teacher, nn.Module):
-            self.teacher = FrozenTeacher(tutor)
+            self.teacher = FrozenTeacher(teacher_features)
         else:
             raise ValueError(
                 "an untrained teacher teaches nothing: set teacher_checkpoint to the "

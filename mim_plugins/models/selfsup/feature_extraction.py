@@ -99,7 +99,7 @@ class FeatureExtraction:
         return extract_features(self.backbone, inputs)
 
     def patch_mean(self, inputs: Tensor) -> Tensor:
-        """Mean of the patch tokens of the last latent, unmasked: (N, C)."""
+        """Mean of the patch tokens of the last latent with nothing masked, (N, C)."""
         return self.image_features(inputs).mean
 
     def extract_feat(self, inputs: Tensor, stage: str = "backbone") -> Any:

@@ -16,7 +16,7 @@ class LocalMIM(MaskedImageModel):
     """Masked image modelling with local reconstruction at several scales.
 
     Shallow levels of the encoder reconstruct a fine grid of cells, deep ones a coarse
-    grid. What the paper adds to the shared machine is said by the config:
+    grid. What the paper adds to the shared algorithm is in the config:
     ``backbone.taps`` names the supervised blocks or stages, the neck is a
     ``MultiScaleDecoder``, and targets without a ``cell_size`` get one per level: the
     patch of the mask over the level's scale, one of ``scales``.

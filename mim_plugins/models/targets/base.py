@@ -1,4 +1,4 @@
-"""What every target is: widths known at build time, values per level in training."""
+"""The base class of targets: widths at build time, values per level in training."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class LevelTargets(Target):
         if len(specs) != 1:
             raise ValueError(
                 f"{type(target).__name__} makes {len(specs)} levels by itself: inside "
-                "a list, where every entry is one level, give it single values in "
-                "place of sequences; or make it the whole target_generator"
+                "a list, where every entry is one level, give it single values "
+                "instead of sequences; or make it the target_generator by itself"
             )
         return specs[0]

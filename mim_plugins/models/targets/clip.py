@@ -77,12 +77,12 @@ class CLIPTarget(FeatureTarget):
         checkpoint: Weights of a CLIP model with a Vision Transformer: OpenAI's file
             as downloaded, a state dict of the model or of its image tower, or a file
             or folder of open_clip or of Hugging Face; half or full precision.
-        num_heads: Attention heads. By default as the configuration beside the file
-            says, else one per 64 channels.
+        num_heads: Attention heads. By default the one in the configuration next to
+            the file, else one per 64 channels.
         act: ``'quick_gelu'`` (OpenAI's models) or ``'gelu'`` (most of open_clip's).
-            By default as the configuration beside the file says, else OpenAI's.
+            By default the one in the configuration next to the file, else OpenAI's.
         mean: Mean of the tower's images, in pixel values from 0 to 255. By default
-            as the configuration beside the file says, else OpenAI's.
+            the one in the configuration next to the file, else OpenAI's.
         std: Standard deviation, likewise.
         input_size: See :class:`FeatureTarget`.
         norm_features: See :class:`FeatureTarget`.

@@ -21,7 +21,7 @@ NORM_EPS = 1e-5
 class FeatureTarget(Target):
     """Features that a frozen network gives the removed patches.
 
-    The teacher sees the whole image, renormalised from the student's mean and
+    The teacher sees the complete image, renormalised from the student's mean and
     standard deviation to its own in one affine step; it runs once per batch, under
     the autocast that is on, without autograd; the features come out in float32.
 
@@ -41,7 +41,7 @@ class FeatureTarget(Target):
 
     Raises:
         TypeError: If ``mean`` or ``std`` is no list of numbers, or ``input_size`` not
-            one or two whole numbers.
+            one or two integers.
         ValueError: If ``mean`` and ``std`` differ in length, or are meant for images
             from 0 to 1, or ``input_size`` is not positive.
     """
@@ -197,7 +197,7 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     """Height and width of ``input_size``.
 
     Raises:
-        TypeError: If they are no whole numbers.
+        TypeError: If they are not integers.
         ValueError: If they are not positive.
     """
     pair = (size, size) if isinstance(size, int) else size
@@ -207,7 +207,7 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
         or not all(type(side) is int for side in pair)
     ):
         raise TypeError(
-            f"input_size={size!r} is no size in pixels: give a whole number, or height "
+            f"input_size={size!r} is no size in pixels: give an integer, or height "
             "and width"
         )
     if min(pair) < 1:

@@ -63,7 +63,7 @@ class HybridTarget(Target):
         if getattr(network, "predictions_per_target", None) != 1:
             raise ValueError(
                 f"a {type(network).__name__} cannot be the teacher, whose deepest "
-                "prediction has to be a whole patch: give the model of a masked "
+                "prediction has to be a complete patch: give the model of a masked "
                 "autoencoder, type='DeepMIM' (MAE: without taps)"
             )
         self.teacher = load_teacher(

@@ -54,8 +54,8 @@ class FrozenTeacher(nn.Module):
     def cast(self, x: Any) -> Any:
         """A floating-point tensor in the network's type, all else as it is.
 
-        Fully sharded training casts the inputs of the modules it knows, of which the
-        teacher is none.
+        Fully sharded training casts the inputs of registered modules only, and the
+        teacher is not registered.
         """
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return x
@@ -63,7 +63,7 @@ class FrozenTeacher(nn.Module):
         return x.to(next(types, torch.get_default_dtype()))
 
     def _apply(self, fn: Callable, recurse: bool = True) -> FrozenTeacher:
-        """What ``to``, ``cuda``, ``half`` and the like go through."""
+        """Called by ``to``, ``cuda``, ``half`` and the like."""
         super()._apply(fn)
         if self._shared and self._changes(fn):
             self.__dict__["network"] = copy.deepcopy(self.network)

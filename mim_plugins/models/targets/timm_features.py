@@ -182,7 +182,7 @@ def create_vit(
     except RuntimeError as error:
         source = checkpoint or "of timm"
         raise ValueError(
-            f"the weights {source} are none of {model_name}: {error}"
+            f"the weights {source} do not fit {model_name}: {error}"
         ) from error
     if not hasattr(model, "blocks") or not hasattr(model, "num_prefix_tokens"):
         raise ValueError(_not_a_vit(model_name, f"it is a {type(model).__name__}"))
