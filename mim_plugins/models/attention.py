@@ -136,7 +136,7 @@ def split_heads(tokens: Tensor, num_heads: int) -> Tensor:
 
 
 def use_attention_dispatch(module: nn.Module) -> None:
-    """Lets every ``MultiheadAttention`` of mmpretrain below ``module`` use ours."""
+    """Makes mmpretrain's ``MultiheadAttention`` layers use :func:`attention`."""
     for layer in module.modules():
         if isinstance(layer, MultiheadAttention):
             layer.scaled_dot_product_attention = attention

@@ -109,7 +109,7 @@ class MIMDataPreprocessor(BaseDataPreprocessor):
         return {"inputs": images.float(), "data_samples": samples}
 
     def _check_channels(self, images: Tensor) -> None:
-        """Refuses what would broadcast or index into something else silently.
+        """Checks the shape of images, which would otherwise broadcast silently.
 
         Raises:
             ValueError: Naming both counts.

@@ -1,4 +1,4 @@
-"""What draws masks: one per image, or one for the images of a process."""
+"""Mask samplers: a mask per image, or one for all images of a process."""
 
 from __future__ import annotations
 

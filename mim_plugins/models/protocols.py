@@ -259,7 +259,7 @@ class LevelNeck(BaseModule):
 
     @classmethod
     def plan(cls, encoder: MaskedEncoder) -> NeckPlan:
-        """Says how necks of this class decode an encoder, before one is built.
+        """Plans how a neck of this class decodes an encoder, before it is built.
 
         Raises:
             ValueError: If they cannot.

@@ -256,10 +256,13 @@ def test_build__teachers_that_do_not_fit_are_refused(checkpoint, changes, messag
     [
         (dict(checkpoint=None), "checkpoint=None is no path: give the OpenAI CLIP"),
         (dict(num_heads="2"), "num_heads='2' is no whole number"),
-        (dict(input_size="64"), "input_size='64' is no size in pixels: give"),
-        (dict(input_size=[64]), "no size in pixels"),
-        (dict(mean=0.5), "mean=0.5 is no list of numbers: give one value per channel"),
-        (dict(std=["1", "1", "1"]), "std=.* is no list of numbers"),
+        (dict(input_size="64"), "input_size='64' is not a size in pixels: give"),
+        (dict(input_size=[64]), "not a size in pixels"),
+        (
+            dict(mean=0.5),
+            "mean=0.5 is not a list of numbers: give one value per channel",
+        ),
+        (dict(std=["1", "1", "1"]), "std=.* is not a list of numbers"),
     ],
 )
 def test_build__arguments_of_other_types_are_refused(checkpoint, changes, message):

@@ -1,4 +1,4 @@
-"""Hiera: a hierarchical Vision Transformer made of plain blocks."""
+"""Hiera: a hierarchical Vision Transformer of plain blocks."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ class Hiera(NotedHeads, BaseBackbone):
         return unroll(tokens + positions.view_as(tokens[: len(positions)]))
 
     def run_blocks(self, tokens: Tensor) -> Iterator[Tensor]:
-        """Runs the blocks on (N, units, tokens, C), as far as it is asked to.
+        """Runs the blocks on (N, units, tokens, C), as far as it is iterated.
 
         Yields:
             The tokens as they enter block 0, 1, ... and, at last, as they leave the

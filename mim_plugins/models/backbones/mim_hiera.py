@@ -107,7 +107,7 @@ class MIMHiera(Hiera, BlockwiseEncoder):
         return self.latents(self.stream(x, mask))
 
     def stream(self, x: Tensor, mask: PatchMask | Tensor) -> Iterator[Tensor]:
-        """Encodes visible units block by block, as far as it is asked to.
+        """Encodes visible units block by block, as far as it is iterated.
 
         Args:
             x: Images, (N, C, H, W).
@@ -176,7 +176,7 @@ class MIMHiera(Hiera, BlockwiseEncoder):
         return block.attn.logits(block.ln1(tokens))
 
     def attention_only_block(self) -> nn.Module:
-        """One more block of the last stage, cut down to what its logits need.
+        """One more block of the last stage, reduced to what its logits need.
 
         D2-MAE's, of which only the norm and the queries, keys and values exist. It
         attends to all tokens, and pools none.

@@ -1,4 +1,4 @@
-"""Relative position biases of windows and grids that change their size on load."""
+"""Resizing of relative position biases of windows and grids on load."""
 
 from __future__ import annotations
 

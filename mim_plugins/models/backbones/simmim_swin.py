@@ -115,7 +115,7 @@ class SimMIMSwin(MIMSwinTransformer, BlockwiseEncoder):
         return self.latents(self.stream(x, mask))
 
     def stream(self, x: Tensor, mask: PatchMask | Tensor) -> Iterator[Tensor]:
-        """Encodes block by block, as far as it is asked to.
+        """Encodes block by block, as far as it is iterated.
 
         Args:
             x: Images, (N, C, H, W).
@@ -147,7 +147,7 @@ class SimMIMSwin(MIMSwinTransformer, BlockwiseEncoder):
         yield tokens.unflatten(1, size)
 
     def latents(self, stream: Iterable[Tensor]) -> list[Tensor]:
-        """Picks the latent out of :meth:`stream`, going no further than it has to."""
+        """Picks the latent out of :meth:`stream`, iterating no further than needed."""
         tokens = next(islice(stream, self.final_block + 1, None))
         if self.latent_is_normed:
             tokens = self.stage_norm(self.final_stage)(tokens)
@@ -214,7 +214,7 @@ class SimMIMSwin(MIMSwinTransformer, BlockwiseEncoder):
         return attn.w_msa.logits(windows)
 
     def attention_only_block(self) -> nn.Module:
-        """One more block of the last stage, cut down to what its logits need.
+        """One more block of the last stage, reduced to what its logits need.
 
         D2-MAE's, of which only the norm and the queries, keys and values exist, and
         the table of relative positions.

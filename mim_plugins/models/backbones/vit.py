@@ -147,7 +147,7 @@ class MIMVisionTransformer(NotedHeads, VisionTransformer, BlockwiseEncoder):
         return self.latents(self.stream(x, mask))
 
     def stream(self, x: Tensor, mask: PatchMask | Tensor) -> Iterator[Tensor]:
-        """Encodes visible patches block by block, as far as it is asked to.
+        """Encodes visible patches block by block, as far as it is iterated.
 
         Args:
             x: Images, (N, C, H, W).
@@ -219,7 +219,7 @@ class MIMVisionTransformer(NotedHeads, VisionTransformer, BlockwiseEncoder):
         return self_attention_logits(block.attn, block.ln1(tokens))
 
     def attention_only_block(self) -> nn.Module:
-        """One more block like the last, cut down to what its attention logits need.
+        """One more block like the last, reduced to what its attention logits need.
 
         D2-MAE's, of which only the norm and the queries, keys and values exist.
         """

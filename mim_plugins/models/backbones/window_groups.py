@@ -1,4 +1,4 @@
-"""Attention inside windows of which only some tokens are left."""
+"""Attention inside windows of which only some tokens are visible."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class WindowGroups:
         window_size: int,
         device: torch.device | str,
     ) -> WindowGroups:
-        """Builds the pairs where they are needed: they are many more than the rest."""
+        """Builds the pairs on the device, since they are the largest part."""
         unused = np.flatnonzero(slots < 0)
         slots = np.maximum(slots, 0)
         window = window_of[slots]

@@ -25,8 +25,8 @@ class DistilledClassifier(ImageClassifier):
     """An image classifier that also learns the logits of a frozen one.
 
     The teacher classifies the images as the student gets them, augmented and mixed; it
-    is in no checkpoint of this model. Which loss its logits make is the head's affair,
-    see :class:`TokenDistillationHead`.
+    is in no checkpoint of this model. The head defines the loss on its logits, see
+    :class:`TokenDistillationHead`.
 
     References:
         - Training data-efficient image transformers & distillation through attention,

@@ -19,20 +19,20 @@ class LayerDistillation(BaseModule):
     """Mean squared error between a feature of the student's layers and the teacher's.
 
     Each pair of layers has an adapter, a linear map without bias from the student's
-    heads or width to the teacher's, which is trained along and dropped afterwards. The
+    heads or width to the teacher's, which is trained too and dropped afterwards. The
     errors, each a mean over all elements, are added (MAE-Lite's released code).
 
     Args:
         student_layers: Zero-based indices of the student's layers.
-        teacher_layers: Those of the teacher's that they are compared with, as many;
-            the same indices by default.
+        teacher_layers: The layers of the teacher that they are compared with, one for
+            each; the same indices by default.
         weight: Coefficient of the loss.
-        adapter: Put adapters between them, also where heads or widths are the same;
-            without, they have to be.
+        adapter: Use adapters, even where heads or widths are equal; without adapters
+            they must be.
 
     Raises:
-        ValueError: If there are no layers, not as many of one as of the other, a pair
-            of them twice, or the weight is negative.
+        ValueError: If there are no layers, their numbers differ, a pair is listed
+            twice, or the weight is negative.
     """
 
     feature: str
@@ -131,7 +131,7 @@ def _as_layers(name: str, layers: Any) -> tuple[int, ...]:
     """Layer indices as a tuple.
 
     Raises:
-        ValueError: If these are not integers.
+        ValueError: If they are not integers.
     """
     what = "a list of zero-based layer indices, integers"
     indices = as_numbers(name, layers, what)

@@ -50,7 +50,7 @@ class ReconstructionHead(BaseModule):
         weights: One weight per level; all 1 by default.
 
     Raises:
-        ValueError: If a criterion is unknown, or ``weights`` are no numbers.
+        ValueError: If a criterion is unknown, or ``weights`` are not numbers.
     """
 
     predictions_per_target = 1

@@ -44,8 +44,8 @@ class FusionDecoder(MultiScaleDecoder):
           2023, https://arxiv.org/abs/2306.00989, appendix, and its released code
 
     Raises:
-        ValueError: If the resolution of a level is no multiple of the last one's; see
-            also :class:`MultiScaleDecoder`.
+        ValueError: If the resolution of a level is not a multiple of the last one's;
+            see also :class:`MultiScaleDecoder`.
     """
 
     def __init__(

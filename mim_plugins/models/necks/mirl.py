@@ -91,8 +91,8 @@ class SegmentDecoder(LevelDecoder):
 
     block_type = CrossBlock
 
-    def complete(self, grid: tuple[int, int], weight_norm: bool) -> None:
-        """Adds what MIRL's decoders have and a level decoder has not.
+    def add_positions(self, grid: tuple[int, int], weight_norm: bool) -> None:
+        """Adds a position table, and weight normalisation of the predictor.
 
         Args:
             grid: Rows and columns of the patch grid, for a fixed position table of
@@ -217,7 +217,7 @@ class MIRLDecoder(MIMDecoder):
         # Every decoder has a table of its own, as in the official code.
         del self.decoder_pos_embed
         for decoder in self.decoders:
-            decoder.complete(self.grid, weight_norm)
+            decoder.add_positions(self.grid, weight_norm)
 
     @classmethod
     def plan(cls, encoder: MaskedEncoder) -> NeckPlan:

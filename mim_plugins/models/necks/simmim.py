@@ -1,4 +1,4 @@
-"""SimMIM's decoders, which read maps that removed cells are part of."""
+"""SimMIM's decoder, for encoders that read mask tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..targets.cells import cells_by_patch
 
 @MODELS.register_module()
 class SimMIMDecoder(LevelNeck):
-    """Predicts the cells of a target from the map that a SimMIM encoder gives.
+    """Predicts the cells of a target from the output map of a SimMIM encoder.
 
     The encoder has read mask tokens, so nothing is added here: a narrow linear layer,
     Swin blocks on the complete map, and a 1x1 convolution, which is computed for the

@@ -181,7 +181,7 @@ class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor):
                 is taken; without either, the mask is drawn by torch's generator.
 
         Raises:
-            TypeError: If a given mask is no tensor.
+            TypeError: If a given mask is not a tensor.
             ValueError: If it does not fit the images, or no patch is removed.
         """
         grid = self.backbone.image_grid(inputs)
@@ -282,7 +282,7 @@ def _neck_type(neck: dict | nn.Module) -> type[LevelNeck]:
     """The class of a neck, built or not.
 
     Raises:
-        TypeError: If it is no neck of pre-training.
+        TypeError: If it is not a neck of pre-training.
     """
     kind: Any = type(neck) if isinstance(neck, nn.Module) else neck["type"]
     if isinstance(kind, str):
@@ -298,7 +298,7 @@ def _neck_type(neck: dict | nn.Module) -> type[LevelNeck]:
 
 
 def _build_targets(targets: dict | nn.Module | Sequence) -> Target:
-    """Builds a target, or a list of them, of which equal configs are one target."""
+    """Builds a target, or a list of them; equal configs share one target."""
     if not isinstance(targets, Sequence):
         return build_part(targets)
     built: list[Target] = []

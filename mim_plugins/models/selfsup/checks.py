@@ -1,4 +1,4 @@
-"""What only shows once all parts of a model are there, in sentences."""
+"""Checks of the parts of a model against each other."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def _by_feature(terms: Iterable[LayerDistillation]) -> Any:
 
 
 def _check_teacher(student: BlockwiseEncoder, teacher: BlockwiseEncoder) -> None:
-    """Checks that two encoders are two, and see the same patches of the same images.
+    """Checks that two encoders share no parameters and see the same patches.
 
     Raises:
         ValueError: Naming the first thing that is wrong.

@@ -1,4 +1,4 @@
-"""What removed patches are compared with."""
+"""Targets of the masked patches."""
 
 from .base import ImageSpec, LevelSpec, LevelTarget, LevelTargets, Target
 from .clip import CLIPTarget

@@ -28,14 +28,14 @@ class LevelTarget(NamedTuple):
 
 
 class Target(nn.Module):
-    """What removed patches are compared with.
+    """A target of the masked patches.
 
     A target is one for all levels (lists of length one below) or one per level.
     """
 
     @abstractmethod
     def prepare(self, images: ImageSpec) -> list[LevelSpec]:
-        """Fits the target to the encoder's images, once, at build time.
+        """Adapts the target to the encoder's images, once, at build time.
 
         Returns:
             The shape of the target: one entry for all levels, or one per level.
@@ -69,7 +69,7 @@ class Target(nn.Module):
 
 
 class LevelTargets(Target):
-    """Another target at each level; what a list of targets in a config becomes.
+    """A different target for each level, built from a list in the config.
 
     A target named at several levels is built, and computed, once.
 

@@ -65,7 +65,7 @@ class CLIPTarget(FeatureTarget):
     """Last-layer patch features of CLIP's image tower, projected.
 
     The target of the released DeepMIM model (https://arxiv.org/abs/2303.08817), to be
-    met with ``criterion='cosine'``, 2 - 2 cos: every patch token after the tower's
+    used with ``criterion='cosine'``, 2 - 2 cos: every patch token after the tower's
     last norm and its projection, without further whitening. Size, depth, patch,
     resolution and width of the tower are read from the file.
 

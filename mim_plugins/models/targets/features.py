@@ -19,11 +19,11 @@ NORM_EPS = 1e-5
 
 
 class FeatureTarget(Target):
-    """Features that a frozen network gives the removed patches.
+    """Features of a frozen network at the removed patches.
 
     The teacher sees the complete image, renormalised from the student's mean and
     standard deviation to its own in one affine step; it runs once per batch, under
-    the autocast that is on, without autograd; the features come out in float32.
+    the current autocast, without autograd; the features are returned in float32.
 
     Args:
         network: The teacher: images (N, 3, H, W) to tokens (N, K + L, dims), patches
@@ -40,8 +40,8 @@ class FeatureTarget(Target):
         norm_features: Normalise each patch's features to mean 0 and variance 1.
 
     Raises:
-        TypeError: If ``mean`` or ``std`` is no list of numbers, or ``input_size`` not
-            one or two integers.
+        TypeError: If ``mean`` or ``std`` is not a list of numbers, or ``input_size``
+            not one or two integers.
         ValueError: If ``mean`` and ``std`` differ in length, or are meant for images
             from 0 to 1, or ``input_size`` is not positive.
     """
@@ -188,8 +188,8 @@ def _check_numbers(name: str, values: Sequence[float]) -> None:
         or not values
     ):
         raise TypeError(
-            f"{name}={values!r} is no list of numbers: give one value per channel of "
-            "the teacher's images, such as [123.675, 116.28, 103.53]"
+            f"{name}={values!r} is not a list of numbers: give one value per channel "
+            "of the teacher's images, such as [123.675, 116.28, 103.53]"
         )
 
 
@@ -207,7 +207,7 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
         or not all(type(side) is int for side in pair)
     ):
         raise TypeError(
-            f"input_size={size!r} is no size in pixels: give an integer, or height "
+            f"input_size={size!r} is not a size in pixels: give an integer, or height "
             "and width"
         )
     if min(pair) < 1:

@@ -1,4 +1,4 @@
-"""Targets between the true pixels and what a frozen MAE makes of them."""
+"""Targets that mix the true pixels with their reconstruction by a frozen MAE."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class HybridTarget(Target):
             option="target_generator.checkpoint",
             otherwise="train on pixels, configs/deepmim/mae_vitb_300e.py",
         )
-        # Kept out of the model's state dict, as the teacher is.
+        # Not in the model's state dict either.
         self.true_patches = FrozenTeacher(network.target_generator)
         self.images = network.backbone.image_spec(network.data_preprocessor)
 
@@ -138,7 +138,7 @@ class HybridTarget(Target):
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, mask: PatchMask) -> Tensor:
-        """What the teacher makes of the removed patches, (N, L_mask, width)."""
+        """The teacher's prediction of the removed patches, (N, L_mask, width)."""
         if isinstance(self.teacher, AbsentTeacher):
             self.teacher.refuse()
         network = self.teacher.network

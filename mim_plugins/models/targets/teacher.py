@@ -25,24 +25,22 @@ TRAINED_MAE = (
 
 
 class FrozenTeacher(nn.Module):
-    """A trained network that is used, and is no part of the model that uses it.
+    """A trained network that is not a registered part of the model that uses it.
 
-    The network follows the model from device to device, and nothing else: it has no
-    entry in the state dict, so that checkpoints stay small and a resumed run builds
-    the teacher anew from its own file; its parameters reach no optimiser, no
-    distributed wrapper and no moving average; it is always in eval mode, and never
-    records gradients.
+    The network moves with the model between devices. It has no entry in the state dict,
+    so that checkpoints stay small and a resumed run builds the teacher again from its
+    own file; its parameters reach no optimiser, distributed wrapper or moving average;
+    it is always in eval mode and never records gradients.
 
     Args:
         network: The trained network.
     """
 
-    # Any, since what it offers is its user's affair.
     network: Any
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        # Past nn.Module.__setattr__, which would register it as a child.
+        # Bypasses nn.Module.__setattr__, which would register it as a child.
         self.__dict__["network"] = network.eval().requires_grad_(False)
         self._shared = False
 
@@ -73,7 +71,7 @@ class FrozenTeacher(nn.Module):
 
     @torch.no_grad()
     def _changes(self, fn: Callable) -> bool:
-        """Whether a function gives any tensor of the network anew."""
+        """Whether a function replaces any tensor of the network."""
         tensors = chain(self.network.parameters(), self.network.buffers())
         return any(fn(tensor) is not tensor for tensor in tensors)
 

@@ -137,7 +137,7 @@ def create_vit(
 
     Raises:
         ImportError: If timm is not installed.
-        ValueError: If timm has no such model, it is no Vision Transformer, or its
+        ValueError: If timm has no such model, it is not a Vision Transformer, or its
             weights cannot be had.
     """
     timm = _import_timm()
