@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a value is a finite number, not a bool or a string."""
     return (
         isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     )
 
 
-def as_numbers(name: str, values: Any, what: str) -> list:
+def as_numbers(name: str, values: object, what: str) -> list:
     """Numbers as a list.
 
     Args:

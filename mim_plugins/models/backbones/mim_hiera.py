@@ -163,7 +163,7 @@ class MIMHiera(Hiera, BlockwiseEncoder):
             dims = layer.attn.embed_dims
         return tokens, dims
 
-    def attention_logits(self, block: Any, tokens: Tensor) -> Tensor:
+    def attention_logits(self, block: HieraBlock, tokens: Tensor) -> Tensor:
         """Attention of a block before the softmax, (N, heads, queries, keys).
 
         Where attention is local, every unit counts as an image. (The official
@@ -182,6 +182,6 @@ class MIMHiera(Hiera, BlockwiseEncoder):
         attends to all tokens, and pools none.
         """
         dims, heads = self.stage_dims[-1], self.layers[-1].attn.num_heads
-        block: Any = HieraBlock(dims, dims, heads, dims, norm_cfg=self.norm_cfg)
+        block = HieraBlock(dims, dims, heads, dims, norm_cfg=self.norm_cfg)
         block.attn.proj = block.ln2 = block.ffn = nn.Identity()
         return block

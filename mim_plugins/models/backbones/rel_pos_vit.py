@@ -176,7 +176,10 @@ class RelPosVisionTransformer(NotedHeads, BEiTViT):
         return None
 
     def _check_grid(
-        self, embed: nn.Module, images: Any, output: tuple[Tensor, tuple[int, int]]
+        self,
+        embed: nn.Module,
+        images: tuple[Tensor],
+        output: tuple[Tensor, tuple[int, int]],
     ) -> None:
         """Refuses images whose grid has no relative positions.
 

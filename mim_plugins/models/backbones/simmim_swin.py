@@ -194,7 +194,7 @@ class SimMIMSwin(MIMSwinTransformer, BlockwiseEncoder):
         stage = self._stage_of(block)
         return rows * cols, self.stages[stage].embed_dims
 
-    def attention_logits(self, block: Any, tokens: Tensor) -> Tensor:
+    def attention_logits(self, block: SwinBlock, tokens: Tensor) -> Tensor:
         """Attention of a block's windows before the softmax.
 
         Relative position biases are added; what keeps the regions of a shifted window
@@ -220,7 +220,7 @@ class SimMIMSwin(MIMSwinTransformer, BlockwiseEncoder):
         the table of relative positions.
         """
         last = self.stages[-1].blocks[-1]
-        block: Any = SwinBlock(
+        block = SwinBlock(
             last.attn.w_msa.embed_dims,
             last.attn.w_msa.num_heads,
             window_size=last.attn.window_size,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from mmpretrain.models import SwinTransformer
 from mmpretrain.models.backbones.swin_transformer import SwinBlock
-from mmpretrain.models.utils import to_2tuple
+from mmpretrain.models.utils import PatchMerging, to_2tuple
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -346,7 +346,7 @@ def _run_block(block: SwinBlock, tokens: Tensor, groups: WindowGroups) -> Tensor
     return run(tokens)
 
 
-def _merge(downsample: Any, tokens: Tensor, side: int) -> Tensor:
+def _merge(downsample: PatchMerging, tokens: Tensor, side: int) -> Tensor:
     """Merges 2x2 tokens inside each cell of ``side`` x ``side`` tokens."""
     quads = tokens.unflatten(1, (-1, side // 2, 2, side // 2, 2))
     # A quad's values run over its channels, then its rows, then its columns.

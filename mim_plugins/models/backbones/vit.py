@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from mmpretrain.models import VisionTransformer
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from mmpretrain.models.utils import resize_pos_embed, to_2tuple
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
@@ -209,7 +210,9 @@ class MIMVisionTransformer(NotedHeads, VisionTransformer, BlockwiseEncoder):
         """
         return self.pos_embed.shape[1], self.embed_dims
 
-    def attention_logits(self, block: Any, tokens: Tensor) -> Tensor:
+    def attention_logits(
+        self, block: TransformerEncoderLayer, tokens: Tensor
+    ) -> Tensor:
         """Attention of a block before the softmax, (N, heads, queries, keys).
 
         Args:
@@ -223,7 +226,7 @@ class MIMVisionTransformer(NotedHeads, VisionTransformer, BlockwiseEncoder):
 
         D2-MAE's, of which only the norm and the queries, keys and values exist.
         """
-        block: Any = copy.deepcopy(self.layers[-1])
+        block = copy.deepcopy(self.layers[-1])
         block.attn.proj = block.ln2 = block.ffn = nn.Identity()
         return block
 

@@ -135,7 +135,7 @@ class DistilledClassifier(ImageClassifier):
             )
 
 
-def _num_classes(network: Any) -> int | None:
+def _num_classes(network: nn.Module) -> int | None:
     """Number of classes of a classifier, of mmpretrain or timm, if it has one."""
     for part in (getattr(network, "head", None), getattr(network, "model", None)):
         if isinstance(classes := getattr(part, "num_classes", None), int):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
 
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
@@ -120,14 +119,14 @@ class LayerDistillation(BaseModule):
             student: What was read from each of ``student_layers``.
             teacher: What was read from each of ``teacher_layers``.
         """
-        errors: list[Any] = [
+        errors = [
             F.mse_loss(ours.float(), theirs.float())
             for ours, theirs in zip(self.adapted(student), teacher, strict=True)
         ]
-        return self.weight * sum(errors)
+        return self.weight * sum(errors[1:], errors[0])
 
 
-def _as_layers(name: str, layers: Any) -> tuple[int, ...]:
+def _as_layers(name: str, layers: object) -> tuple[int, ...]:
     """Layer indices as a tuple.
 
     Raises:

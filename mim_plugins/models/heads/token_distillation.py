@@ -66,7 +66,7 @@ class TokenDistillationHead(LinearClsHead):
         self.norm_dist = build_norm_layer(norm_cfg, in_channels)
         self.fc_dist = nn.Linear(in_channels, num_classes)
 
-    def check_backbone(self, backbone: Any) -> None:
+    def check_backbone(self, backbone: nn.Module) -> None:
         """Checks that a backbone gives un-normed tokens, a class token first.
 
         Raises:

@@ -335,7 +335,7 @@ class MultiScaleDecoder(LevelDecoders):
             )
 
 
-def _per_level(name: str, value: Any, levels: int) -> list:
+def _per_level(name: str, value: float | Sequence[float], levels: int) -> list:
     """One value for each level.
 
     Raises:

@@ -168,7 +168,7 @@ def _with_cell(
     if kind is None or "cell_size" not in inspect.signature(kind).parameters:
         return target
     if isinstance(scale, list):
-        sizes: Any = [cell_size_of(each, patch_size) for each in scale]
+        sizes: int | list[int] = [cell_size_of(each, patch_size) for each in scale]
     else:
         sizes = cell_size_of(scale, patch_size)
     return {**target, "cell_size": sizes}
