@@ -236,10 +236,6 @@ def test_build__full_size_tower_on_the_meta_device(tmp_path):
         (dict(target_generator=dict(std=[1.0])), "one value per channel"),
         (dict(target_generator=dict(num_heads=3)), "num_heads=3 does not divide"),
         (dict(neck=dict(out_dims=8)), "level 0 predicts 8 values per patch.* has 24"),
-        (
-            dict(target_generator=dict(dims=512)),
-            "dims=512, but the features of .*clip.pth have 24: set .*dims=24",
-        ),
     ],
 )
 def test_build__teachers_that_do_not_fit_are_refused(checkpoint, changes, message):
@@ -299,6 +295,23 @@ def test_build__images_that_may_be_bgr_cause_a_warning(
     if not silent:
         assert "CLIPTarget: the teacher takes RGB" in warnings[0]
         assert "set data_preprocessor.bgr_to_rgb=True" in warnings[0]
+
+
+@pytest.mark.parametrize(("dims", "silent"), [(24, True), (512, False)])
+def test_build__dims_of_another_file_cause_a_warning(
+    checkpoint, dims, silent, monkeypatch
+):
+    warnings = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), "warning", warnings.append)
+    model = MODELS.build(
+        clip_model(checkpoint, dims=dims)
+        | dict(data_preprocessor=dict(bgr_to_rgb=True))
+    )
+    assert model.neck.out_dims == [24] * 3
+    assert len(warnings) == (not silent)
+    if not silent:
+        assert "dims=512, but the features of" in warnings[0]
+        assert "clip.pth have 24" in warnings[0] and "set dims=24" in warnings[0]
 
 
 def test_forward__images_whose_grids_part_are_refused(checkpoint):

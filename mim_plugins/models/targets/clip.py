@@ -86,15 +86,15 @@ class CLIPTarget(FeatureTarget):
         std: Standard deviation, likewise.
         input_size: See :class:`FeatureTarget`.
         norm_features: See :class:`FeatureTarget`.
-        dims: Width of the projected features. By default it is read from the file;
-            given, it lets the model be built, for anything but training, where the
-            file does not exist.
+        dims: Width of the projected features. With it the model can be built where the
+            file does not exist, for anything but training. Otherwise the width is read
+            from the file, with a warning if it differs.
 
     Raises:
         FileNotFoundError: If there is no such file or folder, and no ``dims``.
         TypeError: If an argument is of another type.
-        ValueError: If it holds no CLIP Vision Transformer, or ``num_heads``, ``act`` or
-            ``dims`` does not fit it.
+        ValueError: If it holds no CLIP Vision Transformer, or ``num_heads`` or ``act``
+            does not fit it.
     """
 
     def __init__(
@@ -123,12 +123,6 @@ class CLIPTarget(FeatureTarget):
                 norm_features=norm_features,
             )
             return
-        if dims is not None and dims != weights.out_dims:
-            raise ValueError(
-                f"dims={dims}, but the features of {checkpoint} have "
-                f"{weights.out_dims}: set target_generator.dims={weights.out_dims}, or "
-                "leave it out"
-            )
         super().__init__(
             CLIPImageTower(weights),
             dims=weights.out_dims,
@@ -138,6 +132,11 @@ class CLIPTarget(FeatureTarget):
             input_size=input_size,
             norm_features=norm_features,
         )
-        MMLogger.get_current_instance().info(
-            f"CLIP teacher from {checkpoint}: {weights.describe()}"
-        )
+        logger = MMLogger.get_current_instance()
+        if dims not in (None, weights.out_dims):
+            logger.warning(
+                f"target_generator.dims={dims}, but the features of {checkpoint} have "
+                f"{weights.out_dims}, which are taken: set dims={weights.out_dims}, or "
+                "the model cannot be built to fit its checkpoints without that file"
+            )
+        logger.info(f"CLIP teacher from {checkpoint}: {weights.describe()}")
