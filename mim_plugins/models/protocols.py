@@ -298,3 +298,22 @@ class LevelNeck(BaseModule):
         Returns:
             One (N, L_mask or L, out_dims) per prediction.
         """
+
+
+class MaskedModel(BaseModule):
+    """The parts of a masked image model, see :class:`MaskedImageModel`.
+
+    Attributes:
+        predictions_per_target: As :attr:`LevelNeck.predictions_per_target`.
+        trains_all_blocks: Whether something trains the blocks after the encoder's
+            ``final_block``.
+    """
+
+    backbone: MaskedEncoder
+    neck: LevelNeck
+    head: Any
+    target_generator: Any
+    mask_sampler: nn.Module
+    data_preprocessor: nn.Module
+    predictions_per_target: int = 1
+    trains_all_blocks: bool = False

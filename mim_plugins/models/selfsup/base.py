@@ -14,7 +14,7 @@ from ..arguments import as_numbers
 from ..heads import ReconstructionHead
 from ..masking import PatchMask, as_patch_mask
 from ..patches import patchify, unpatchify
-from ..protocols import LevelNeck, MaskedEncoder, NeckPlan
+from ..protocols import LevelNeck, MaskedEncoder, MaskedModel, NeckPlan
 from ..targets import LevelTargets, Target
 from ..targets.cells import with_cells
 from ..targets.teacher import require_teachers
@@ -28,7 +28,7 @@ from .checks import (
 from .feature_extraction import FeatureExtraction
 
 
-class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor):
+class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor, MaskedModel):
     """Masked image modelling with any encoder, decoders, targets and loss.
 
     Args:
@@ -56,16 +56,8 @@ class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor):
             of the grid; or if blocks would be trained by nothing.
     """
 
-    backbone: MaskedEncoder
-    neck: LevelNeck
     head: ReconstructionHead
     target_generator: Target
-    mask_sampler: nn.Module
-
-    # Predictions that are compared with one target together, as of neck and head.
-    predictions_per_target = 1
-    # Whether something trains the blocks after the encoder's `final_block`.
-    trains_all_blocks = False
 
     def __init__(
         self,

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ..data_preprocessor import image_statistics
 from ..mask_samplers import RandomPatchMask
-from ..protocols import BlockwiseEncoder, LevelNeck, MaskedEncoder
+from ..protocols import BlockwiseEncoder, LevelNeck, MaskedEncoder, MaskedModel
 from ..specs import LevelSpec
-
-if TYPE_CHECKING:
-    from .base import MaskedImageModel
 
 
 def one_per_level(targets: list[LevelSpec], num_levels: int) -> list[LevelSpec]:
@@ -31,7 +27,7 @@ def one_per_level(targets: list[LevelSpec], num_levels: int) -> list[LevelSpec]:
     return targets
 
 
-def check_parts(model: MaskedImageModel) -> None:
+def check_parts(model: MaskedModel) -> None:
     """Checks that encoder, decoders, head, masks and data fit each other.
 
     Raises:
@@ -51,7 +47,7 @@ def check_parts(model: MaskedImageModel) -> None:
         )
 
 
-def check_targets(model: MaskedImageModel, targets: Sequence[LevelSpec]) -> None:
+def check_targets(model: MaskedModel, targets: Sequence[LevelSpec]) -> None:
     """Checks every level's prediction against its target.
 
     Raises:
@@ -69,7 +65,7 @@ def check_targets(model: MaskedImageModel, targets: Sequence[LevelSpec]) -> None
             )
 
 
-def check_blocks(model: MaskedImageModel) -> None:
+def check_blocks(model: MaskedModel) -> None:
     """Checks that every block of the encoder is trained by something.
 
     Raises:
@@ -88,7 +84,7 @@ def check_blocks(model: MaskedImageModel) -> None:
         )
 
 
-def _check_levels(model: MaskedImageModel) -> None:
+def _check_levels(model: MaskedModel) -> None:
     """Checks the numbers of latents, predictions and targets."""
     counts = {
         type(part).__name__: part.predictions_per_target

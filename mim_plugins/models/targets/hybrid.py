@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmpretrain.registry import MODELS
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ..arguments import as_numbers, is_number
 from ..masking import PatchMask
+from ..protocols import MaskedModel
 from .base import ImageSpec, LevelSpec, LevelTarget, Target
 from .teacher import AbsentTeacher, FrozenTeacher, load_teacher
 
@@ -59,8 +59,8 @@ class HybridTarget(Target):
                     "alpha, the share of the true patch, lies between 0 (the "
                     f"teacher's prediction) and 1 (pixels); got {value}"
                 )
-        network: Any = MODELS.build(teacher)
-        if getattr(network, "predictions_per_target", None) != 1:
+        network = MODELS.build(teacher)
+        if not isinstance(network, MaskedModel) or network.predictions_per_target != 1:
             raise ValueError(
                 f"a {type(network).__name__} cannot be the teacher, whose deepest "
                 "prediction has to be a complete patch: give the model of a masked "
