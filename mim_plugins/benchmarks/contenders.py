@@ -123,7 +123,7 @@ class Contender:
         for block in blocks:
             block.forward = torch.compile(block.forward, dynamic=False)
             if hasattr(block, "tail"):
-                block.tail = torch.compile(block.tail, dynamic=False)
+                block.forward_last = torch.compile(block.forward_last, dynamic=False)
         self.compiled = True
 
 

@@ -22,11 +22,11 @@ from ..checkpoints.layouts.key_rules import listed
 from ..checkpoints.loading import Target, state_for
 from ..engine.launch import load_config
 from ..engine.settings import apply_options
-from ..models.selfsup.unmasked import (
+from ..models.selfsup.feature_extraction import (
+    FeatureExtraction,
     ImageFeatures,
-    UnmaskedFeatures,
+    extract_features,
     inference_pipeline,
-    unmasked_features,
 )
 from .run_config import config_beside
 
@@ -51,7 +51,7 @@ class Encoder(BaseModel):
                     "features are made by models of pre-training and classification; "
                     f"this config's model is of type {model.get('type')!r}"
                 )
-            self.masks = issubclass(kind, UnmaskedFeatures)
+            self.masks = issubclass(kind, FeatureExtraction)
             super().__init__(data_preprocessor=_preprocessor(config, self.masks))
             self.backbone: Any = MODELS.build(model["backbone"])
             neck = None if self.masks else model.get("neck")
@@ -76,7 +76,7 @@ class Encoder(BaseModel):
     def image_features(self, inputs: Tensor) -> ImageFeatures:
         """Features of normalised images, (N, C, H, W)."""
         if self.masks:
-            return unmasked_features(self.backbone, inputs)
+            return extract_features(self.backbone, inputs)
         return plain_features(self.backbone, inputs, self.neck)
 
     def load(self, checkpoint: str) -> None:

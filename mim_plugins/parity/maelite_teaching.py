@@ -34,7 +34,7 @@ def teaching(
     taught = model.teacher(images, mask)
     losses: list[Any] = []
     arrays: dict[str, Tensor] = {}
-    for name, layers in model.student.read(stream).items():
+    for name, layers in model.student.from_stream(stream).items():
         term = model.distillation[name]
         losses.append(term(layers, taught[name]))
         arrays |= distilled_arrays(term, layers, taught[name])
@@ -80,7 +80,7 @@ def distilled_arrays(
     term: Any, student: list[Tensor], teacher: list[Tensor]
 ) -> dict[str, Tensor]:
     """What one quantity adds to the arrays, named by the student's layer."""
-    attention = term.quantity == "attention"
+    attention = term.feature == "attention"
     name = "attn" if attention else "hidden"
     arrays: dict[str, Any] = {}
     errors = []

@@ -142,7 +142,7 @@ def test_load__what_has_no_place_is_refused(of_file, of_model, message):
 
 def test_load__biases_of_queries_and_values_are_never_lost_on_the_way(tmp_path):
     torch.save(dict(state_dict=encoder().state_dict()), tmp_path / "qv.pth")
-    # mmpretrain's model knows no other form than its own.
+    # mmpretrain's model loads its own form only.
     with pytest.raises(ValueError, match=r"qkv\.bias.* are not in it"):
         load_checkpoint(encoder(BEiTViT, bias=True), str(tmp_path / "qv.pth"))
 
@@ -174,11 +174,11 @@ def test_resize__equals_the_official_spline():
         for i in range(src // 2):
             places.append(steps)
             steps += q ** (i + 1)
-        known = [-place for place in reversed(places)] + [0] + places
+        source = [-place for place in reversed(places)] + [0] + places
         asked = range(-(dst // 2), dst // 2 + 1)
         heads = [
             interpolate.RectBivariateSpline(
-                known, known, table[:-3, head].view(src, src).double(), s=0
+                source, source, table[:-3, head].view(src, src).double(), s=0
             )(asked, asked)
             for head in range(3)
         ]

@@ -45,7 +45,7 @@ def lines(monkeypatch):
     return found
 
 
-# Square, longer than the tables are made for, and of no whole number of patches.
+# Square, longer than the tables are made for, and not a multiple of the patch size.
 @pytest.mark.parametrize("size", [(40, 64), (64, 64), (72, 24), (37, 61)])
 def test_forward__is_the_published_network(size):
     """Windows of 3 patches divide none of the maps: they are padded with zeros."""

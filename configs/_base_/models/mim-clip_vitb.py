@@ -2,10 +2,6 @@
 # frozen CLIP tower at every level.
 _base_ = "./mim_vitb.py"
 
-# Values per patch of these features, for models got by name while the teacher's file,
-# which says so itself, is absent.
-clip_dims = 512
-
 model = dict(
     target_generator=dict(
         _delete_=True,
@@ -13,6 +9,9 @@ model = dict(
         # OpenAI's ViT-B/16 as downloaded (a TorchScript archive), a state dict of it,
         # an open_clip file, or a Hugging Face folder.
         checkpoint="checkpoints/ViT-B-16.pt",
+        # Width of the features in that file: with it the model can be built without the
+        # file, to make features and load checkpoints. For another tower, set it too.
+        dims=512,
     ),
     head=dict(criterion="cosine"),
 )

@@ -11,7 +11,7 @@ class DeepMIM(MaskedImageModel):
 
     Each tapped block of the encoder, and the last one, gets a lightweight decoder of
     its own that solves the same masked reconstruction task; the losses are added.
-    What the paper adds to the shared machine is said by the config:
+    What the paper adds to the shared algorithm is in the config:
     ``backbone.taps`` names the supervised blocks, the neck holds one decoder for
     each. Without taps this is MAE.
 

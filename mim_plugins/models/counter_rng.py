@@ -1,4 +1,4 @@
-"""Random numbers that depend on a seed alone, wherever they are drawn."""
+"""A counter-based random number generator: the same numbers on every device."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 
-def hashed_uniform(seeds: Tensor, length: int) -> Tensor:
-    """Uniform numbers in [0, 1) from a counter-based hash, (N,) -> (N, length).
+def counter_uniform(seeds: Tensor, length: int) -> Tensor:
+    """Draws uniform numbers in [0, 1) from seeds and a counter, (N,) -> (N, length).
 
     The mixing is SplitMix64's finaliser (Steele et al., "Fast Splittable
     Pseudorandom Number Generators", 2014), in wrapping int64 arithmetic, so that

@@ -11,13 +11,14 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def recompute_in_backward(module: nn.Module) -> None:
-    """Lets a module keep its inputs only and compute all else again when needed.
+def checkpoint_activations(module: nn.Module) -> None:
+    """Makes a module store its inputs only and recompute its activations in backward.
 
-    Random draws, such as drop path, are repeated as they were ("Training Deep Nets
-    with Sublinear Memory Cost", 2016, https://arxiv.org/abs/1604.06174). (mmengine's
-    ``activation_checkpointing`` takes torch's reentrant form, which ignores
-    saved-tensor hooks and parameters that are used twice under DDP.)
+    The RNG state is preserved, so that drop path and the like repeat their draws
+    ("Training Deep Nets with Sublinear Memory Cost", 2016,
+    https://arxiv.org/abs/1604.06174). (mmengine's ``activation_checkpointing`` uses
+    torch's reentrant variant, which ignores saved-tensor hooks and parameters that are
+    used twice under DDP.)
 
     Args:
         module: Its ``forward`` is replaced; keys and parameters stay as they are.

@@ -1,4 +1,4 @@
-"""What a pre-trained encoder makes of whole images, with nothing masked."""
+"""Features of complete images from a pre-trained encoder, with nothing masked."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..patches import unpatchify
+from ..protocols import MaskedEncoder
 
 STAGES = ("backbone", "cls", "mean", "patch")
 
@@ -52,30 +53,25 @@ class ImageFeatures(NamedTuple):
         return self.present[stage]
 
 
-def unmasked_features(backbone: Any, inputs: Tensor) -> ImageFeatures:
-    """Encodes whole images the way masked ones are encoded in pre-training.
+def extract_features(backbone: MaskedEncoder, inputs: Tensor) -> ImageFeatures:
+    """Encodes complete images as masked ones are encoded in pre-training.
 
-    It is the latent that the last decoder reads, hence normed where that is; for a Swin
-    Transformer pre-trained with ``merge_coordinates='official'`` what these
-    coordinates give. Where the decoder reads a lower block (D2-MAE), it is what leaves
-    the encoder's last one, as fine-tuning starts from it: un-normed, since no norm was
-    trained there.
+    The features are the latent that the last decoder reads, hence normed where that is;
+    for a Swin Transformer pre-trained with ``merge_coordinates='official'`` with these
+    coordinates. Where the decoder reads a lower block (D2-MAE), they are the output of
+    the encoder's last block, from which fine-tuning starts: un-normed, since no norm
+    was trained there.
 
     Args:
-        backbone: An encoder of this package that can mask.
+        backbone: The encoder.
         inputs: Normalised images, (N, C, H, W).
     """
     grid = rows, cols = backbone.image_grid(inputs)
-    nothing_removed = inputs.new_zeros(len(inputs), rows * cols)
-    final = getattr(backbone, "final_block", None)
-    if final is None or final == len(backbone.blocks) - 1:
-        tokens = backbone(inputs, nothing_removed)[-1]
-    else:
-        tokens = backbone.whole(backbone.stream(inputs, nothing_removed))
+    tokens = backbone.encode_unmasked(inputs)
     extra = backbone.num_extra_tokens
     patch = tokens[:, extra:]
     side = math.isqrt(patch.shape[1] // (rows * cols))
-    if side > 1 and not getattr(backbone, "keeps_masked_tokens", False):
+    if side > 1 and not backbone.keeps_masked_tokens:
         # Visible cells come one after the other, a cell's tokens row by row.
         cells = patch.unflatten(1, (rows * cols, side**2)).flatten(2)
         patch = unpatchify(cells, grid, (side, side)).flatten(2).transpose(1, 2)
@@ -87,27 +83,27 @@ def unmasked_features(backbone: Any, inputs: Tensor) -> ImageFeatures:
     )
 
 
-class UnmaskedFeatures:
-    """Features of whole images for a pre-training model.
+class FeatureExtraction:
+    """Feature extraction for a pre-training model.
 
-    With it mmpretrain's ``FeatureExtractor`` takes the model by its name, config or
-    instance. Which images it makes of files is said by the config's ``test_pipeline``,
-    or follows from the encoder's image size, see :func:`inference_pipeline`.
+    mmpretrain's ``FeatureExtractor`` takes such a model by its name, config or
+    instance. Image files are loaded by the config's ``test_pipeline``, or as follows
+    from the encoder's image size, see :func:`inference_pipeline`.
     """
 
-    backbone: Any
+    backbone: MaskedEncoder
     _given_config: Config | None = None
 
     def image_features(self, inputs: Tensor) -> ImageFeatures:
         """Features of normalised images, (N, C, H, W); nothing is masked."""
-        return unmasked_features(self.backbone, inputs)
+        return extract_features(self.backbone, inputs)
 
     def patch_mean(self, inputs: Tensor) -> Tensor:
-        """Mean of the patch tokens of the last latent, unmasked: (N, C)."""
+        """Mean of the patch tokens of the last latent with nothing masked, (N, C)."""
         return self.image_features(inputs).mean
 
     def extract_feat(self, inputs: Tensor, stage: str = "backbone") -> Any:
-        """Extracts features of whole images.
+        """Extracts features of complete images.
 
         Args:
             inputs: Normalised images, (N, C, H, W).
@@ -131,8 +127,8 @@ class UnmaskedFeatures:
     def _config(self) -> Config:
         """Where mmpretrain's inferencers read the pipeline for single images.
 
-        A config of pre-training describes no test, and mmengine wants a whole one or
-        none; so what is missing is added here, for them alone.
+        A config of pre-training describes no test, and mmengine requires a complete one
+        or none; so what is missing is added here, for the inferencers alone.
         """
         config = copy.deepcopy(self._given_config or Config())
         if config.get("test_dataloader") is None:
@@ -146,8 +142,8 @@ class UnmaskedFeatures:
         self._given_config = config
 
 
-def inference_pipeline(config: Mapping[str, Any], backbone: Any) -> list[dict]:
-    """The steps that make an image of a file for an encoder.
+def inference_pipeline(config: Mapping[str, Any], backbone: nn.Module) -> list[dict]:
+    """The pipeline that loads an image file for an encoder.
 
     Args:
         config: A config, of which the pipeline of ``test_dataloader`` is taken, or
@@ -182,18 +178,16 @@ def inference_pipeline(config: Mapping[str, Any], backbone: Any) -> list[dict]:
     ]
 
 
-def _image_size(backbone: Any) -> tuple[int, int]:
+def _image_size(backbone: nn.Module) -> tuple[int, int]:
     """Height and width in pixels of the images an encoder was built for.
 
     Raises:
         ValueError: If it does not say.
     """
-    if hasattr(backbone, "mask_patch_size"):
-        sides = zip(backbone.grid, backbone.mask_patch_size, strict=True)
-        height, width = (count * side for count, side in sides)
-        return height, width
+    if isinstance(backbone, MaskedEncoder):
+        return backbone.image_size
     patches = getattr(backbone, "patch_embed", None)
-    size = getattr(backbone, "img_size", getattr(patches, "init_input_size", None))
+    size: Any = getattr(backbone, "img_size", getattr(patches, "init_input_size", None))
     if size is None:
         raise ValueError(
             f"a {type(backbone).__name__} does not say the size of its images: give "
