@@ -6,15 +6,25 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmpretrain.registry import MODELS
 from samples import ROOT
+from torchvision.models import VisionTransformer
 
+from mim_plugins.checkpoints import convert, convert_file, layouts, to_official
 from mim_plugins.engine import train
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 # The first line of every block of code names its file.
 FILES = dict(
     re.findall(r"```python\n# (my_project/\w+\.py)\n(.*?)```", PAGE, re.DOTALL)
+)
+LAYOUTS = dict(
+    re.findall(
+        r"```python\n# mim_plugins/checkpoints/layouts/(\w+)\.py\n(.*?)```",
+        PAGE,
+        re.DOTALL,
+    )
 )
 CONFIGS = [name for name, content in FILES.items() if "_base_" in content]
 
@@ -46,7 +56,7 @@ def checkout(tmp_path_factory):
 
 
 def test_page__every_block_of_code_names_its_file_and_every_config_a_command():
-    assert len(FILES) == PAGE.count("```python")
+    assert len(FILES) + len(LAYOUTS) == PAGE.count("```python")
     commands = re.findall(r"^PYTHONPATH=\. python tools/train\.py (\S+)$", PAGE, re.M)
     assert commands == CONFIGS
 
@@ -81,3 +91,48 @@ def test_example__trains(config, checkout, monkeypatch):
     assert model.patch_mean(images).shape == (2, 96)
     levels = model.reconstruct(images)["levels"]
     assert all(level.shape == images.shape for level in levels)
+
+
+@pytest.fixture
+def known_layouts(tmp_path, monkeypatch):
+    """The folder of layouts, with the files of the page in it."""
+    for name, content in LAYOUTS.items():
+        (tmp_path / f"{name}.py").write_text(content)
+    monkeypatch.setattr(layouts, "__path__", [*layouts.__path__, str(tmp_path)])
+    layouts.layouts.cache_clear()
+    yield
+    layouts.layouts.cache_clear()
+    for name in LAYOUTS:
+        sys.modules.pop(f"{layouts.__name__}.{name}", None)
+
+
+@pytest.mark.usefixtures("known_layouts")
+def test_example__converts_a_torchvision_vit(tmp_path):
+    network = VisionTransformer(16, 4, 2, num_heads=2, hidden_dim=32, mlp_dim=64).eval()
+    torch.nn.init.normal_(network.encoder.ln.weight)
+    path = tmp_path / "vit.pth"
+    torch.save(network.state_dict(), path)
+    (report,) = convert_file(path, tmp_path / "ours.pth")
+    assert report.layout == "the layout of torchvision's Vision Transformers"
+    assert set(report.dropped) == {"heads.head.weight", "heads.head.bias"}
+    ours = MODELS.build(
+        dict(
+            type="VisionTransformer",
+            arch=dict(
+                embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64
+            ),
+            img_size=16,
+            patch_size=4,
+            init_cfg=dict(type="Pretrained", checkpoint=str(path)),
+        )
+    )
+    ours.init_weights()
+    ours.eval()
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        found = network.heads(ours(images)[0])
+        torch.testing.assert_close(found, network(images), rtol=1e-4, atol=1e-4)
+    conversion = convert(network.state_dict())
+    back, _ = to_official(conversion.state, conversion.metadata)
+    wanted = {k: x for k, x in network.state_dict().items() if "heads" not in k}
+    assert back.keys() == wanted.keys()
