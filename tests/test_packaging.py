@@ -137,7 +137,8 @@ def test_mim__finds_the_index_of_a_checkout(tmp_path):
         pytest.skip("mim is not installed, or mim_plugins not from this checkout")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     if is_there("openmim"):
-        # It finds nothing that is installed editable: the README says what to do.
+        # It looks next to the metadata: to those that tools/install.sh has put into the
+        # checkout it is led as the README says.
         environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(
         [mim, "search", "mim_plugins", "--config", NAME, "--field", "config"],
