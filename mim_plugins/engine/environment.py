@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import subprocess
+import time
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
@@ -181,6 +182,10 @@ def check_gpus(local_rank: int) -> None:
 def leave_processes() -> None:
     """Disconnect this process from the others, if it is connected."""
     if distributed.is_available() and distributed.is_initialized():
+        if distributed.get_backend() == "gloo":
+            # torch 2.1 holds the GIL while it waits for gloo's threads, which may need
+            # it to drop the tensors of the last exchange: let them do so before.
+            time.sleep(0.1)
         distributed.destroy_process_group()
 
 

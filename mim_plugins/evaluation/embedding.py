@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.device import get_device
-from mmengine.dist import all_gather_object, broadcast_object_list, get_dist_info
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from ..checkpoints.saving import check_destination
-from ..engine.environment import (
-    check_gpus,
-    connect_over_gloo,
-    leave_processes,
-)
+from ..engine.environment import check_gpus
 from ..engine.settings import PRECISIONS
 from .encoder import load_encoder
 from .encoding import EncodingJob
 from .feature_file import FeatureParts
 from .image_files import ImageFiles, ImageList, image_loader, list_images
+from .processes import Processes
 
 FEATURES = ("cls", "mean", "patch")
 DTYPES = ("float32", "float16")
@@ -94,21 +89,18 @@ def embed(
         workers = min(4, _cores())
     _check_arguments(out, features, batch_size, workers, precision, dtype)
     check_destination(out, force)
-    local_rank = 0
-    if launcher != "none":
-        # Only who has failed and where to write is exchanged: no matter for NCCL.
-        local_rank = connect_over_gloo(launcher, timedelta(days=1))
+    processes = Processes(launcher)
     try:
         images = list_images(data, ann_file)
         encoder = load_encoder(model, checkpoint, cfg_options)
-        encoder.to(_device(device, local_rank, launcher)).eval()
+        encoder.to(_device(device, processes)).eval()
         files = ImageFiles(images, encoder.pipeline)
-        loader = image_loader(files, batch_size, workers, get_dist_info())
+        part = processes.rank, processes.size
+        loader = image_loader(files, batch_size, workers, part)
         job = EncodingJob(encoder, images, precision, skip_unreadable)
-        return _write(job, loader, Path(out), features, dtype)
+        return _write(job, loader, Path(out), features, dtype, processes)
     finally:
-        if launcher != "none":
-            leave_processes()
+        processes.leave()
 
 
 def _check_arguments(
@@ -150,7 +142,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _device(given: str | None, local_rank: int, launcher: str) -> torch.device:
+def _device(given: str | None, processes: Processes) -> torch.device:
     """Where this process computes.
 
     Raises:
@@ -166,10 +158,10 @@ def _device(given: str | None, local_rank: int, launcher: str) -> torch.device:
         return device
     if get_device() != "cuda":
         return torch.device(get_device())
-    if launcher != "none":
-        check_gpus(local_rank)
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
+    if processes.launched:
+        check_gpus(processes.local_rank)
+    torch.cuda.set_device(processes.local_rank)
+    return torch.device("cuda", processes.local_rank)
 
 
 def _write(
@@ -178,39 +170,39 @@ def _write(
     out: Path,
     features: Sequence[str] | None,
     dtype: str,
+    processes: Processes,
 ) -> dict[str, tuple[int, ...]]:
     """Encodes this process's images, and makes the file if it is the first process.
 
     Raises:
         ValueError: If this process or another one has failed.
     """
-    first = get_dist_info()[0] == 0
+    first = processes.rank == 0
     images = job.images
     probe = job.probe(loader.dataset)
     shapes = {name: probe[name].shape[1:] for name in _wanted(features, probe)}
-    tags = [os.getpid()]
-    broadcast_object_list(tags)
-    parts = FeatureParts(out, shapes, len(images.files), dtype, tags[0])
+    tag = processes.gather(os.getpid())[0]
+    parts = FeatureParts(out, shapes, len(images.files), dtype, tag)
     parts.check_space()
     try:
         if first:
             MMLogger.get_current_instance().info(f"{out} will hold {parts.describe()}")
             parts.create()
-        all_gather_object(None)  # the others wait for the arrays
+        processes.wait()  # the others need the arrays
         unreadable, failure = _attempt(job, loader, parts)
-        told = all_gather_object((unreadable, failure and str(failure)))
+        results = processes.gather((unreadable, failure and str(failure)))
         if failure is not None:
             raise failure
-        if problems := [problem for _, problem in told if problem]:
+        if problems := [problem for _, problem in results if problem]:
             raise ValueError(problems[0])
-        skipped = np.array(sorted(sum((rows for rows, _ in told), [])), int)
+        skipped = np.array(sorted(sum((rows for rows, _ in results), [])), int)
         keep = np.setdiff1d(np.arange(len(images.files)), skipped)
         if first:
             others = _descriptions(images, keep, skipped)
             if "patch" in shapes:
                 others["grid"] = probe["grid"]
             parts.finish(keep, others)
-        all_gather_object(None)  # the others end when the file is there
+        processes.wait()  # the others end when the file is there
     finally:
         if first:
             parts.remove()

@@ -114,8 +114,8 @@ def test_processes__write_what_one_writes(tmp_path, photos, tiny, world):
 def test_processes__end_together_when_one_fails(tmp_path, photos, tiny):
     (photos / FILES[-1]).write_bytes(b"no image")
     options = dict(data=str(photos), checkpoint=tiny[2], batch_size=2, workers=0)
-    told = together(2, **options, out=tmp_path / "x.npz")
-    assert all("puppies/7.png cannot be read" in text for text in told)
+    messages = together(2, **options, out=tmp_path / "x.npz")
+    assert all("puppies/7.png cannot be read" in text for text in messages)
     assert sorted(os.listdir(tmp_path)) == ["photos", "run"]
     together(2, **options, out=tmp_path / "x.npz", skip_unreadable=True)
     found = np.load(tmp_path / "x.npz")
