@@ -1,4 +1,4 @@
-"""Contenders, FLOP formulas and measurements of ``tools/benchmark.py``."""
+"""Implementations, FLOP formulas and measurements of ``tools/benchmark.py``."""
 
 from .data import run_data
 from .hog import run_hog

@@ -1,4 +1,4 @@
-"""The sizes of a model that a contender must share with it."""
+"""The sizes of a model that an implementation must share with it."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mim_plugins.benchmarks.timing import (
+from dev.benchmarks.timing import (
     Stopwatch,
     interleave,
     matmul_rate,
@@ -10,7 +10,7 @@ from mim_plugins.benchmarks.timing import (
 )
 
 
-def test_contenders_take_turns_and_the_first_round_is_discarded():
+def test_implementations_take_turns_and_the_first_round_is_discarded():
     calls = []
 
     def run(name):

@@ -1,8 +1,8 @@
 import cv2
 import pytest
 
-from mim_plugins.benchmarks import render, run_data
-from mim_plugins.benchmarks.data import write_synthetic
+from dev.benchmarks import render, run_data
+from dev.benchmarks.data import write_synthetic
 
 SMALL = {"images": 4, "batch_size": 2, "rounds": 2}
 
@@ -10,8 +10,8 @@ SMALL = {"images": 4, "batch_size": 2, "rounds": 2}
 def test_data_races_pipelines_on_the_same_files(tiny_config, tmp_path):
     write_synthetic(tmp_path / "images", 3)
     report = run_data(str(tiny_config), str(tmp_path / "images"), **SMALL)
-    assert list(report["contenders"]) == ["ours", "mmpretrain-mae"]
-    for entry in report["contenders"].values():
+    assert list(report["implementations"]) == ["ours", "mmpretrain-mae"]
+    for entry in report["implementations"].values():
         ms = entry["ms_per_image"]
         assert 0 < ms["min"] <= ms["median"] <= ms["max"]
         assert entry["images_per_s_per_core"] == pytest.approx(1e3 / ms["median"])
@@ -25,7 +25,7 @@ def test_workers_are_timed_by_the_clock_on_the_wall(tiny_config, tmp_path):
     write_synthetic(tmp_path / "images", 2)
     report = run_data(str(tiny_config), str(tmp_path / "images"), workers=1, **SMALL)
     assert report["clock"] == "wall time"
-    assert report["contenders"]["ours"]["images_per_s"] > 0
+    assert report["implementations"]["ours"]["images_per_s"] > 0
 
 
 def test_without_data_synthetic_images_are_used(tiny_config):
@@ -48,4 +48,4 @@ def test_mistakes_are_named(tiny_config, tmp_path):
     with pytest.raises(ValueError, match="at least 1"):
         run_data(str(tiny_config), images=0)
     with pytest.raises(FileNotFoundError, match="--vs other: neither"):
-        run_data(str(tiny_config), rivals=["other"], images=1)
+        run_data(str(tiny_config), baselines=["other"], images=1)

@@ -8,9 +8,9 @@ from mmpretrain.registry import MODELS
 from samples import tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from mim_plugins.benchmarks import flops
-from mim_plugins.benchmarks.dims import MIMDims
-from mim_plugins.benchmarks.reference import ReferenceMAE
+from dev.benchmarks import flops
+from dev.benchmarks.dims import MIMDims
+from dev.benchmarks.reference import ReferenceMAE
 from mim_plugins.models import MIMVisionTransformer, attention
 
 MAE_B = MIMDims()

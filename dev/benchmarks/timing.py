@@ -92,7 +92,7 @@ class Stopwatch:
 
 
 def interleave(runs: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """Run contenders in turns, A B C A B C ..., so that all see the same machine.
+    """Run implementations in turns, A B C A B C ..., so that all see the same machine.
 
     Args:
         runs: What to run for each name; each call returns one measurement.

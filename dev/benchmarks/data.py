@@ -1,4 +1,4 @@
-"""The race of data pipelines: ``tools/benchmark.py data``."""
+"""The benchmark of data pipelines: ``tools/benchmark.py data``."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,14 +60,14 @@ class FilePipeline(Dataset):
 def run_data(
     config: str,
     data_root: str | None = None,
-    rivals: Sequence[str] = ("mmpretrain-mae",),
+    baselines: Sequence[str] = ("mmpretrain-mae",),
     workers: int = 0,
     images: int = 300,
     batch_size: int = 32,
     rounds: int = 5,
     cfg_options: dict | None = None,
 ) -> dict[str, Any]:
-    """Time the training pipeline of a config and its rivals on the same files.
+    """Time the training pipeline of a config and its baselines on the same files.
 
     From the file to the collated batch, interleaved in one process. The first round,
     which is discarded, leaves the files in the page cache.
@@ -77,7 +77,7 @@ def run_data(
         data_root: Folder of images in place of the config's. Without one, and where
             the config's does not exist, synthetic JPEG images are written to a
             temporary folder.
-        rivals: ``mmpretrain-mae``, or paths of other configs, whose pipelines get
+        baselines: ``mmpretrain-mae``, or paths of other configs, whose pipelines get
             the same files.
         workers: Loading processes; 0 measures the CPU time of this process.
         images: Images in a round.
@@ -90,8 +90,8 @@ def run_data(
 
     Raises:
         ValueError: If the config has no training data, a count is out of range, or
-            two contenders have one name.
-        FileNotFoundError: If the folder or the config of a rival does not exist.
+            two implementations have one name.
+        FileNotFoundError: If the folder or the config of a baseline does not exist.
     """
     if min(images, batch_size) < 1 or workers < 0:
         raise ValueError(
@@ -107,9 +107,11 @@ def run_data(
     source = _source(cfg)
     if data_root is not None and not Path(data_root).is_dir():
         raise FileNotFoundError(f"--data-root {data_root} is not a folder")
-    pipelines = {_name(rival): _pipeline(rival) for rival in rivals}
-    if "ours" in pipelines or len(pipelines) < len(rivals):
-        raise ValueError(f"two contenders have one name: ours, {', '.join(pipelines)}")
+    pipelines = {_name(baseline): _pipeline(baseline) for baseline in baselines}
+    if "ours" in pipelines or len(pipelines) < len(baselines):
+        raise ValueError(
+            f"two implementations have one name: ours, {', '.join(pipelines)}"
+        )
     folders = image_folder(data_root or source.get("data_root"), images)
     with folders as (folder, synthetic):
         source["data_root"] = folder
@@ -167,7 +169,7 @@ def run_data(
         "clock": "wall time" if workers else "process CPU time",
         "page_cache": "warm",
         "rounds": rounds,
-        "contenders": entries,
+        "implementations": entries,
         "times_as_fast_as": {
             name: paired_ratio(seconds["ours"], values).as_dict()
             for name, values in seconds.items()
@@ -259,17 +261,17 @@ def _collate(cfg: Config) -> Callable:
     return FUNCTIONS.get(collate["type"])
 
 
-def _name(rival: str) -> str:
-    """How the report calls the contender that ``--vs NAME`` asks for."""
-    return rival if rival == "mmpretrain-mae" else Path(rival).stem
+def _name(baseline: str) -> str:
+    """How the report calls the implementation that ``--vs NAME`` asks for."""
+    return baseline if baseline == "mmpretrain-mae" else Path(baseline).stem
 
 
-def _pipeline(rival: str) -> Sequence[dict]:
+def _pipeline(baseline: str) -> Sequence[dict]:
     """Get the pipeline that ``--vs NAME`` asks for."""
-    if rival == "mmpretrain-mae":
+    if baseline == "mmpretrain-mae":
         return MMPRETRAIN_PIPELINE
-    if not Path(rival).is_file():
+    if not Path(baseline).is_file():
         raise FileNotFoundError(
-            f"--vs {rival}: neither a config file nor mmpretrain-mae"
+            f"--vs {baseline}: neither a config file nor mmpretrain-mae"
         )
-    return _source(load_config(rival)).pipeline
+    return _source(load_config(baseline)).pipeline

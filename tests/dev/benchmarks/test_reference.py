@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from mim_plugins.benchmarks.reference import ReferenceMAE
+from dev.benchmarks.reference import ReferenceMAE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GOLDENS = (ROOT.parent / "shared" / "goldens", ROOT / "tests" / "goldens")
 # The official code taps the residual stream after its 6th, 8th and 10th block.
 DEEPMIM_TAPS = (5, 7, 9)

@@ -1,4 +1,4 @@
-"""The race of training steps: ``tools/benchmark.py step``."""
+"""The benchmark of training steps: ``tools/benchmark.py step``."""
 
 import platform
 import subprocess
@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from mim_plugins.engine import load_config
 
 from .agreement import compare_with_reference
-from .contenders import Contender, Setting, build_config, build_rival
 from .dims import MIMDims
+from .implementations import Implementation, Setting, build_baseline, build_config
 from .timing import (
     MIB,
     Stopwatch,
@@ -36,7 +36,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 def run_step(
     config: str,
-    rivals: Sequence[str] = (),
+    baselines: Sequence[str] = (),
     device: str | None = None,
     batch_size: int | None = None,
     dtype: str = "fp32",
@@ -46,20 +46,20 @@ def run_step(
     threads: int | None = None,
     cfg_options: dict | None = None,
 ) -> dict[str, Any]:
-    """Time training steps of a config and its rivals, interleaved in one process.
+    """Time training steps of a config and its baselines, interleaved in one process.
 
     A step is normalisation of a uint8 batch that lies on the device, masking, targets,
     forward, backward, optimiser step and dropping the gradients.
 
     Args:
         config: Path of a pre-training config; its model is called ``ours``.
-        rivals: ``mmpretrain-mae``, ``reference`` or paths of other configs.
+        baselines: ``mmpretrain-mae``, ``reference`` or paths of other configs.
         device: ``cuda`` where there is one by default, else ``cpu``.
         batch_size: Images in a batch; 256 on a GPU and 8 on a CPU by default.
         dtype: ``fp32``, or ``bf16`` for autocast.
         compiled: Whether ``ours`` runs a second time with compiled blocks.
         rounds: Rounds to keep; one more is run first and discarded.
-        steps: Steps a contender runs in each round; 20 on a GPU, 1 on a CPU.
+        steps: Steps an implementation runs in each round; 20 on a GPU, 1 on a CPU.
         threads: CPU threads; 1 by default when the device is the CPU.
         cfg_options: Overrides of the config's entries.
 
@@ -85,36 +85,38 @@ def run_step(
     peak = matmul_rate(where, setting.dtype)
 
     ours = build_config("ours", cfg, setting)
-    contenders = [ours]
+    implementations = [ours]
     if compiled:
-        contenders.append(build_config("ours-compiled", cfg, setting))
-        contenders[-1].compile_blocks()
-    contenders += [build_rival(rival, ours.dims, cfg, setting) for rival in rivals]
+        implementations.append(build_config("ours-compiled", cfg, setting))
+        implementations[-1].compile_blocks()
+    implementations += [
+        build_baseline(baseline, ours.dims, cfg, setting) for baseline in baselines
+    ]
     images = random_images(cfg, ours, batch_size, where)
 
-    names = [contender.name for contender in contenders]
+    names = [implementation.name for implementation in implementations]
     if len(set(names)) < len(names):
-        raise ValueError(f"two contenders have one name: {', '.join(names)}")
-    for contender in contenders:
-        if contender.dims is not None and ours.dims is not None:
-            check_images(contender.dims, ours.dims)
+        raise ValueError(f"two implementations have one name: {', '.join(names)}")
+    for implementation in implementations:
+        if implementation.dims is not None and ours.dims is not None:
+            check_images(implementation.dims, ours.dims)
     agreement = None
     if "reference" in names and ours.dims is not None:
-        reference = contenders[names.index("reference")]
+        reference = implementations[names.index("reference")]
         agreement = compare_with_reference(ours, reference, images, ours.dims)
 
     entries = {}
-    for contender in contenders:
-        entries[contender.name] = {
-            **describe(contender),
-            **warm_up(contender, images),
+    for implementation in implementations:
+        entries[implementation.name] = {
+            **describe(implementation),
+            **warm_up(implementation, images),
         }
     laps = interleave(
-        {c.name: partial(time_steps, c, images, steps) for c in contenders}, rounds
+        {c.name: partial(time_steps, c, images, steps) for c in implementations}, rounds
     )
-    for contender in contenders:
-        entry = entries[contender.name]
-        entry.update(speed(contender, laps[contender.name], batch_size, peak))
+    for implementation in implementations:
+        entry = entries[implementation.name]
+        entry.update(speed(implementation, laps[implementation.name], batch_size, peak))
     seconds = {name: [lap["step"] for lap in rows] for name, rows in laps.items()}
     ratios = {
         name: paired_ratio(seconds["ours"], values).as_dict()
@@ -134,7 +136,7 @@ def run_step(
         "rounds": rounds,
         "steps_per_round": steps,
         "matmul_tflops": peak / 1e12,
-        "contenders": entries,
+        "implementations": entries,
         "times_as_fast_as": ratios,
         "difference_from_reference": agreement,
         **provenance(),
@@ -145,7 +147,7 @@ def check_images(theirs: MIMDims, ours: MIMDims) -> None:
     """Make sure that two models can take the same images.
 
     Args:
-        theirs: Sizes of a rival.
+        theirs: Sizes of a baseline.
         ours: Sizes of the model to compare with.
 
     Raises:
@@ -154,18 +156,18 @@ def check_images(theirs: MIMDims, ours: MIMDims) -> None:
     for field in ("img_size", "in_channels"):
         if getattr(theirs, field) != getattr(ours, field):
             raise ValueError(
-                f"contenders get the same images, but their {field} differ: "
+                f"implementations get the same images, but their {field} differ: "
                 f"{getattr(ours, field)} and {getattr(theirs, field)}"
             )
 
 
 def time_steps(
-    contender: Contender, images: torch.Tensor, steps: int
+    implementation: Implementation, images: torch.Tensor, steps: int
 ) -> dict[str, float]:
     """Run training steps and return the mean seconds of each part of one.
 
     Args:
-        contender: What to run.
+        implementation: What to run.
         images: A uint8 batch (N, C, H, W).
         steps: Number of steps.
 
@@ -176,109 +178,114 @@ def time_steps(
     watch = Stopwatch(images.device)
     watch.mark()
     for _ in range(steps):
-        loss = contender.forward(images)
+        loss = implementation.forward(images)
         watch.mark()
-        contender.backward(loss)
+        implementation.backward(loss)
         # Frees the last of the graph inside the stretch that used it.
         del loss
         watch.mark()
-        contender.update()
+        implementation.update()
         watch.mark()
     laps = watch.laps()
     parts = {part: sum(laps[i :: len(PARTS)]) / steps for i, part in enumerate(PARTS)}
     return {**parts, "step": sum(laps) / steps, "wall": watch.wall_seconds() / steps}
 
 
-def warm_up(contender: Contender, images: torch.Tensor) -> dict[str, Any]:
+def warm_up(implementation: Implementation, images: torch.Tensor) -> dict[str, Any]:
     """Run first steps, which allocate and compile, and measure the memory.
 
     Args:
-        contender: What to run.
+        implementation: What to run.
         images: A uint8 batch (N, C, H, W).
 
     Returns:
         The loss, the seconds of the very first step and the memory.
     """
     start = time.perf_counter()
-    loss = contender.forward(images)
-    contender.backward(loss)
-    contender.update()
+    loss = implementation.forward(images)
+    implementation.backward(loss)
+    implementation.update()
     report = {
         "loss": float(loss.detach()),
         "first_step_s": time.perf_counter() - start,
     }
     del loss
-    return {**report, "memory": memory(contender, images)}
+    return {**report, "memory": memory(implementation, images)}
 
 
-def memory(contender: Contender, images: torch.Tensor) -> dict[str, Any]:
+def memory(implementation: Implementation, images: torch.Tensor) -> dict[str, Any]:
     """Measure the memory of a step, in MiB, in total and for each image.
 
-    On a GPU it is the allocator's peak less what the other contenders hold; on the CPU
-    it is what autograd saves, parameters excluded. The slope over two batch sizes
+    On a GPU it is the allocator's peak less what the other implementations hold; on the
+    CPU it is what autograd saves, parameters excluded. The slope over two batch sizes
     leaves out what is fixed: weights, their copies in lower precision, gradients and
-    optimiser state. Compiled blocks are measured at one size only, since another
-    would be compiled anew.
+    optimiser state. Compiled blocks are measured at one size only, since another would
+    be compiled anew.
 
     Args:
-        contender: What to run, after its first step.
+        implementation: What to run, after its first step.
         images: A uint8 batch (N, C, H, W).
     """
     on_gpu = images.device.type == "cuda"
     measure = peak_bytes if on_gpu else saved_for_backward
     kind = "peak allocated" if on_gpu else "saved for backward"
-    if contender.compiled and not on_gpu:
+    if implementation.compiled and not on_gpu:
         return {"kind": kind, "total_mib": None, "per_image_mib": None}
     count = len(images)
-    largest = measure(contender, images)
+    largest = measure(implementation, images)
     slope = None
-    if not contender.compiled:
+    if not implementation.compiled:
         other = images[: count // 2] if count > 1 else images.repeat(2, 1, 1, 1)
-        slope = (measure(contender, other) - largest) / (len(other) - count) / MIB
+        slope = (measure(implementation, other) - largest) / (len(other) - count) / MIB
     return {"kind": kind, "total_mib": largest / MIB, "per_image_mib": slope}
 
 
-def saved_for_backward(contender: Contender, images: torch.Tensor) -> int:
+def saved_for_backward(implementation: Implementation, images: torch.Tensor) -> int:
     """Return the bytes autograd saves in a forward pass."""
-    return saved_bytes(lambda: contender.forward(images), contender.model.parameters())
+    return saved_bytes(
+        lambda: implementation.forward(images), implementation.model.parameters()
+    )
 
 
-def peak_bytes(contender: Contender, images: torch.Tensor) -> int:
-    """Return the peak of a step in bytes, without what other contenders hold."""
+def peak_bytes(implementation: Implementation, images: torch.Tensor) -> int:
+    """Return the peak of a step in bytes, without what other implementations hold."""
     device = images.device
-    params = contender.model.parameters()
+    params = implementation.model.parameters()
     states = [
         value
-        for state in contender.wrapper.optimizer.state.values()
+        for state in implementation.wrapper.optimizer.state.values()
         for value in state.values()
         if isinstance(value, torch.Tensor) and value.device == device
     ]
     own = sum(t.untyped_storage().nbytes() for t in [*params, *states])
     others = torch.cuda.memory_allocated(device) - own
     torch.cuda.reset_peak_memory_stats(device)
-    time_steps(contender, images, 1)
+    time_steps(implementation, images, 1)
     return torch.cuda.max_memory_allocated(device) - others
 
 
-def describe(contender: Contender) -> dict[str, Any]:
-    """Return what is known of a contender without running it."""
+def describe(implementation: Implementation) -> dict[str, Any]:
+    """Return what is known of an implementation without running it."""
     return {
-        "attention": contender.attention,
-        "compiled": contender.compiled,
-        "parameters": sum(p.numel() for p in contender.model.parameters()),
-        "optimizer_groups": len(contender.wrapper.optimizer.param_groups),
-        "gflop_per_image": _scaled(contender.official_flop, 1e-9),
-        "computed_gflop_per_image": _scaled(contender.computed_flop, 1e-9),
+        "attention": implementation.attention,
+        "compiled": implementation.compiled,
+        "parameters": sum(p.numel() for p in implementation.model.parameters()),
+        "optimizer_groups": len(implementation.wrapper.optimizer.param_groups),
+        "gflop_per_image": _scaled(implementation.official_flop, 1e-9),
+        "computed_gflop_per_image": _scaled(implementation.computed_flop, 1e-9),
     }
 
 
 def speed(
-    contender: Contender, laps: list[dict[str, float]], batch_size: int, peak: float
+    implementation: Implementation,
+    laps: list[dict[str, float]],
+    batch_size: int,
+    peak: float,
 ) -> dict[str, Any]:
-    """Turn a contender's laps into rates.
+    """Turn an implementation's laps into rates.
 
     Args:
-        contender: What was run.
+        implementation: What was run.
         laps: Its measurements, one a round.
         batch_size: Images in a batch.
         peak: The device's matrix-product rate in operations per second.
@@ -286,7 +293,7 @@ def speed(
     Returns:
         Images per second, seconds, and shares of the matrix-product rate: by the
         official count of operations, which is the same for all ways to compute a
-        model, and by the operations this contender really does.
+        model, and by the operations this implementation really does.
     """
     step = Summary.of(lap["step"] for lap in laps)
     rate = batch_size / step.median
@@ -298,8 +305,8 @@ def speed(
         "images_per_s": rate,
         "step_s": {**step.as_dict(), "spread": step.spread},
         **medians,
-        "share_of_matmul": _scaled(contender.official_flop, rate / peak),
-        "computed_share_of_matmul": _scaled(contender.computed_flop, rate / peak),
+        "share_of_matmul": _scaled(implementation.official_flop, rate / peak),
+        "computed_share_of_matmul": _scaled(implementation.computed_flop, rate / peak),
     }
 
 
@@ -308,13 +315,13 @@ def _scaled(value: float | None, factor: float) -> float | None:
 
 
 def random_images(
-    cfg: Config, ours: Contender, batch_size: int, device: torch.device
+    cfg: Config, ours: Implementation, batch_size: int, device: torch.device
 ) -> torch.Tensor:
     """Draw a uint8 batch (N, C, H, W) with both smooth and fine structure.
 
     Args:
         cfg: Config whose image size is taken where the model's is not known.
-        ours: The contender built from it.
+        ours: The implementation built from it.
         batch_size: Number of images.
         device: Where the images are needed.
     """

@@ -4,17 +4,17 @@ import torch
 
 from mim_plugins.checkpoints.mae_lite import convert_official
 
-from .contenders import Contender
 from .dims import MIMDims
+from .implementations import Implementation
 
 
 def compare_with_reference(
-    ours: Contender, reference: Contender, images: torch.Tensor, dims: MIMDims
+    ours: Implementation, reference: Implementation, images: torch.Tensor, dims: MIMDims
 ) -> dict[str, float]:
     """Give two models equal weights and compare loss and gradients on one mask.
 
     Args:
-        ours: A contender built from a config; it takes over the reference's weights.
+        ours: Built from a config; it takes over the reference's weights.
         reference: The plain reference of the same sizes.
         images: A uint8 batch (N, C, H, W).
         dims: Sizes of both.
@@ -48,16 +48,16 @@ def compare_with_reference(
         ((found[k] - value).abs().max() / value.abs().max()).item()
         for k, value in expected.items()
     ]
-    for contender in (ours, reference):
-        contender.wrapper.zero_grad()
+    for implementation in (ours, reference):
+        implementation.wrapper.zero_grad()
     loss = (our_loss / reference_loss - 1).abs().item()
     return {"loss": loss, "gradient": max(differences)}
 
 
-def _gradients(contender: Contender) -> dict[str, torch.Tensor]:
+def _gradients(implementation: Implementation) -> dict[str, torch.Tensor]:
     """Gradients of all trained parameters by name."""
     return {
         name: param.grad
-        for name, param in contender.model.named_parameters()
+        for name, param in implementation.model.named_parameters()
         if param.requires_grad
     }

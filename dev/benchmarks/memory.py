@@ -64,7 +64,7 @@ def run_memory(
         "device": device_name(torch.device("cpu")),
         "batch_size": batch_size,
         "threads": threads,
-        "contenders": entries,
+        "implementations": entries,
         "times_fewer_bytes_saved": plain / lean,
         "max_gradient_difference": largest_difference(*gradients),
         **provenance(),

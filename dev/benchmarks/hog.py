@@ -1,4 +1,4 @@
-"""The race of HOG targets: ``tools/benchmark.py hog``."""
+"""The benchmark of HOG targets: ``tools/benchmark.py hog``."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -55,19 +55,21 @@ def run_hog(
         torch.set_num_threads(threads or 1)
     torch.manual_seed(0)
     images = synthetic_images(batch_size, img_size).to(where)
-    contenders: dict[str, Callable[[Tensor], list[Tensor]]] = {
+    implementations: dict[str, Callable[[Tensor], list[Tensor]]] = {
         "ours": HOGTarget(nbins, list(cell_sizes)).to(where).histograms,
         "mmpretrain": partial(
             once_per_level,
             [CellHistograms(nbins, cell, 0).to(where) for cell in cell_sizes],
         ),
     }
-    ours, theirs = (contender(images) for contender in contenders.values())
+    ours, theirs = (
+        implementation(images) for implementation in implementations.values()
+    )
     difference = max(
         (a - b.permute(0, 3, 4, 1, 2).flatten(3)).abs().max().item()
         for a, b in zip(ours, theirs, strict=True)
     )
-    runs = {k: partial(time_call, v, images) for k, v in contenders.items()}
+    runs = {k: partial(time_call, v, images) for k, v in implementations.items()}
     seconds = interleave(runs, rounds)
     return {
         "benchmark": "hog",
@@ -80,7 +82,7 @@ def run_hog(
         "clock": Stopwatch.clock_name(where),
         "rounds": rounds,
         "max_difference": difference,
-        "contenders": {
+        "implementations": {
             name: {
                 "images_per_s": batch_size / Summary.of(values).median,
                 "batch_s": Summary.of(values).as_dict(),

@@ -1,4 +1,4 @@
-"""The implementations that ``tools/benchmark.py step`` races against each other."""
+"""The implementations that ``tools/benchmark.py step`` compares."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from .reference import ReferenceMAE
 from .simmim import OPTIM_WRAPPER, build_simmim, masked_samples
 
 # Only these keys of a config's optim_wrapper matter here: precision is the
-# benchmark's, the same for all contenders.
+# benchmark's, the same for all implementations.
 OPTIM_KEYS = ("optimizer", "constructor", "paramwise_cfg", "clip_grad")
 
 # Small enough for any model to stay finite on random images without a warm-up.
@@ -32,7 +32,7 @@ LEARNING_RATE = 1e-5
 
 @dataclass(frozen=True)
 class Setting:
-    """What is the same for all contenders.
+    """What is the same for all implementations.
 
     Attributes:
         device: Where they run.
@@ -43,7 +43,7 @@ class Setting:
     dtype: torch.dtype
 
 
-class Contender:
+class Implementation:
     """One way to run a training step, split into its three parts.
 
     Args:
@@ -56,7 +56,7 @@ class Contender:
         attention: The attention backend it takes, for the report.
         dims: Sizes for the FLOP count, or None where no formula is known.
         lean: Whether it leaves out what the loss does not need; see
-            :func:`~mim_plugins.benchmarks.flops.mim_terms`.
+            :func:`~dev.benchmarks.flops.mim_terms`.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Contender:
         self.compiled = True
 
 
-def build_config(name: str, cfg: Config, setting: Setting) -> Contender:
+def build_config(name: str, cfg: Config, setting: Setting) -> Implementation:
     """Build the model and the optimiser of a pre-training config.
 
     Args:
@@ -161,7 +161,9 @@ def build_config(name: str, cfg: Config, setting: Setting) -> Contender:
     return _supervisor(name, model, dict(cfg.optim_wrapper), setting, dims)
 
 
-def build_mmpretrain_mae(dims: MIMDims, cfg: Config, setting: Setting) -> Contender:
+def build_mmpretrain_mae(
+    dims: MIMDims, cfg: Config, setting: Setting
+) -> Implementation:
     """Build mmpretrain's own MAE with the sizes of another model.
 
     It has one level, whatever the other has; optimiser and parameter groups are those
@@ -234,7 +236,7 @@ def build_mmpretrain_mae(dims: MIMDims, cfg: Config, setting: Setting) -> Conten
     )
 
 
-def build_reference(dims: MIMDims, cfg: Config, setting: Setting) -> Contender:
+def build_reference(dims: MIMDims, cfg: Config, setting: Setting) -> Implementation:
     """Build the plain reference with the sizes of another model.
 
     Args:
@@ -283,13 +285,13 @@ def build_reference(dims: MIMDims, cfg: Config, setting: Setting) -> Contender:
         return model(data["inputs"]).loss
 
     wrapper = OptimWrapper(optimizer)
-    return Contender("reference", model, wrapper, loss, setting, "explicit", dims)
+    return Implementation("reference", model, wrapper, loss, setting, "explicit", dims)
 
 
-def build_rival(
+def build_baseline(
     name: str, dims: MIMDims | None, cfg: Config, setting: Setting
-) -> Contender:
-    """Build the contender that ``--vs NAME`` asks for.
+) -> Implementation:
+    """Build the implementation that ``--vs NAME`` asks for.
 
     Args:
         name: ``mmpretrain-mae``, ``mmpretrain-simmim``, ``reference`` or the path of a
@@ -299,7 +301,7 @@ def build_rival(
         setting: Where and how precisely to run.
 
     Raises:
-        ValueError: If the sizes are not known, or do not suit the contender.
+        ValueError: If the sizes are not known, or do not suit the implementation.
         FileNotFoundError: If the name is neither known nor a file.
     """
     builders = {"mmpretrain-mae": build_mmpretrain_mae, "reference": build_reference}
@@ -327,8 +329,8 @@ def _supervisor(
     optim_cfg: dict,
     setting: Setting,
     dims: MIMDims | None,
-) -> Contender:
-    """Make a contender of one of OpenMMLab's self-supervised models."""
+) -> Implementation:
+    """Make an implementation of one of OpenMMLab's self-supervised models."""
     model.init_weights()
     model = model.to(setting.device)
     model.train()
@@ -346,7 +348,7 @@ def _supervisor(
 
     # mmpretrain's own modules always take torch's fused function.
     backend = attention_backend(setting.device.type, setting.dtype) if ours else "fused"
-    return Contender(name, model, wrapper, loss, setting, backend, dims, lean=ours)
+    return Implementation(name, model, wrapper, loss, setting, backend, dims, lean=ours)
 
 
 def _data_samples(images: torch.Tensor, ours: bool, simmim: bool) -> Any:

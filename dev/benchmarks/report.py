@@ -88,7 +88,7 @@ def _step_rows(report: dict[str, Any]) -> list[list[str]]:
     head = ["", "img/s", "ratio", "step ms", "spread", "forward", "backward"]
     head += ["optimizer", "MiB", "MiB/img", "GFLOP/img", "of matmul", "attention"]
     rows = [head]
-    for name, entry in report["contenders"].items():
+    for name, entry in report["implementations"].items():
         row = [
             name,
             f"{entry['images_per_s']:.4g}",
@@ -113,7 +113,7 @@ def _step_rows(report: dict[str, Any]) -> list[list[str]]:
 
 def _data_rows(report: dict[str, Any]) -> list[list[str]]:
     rows = [["", "img/s/core", "ratio", "ms/img", "spread"]]
-    for name, entry in report["contenders"].items():
+    for name, entry in report["implementations"].items():
         rows.append(
             [
                 name,
@@ -128,7 +128,7 @@ def _data_rows(report: dict[str, Any]) -> list[list[str]]:
 
 def _hog_rows(report: dict[str, Any]) -> list[list[str]]:
     rows = [["", "img/s", "ratio", "batch ms", "spread"]]
-    for name, entry in report["contenders"].items():
+    for name, entry in report["implementations"].items():
         rows.append(
             [
                 name,
@@ -143,7 +143,7 @@ def _hog_rows(report: dict[str, Any]) -> list[list[str]]:
 
 def _memory_rows(report: dict[str, Any]) -> list[list[str]]:
     rows = [["", "saved MiB", "peak RSS MiB", "of it the model, MiB"]]
-    for name, entry in report["contenders"].items():
+    for name, entry in report["implementations"].items():
         values = (entry[k] for k in ("saved_mib", "peak_rss_mib", "built_rss_mib"))
         rows.append([name, *(f"{value:.1f}" for value in values)])
     return rows

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 TINY = """
 _base_ = ["{root}/configs/deepmim/mae_vitb_300e.py"]

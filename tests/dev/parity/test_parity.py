@@ -19,11 +19,11 @@ import pytest
 import torch
 from samples import ROOT, golden_folder
 
+from dev.parity import Report, run_case
+from dev.parity.compare import WithTies
+from dev.parity.ties import settle
 from mim_plugins.models import HOGTarget, PatchMask
 from mim_plugins.models.targets import hog
-from mim_plugins.parity import Report, run_case
-from mim_plugins.parity.compare import WithTies
-from mim_plugins.parity.ties import settle
 
 CASES = [
     "deepmim/mae_clip",
