@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     # Imported after the arguments, so that --help answers at once.
     import mim_plugins  # noqa: F401
     from mim_plugins.engine.errors import InputError, explained
-    from mim_plugins.evaluation.embedding import embed
+    from mim_plugins.evaluation.embed import embed
 
     options = vars(args)
     debug = options.pop("debug")

@@ -12,9 +12,9 @@ import torch
 from samples import tiny_model
 from small_run import COUNT, FILES, normalised, pictures
 
-from mim_plugins.evaluation.embedding import embed
+from mim_plugins.evaluation.embed import embed
 from mim_plugins.evaluation.feature_file import FeatureParts
-from mim_plugins.evaluation.image_files import ImageList, list_images
+from mim_plugins.evaluation.images import ImageList, list_images
 
 
 def test_file__holds_features_names_and_classes(tmp_path, photos, tiny):
@@ -145,10 +145,10 @@ def test_unreadable_images__end_it_or_are_left_out(tmp_path, photos, tiny, bad):
     ("changes", "message"),
     [
         (dict(model=None, checkpoint=None), "name the model.*give its weights"),
-        (dict(checkpoint=None), "nobody names the weights of"),
+        (dict(checkpoint=None), "no weights are known for"),
         (
             dict(model="distilled_mae-vitt_400e", checkpoint=None),
-            "nobody names the weights of distilled_mae-vitt_400e",
+            "no weights are known for distilled_mae-vitt_400e",
         ),
         (dict(checkpoint="none.pth"), "there is no checkpoint file none.pth"),
         (dict(model="vit-nowhere"), 'Failed to find model "vit-nowhere"'),
@@ -249,7 +249,7 @@ def test_list_images__from_an_annotation_file(tmp_path, photos):
 def test_what_is_in_the_way__is_told_before_an_image_is_read(
     tmp_path, photos, tiny, monkeypatch
 ):
-    monkeypatch.setattr("mim_plugins.evaluation.embedding.list_images", None)
+    monkeypatch.setattr("mim_plugins.evaluation.embed.list_images", None)
     options = dict(data=str(photos), checkpoint=tiny[2])
     with pytest.raises(FileNotFoundError, match="no folder .*none to write to"):
         embed(**options, out=tmp_path / "none" / "x.npz")

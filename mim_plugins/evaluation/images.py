@@ -40,16 +40,16 @@ class ImageList(NamedTuple):
 
 
 def list_images(folder: str, ann_file: str | None = None) -> ImageList:
-    """Finds the images of a folder, and their classes if it tells.
+    """Finds the images of a folder, and their classes if there are sub-folders.
 
     Args:
-        folder: All images below it are taken, sorted by path. Where each is in a
-            sub-folder, that of the first level is its class.
+        folder: Searched recursively; images are sorted by path. If all of them are in
+            sub-folders, those of the first level are the classes.
         ann_file: Lines ``path`` or ``path class``, as mmpretrain has them: only these
             images, in this order. The classes are numbers.
 
     Raises:
-        FileNotFoundError: If there is no such folder or file, or no image in it.
+        FileNotFoundError: If the folder or file does not exist, or has no images.
         ValueError: If some lines have a class and others have none.
     """
     root = os.path.expanduser(folder)
@@ -76,10 +76,10 @@ def list_images(folder: str, ann_file: str | None = None) -> ImageList:
 
 
 def _listed_images(root: str, ann_file: str) -> ImageList:
-    """The images that a file names.
+    """The images listed in an annotation file.
 
     Raises:
-        FileNotFoundError: If there is no such file, or it names none.
+        FileNotFoundError: If the file does not exist or is empty.
         ValueError: If some lines have a class and others have none.
     """
     if not os.path.isfile(ann_file):
@@ -102,12 +102,12 @@ def _listed_images(root: str, ann_file: str) -> ImageList:
 
 
 class Batch(NamedTuple):
-    """A batch of images that could be read, and what could not.
+    """A batch of readable images, and the unreadable ones among them.
 
     Args:
-        rows: Numbers of the images in their list.
-        inputs: Images, (N, C, H, W), or a list where they differ in size.
-        unreadable: Number and reason for each of the others.
+        rows: Indices of the readable images in the list.
+        inputs: Images, (N, C, H, W), or a list if their sizes differ.
+        unreadable: Index and reason for each unreadable image.
     """
 
     rows: list[int]
@@ -116,11 +116,11 @@ class Batch(NamedTuple):
 
 
 class ImageFiles(Dataset):
-    """Loads images one by one; one that cannot be read is told, not raised.
+    """Loads images; an unreadable one is returned with the reason, not raised.
 
     Args:
         images: The images.
-        pipeline: Configs of transforms, loading from the file included.
+        pipeline: Configs of the transforms, including the one that loads the file.
     """
 
     def __init__(self, images: ImageList, pipeline: Sequence[dict]) -> None:
@@ -133,21 +133,21 @@ class ImageFiles(Dataset):
         return len(self.images.files)
 
     def __getitem__(self, index: int) -> tuple[int, Any, str]:
-        """Loads an image: its number, (C, H, W) or None, and why it is None."""
+        """Loads an image: its index, (C, H, W) or None, and the reason for None."""
         path = self.images.path(index)
         results: dict[str, Any] = {"img_path": path, "sample_idx": index}
         try:
             return index, self.pipeline(results)["inputs"], ""
         except Exception as error:
             if "img" in results:
-                raise  # a fault of the pipeline
+                raise  # an error of the pipeline
             if not os.path.isfile(path):
                 return index, None, "there is no such file"
             return index, None, reason_of(error, path)
 
 
 def collate(items: Sequence[tuple[int, Any, str]]) -> Batch:
-    """Makes a batch of what :class:`ImageFiles` gives."""
+    """Collates samples of :class:`ImageFiles`."""
     unreadable = [(index, why) for index, image, why in items if image is None]
     read = [(index, image) for index, image, _ in items if image is not None]
     inputs: Any = [image for _, image in read]
@@ -162,14 +162,14 @@ def image_loader(
     workers: int = 0,
     part: tuple[int, int] = (0, 1),
 ) -> DataLoader:
-    """Loads images in order, in batches that do not depend on how many processes read.
+    """Loads images in order; batches do not depend on the number of processes.
 
     Args:
         images: The images.
-        batch_size: Images of a batch.
-        workers: Loading processes.
-        part: Of how many processes (second) this is which (first): batches are dealt
-            out in turn.
+        batch_size: Images per batch.
+        workers: Data loading workers.
+        part: Rank and number of processes, which take turns: batch i belongs to
+            process i modulo their number.
     """
     starts = range(0, len(images), batch_size)
     batches = [
@@ -186,5 +186,5 @@ def image_loader(
 
 
 def _single_thread(_: int) -> None:
-    """OpenCV's threads beside each other's processes only cost time."""
+    """Disables OpenCV's threads: workers are parallel already."""
     cv2.setNumThreads(0)
