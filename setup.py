@@ -42,7 +42,7 @@ EXTRAS = {
     # What frozen teachers come from: networks of timm, files of safetensors.
     "teachers": ["safetensors>=0.4", "timm>=1.0"],
     # What reads the folders that `convert_checkpoint.py --to hf` writes; mmpretrain
-    # cannot be imported beside newer releases.
+    # cannot be imported with newer releases.
     "hf": ["transformers>=4.40,<5"],
     # ruff, mypy and codespell: the same versions as in .pre-commit-config.yaml.
     "dev": [

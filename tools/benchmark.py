@@ -55,7 +55,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("config", help="path of a training config")
     data.add_argument(
         "--data-root",
-        help="image folder in place of the config's; without one, and where the "
+        help="image folder instead of the config's; without one, and where the "
         "config's does not exist, synthetic images are used",
     )
     data.add_argument(

@@ -43,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         dest="layout",
         default="auto",
         choices=["auto", *LAYOUTS.split()],
-        help="layout of SRC; default: told by its keys",
+        help="layout of SRC; default: detected from its keys",
     )
     parser.add_argument(
         "--to",

@@ -29,7 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--model",
         metavar="NAME|CONFIG",
         help="a name of mmpretrain.list_models(), or a config file, of pre-training or "
-        "classification (default: the config beside the checkpoint)",
+        "classification (default: the config next to the checkpoint)",
     )
     parser.add_argument(
         "--checkpoint",

@@ -74,7 +74,7 @@ def run_data(
 
     Args:
         config: Path of a training config; its pipeline is called ``ours``.
-        data_root: Folder of images in place of the config's. Without one, and where
+        data_root: Folder of images instead of the config's. Without one, and where
             the config's does not exist, synthetic JPEG images are written to a
             temporary folder.
         baselines: ``mmpretrain-mae``, or paths of other configs, whose pipelines get

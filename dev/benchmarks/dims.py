@@ -25,10 +25,10 @@ class MIMDims:
         decoder_heads: Attention heads of each decoder.
         decoder_hidden: Hidden width of the decoders' MLPs.
         norm_pix: Whether the pixel target is normalised per patch.
-        teacher: Sizes of the frozen encoder beside the model, of which those of its
-            decoders mean nothing; None if there is none.
+        teacher: Sizes of the frozen teacher encoder (those of its decoders are unused);
+            None if there is none.
         student_reads: Zero-based blocks of the encoder whose attention logits are
-            distilled; ``depth`` is the block of logits alone behind the last.
+            distilled; ``depth`` is the logits-only block after the last one.
         teacher_reads: The teacher's blocks they are compared with.
     """
 

@@ -165,7 +165,7 @@ def mim_terms(dims: MIMDims, lean: bool = False) -> list[Term]:
     """Terms of one training step of MAE or DeepMIM on pixels, for one image.
 
     MAE has one level. `DeepMIM <https://arxiv.org/abs/2303.08817>`_ has one decoder
-    for each supervised level. Either may have a teacher beside it.
+    for each supervised level. Either may have a teacher.
 
     Args:
         dims: Sizes of the model.

@@ -1,4 +1,4 @@
-"""The benchmark reports as tables for people."""
+"""Renders benchmark reports as tables."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -220,7 +220,7 @@ def memory(implementation: Implementation, images: torch.Tensor) -> dict[str, An
     CPU it is what autograd saves, parameters excluded. The slope over two batch sizes
     leaves out what is fixed: weights, their copies in lower precision, gradients and
     optimiser state. Compiled blocks are measured at one size only, since another would
-    be compiled anew.
+    be recompiled.
 
     Args:
         implementation: What to run, after its first step.
@@ -338,7 +338,7 @@ def random_images(
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name of a GPU, or the CPU's model where the system tells it."""
+    """Return the name of a GPU, or of the CPU where the system knows it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")

@@ -178,8 +178,8 @@ def saved_bytes(
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
-        # The graph behind the loss keeps the storages alive, so that no two of them
-        # can share an address.
+        # The graph of the loss keeps the storages alive, so that no two of them share
+        # an address.
         loss = forward()
     del loss
     return sum(storages.values())

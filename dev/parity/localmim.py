@@ -25,7 +25,7 @@ from .vit import (
     run_classifier,
 )
 
-# What the official HOG layer lets one choose and nobody does.
+# Options of the official HOG layer that its recipes never change.
 HOG_CONSTANTS = {"max_angle": math.pi, "stride": 1, "padding": 1, "dilation": 1}
 
 

@@ -74,7 +74,7 @@ def reconstruction_arrays(
     target: Tensor,
     mask: PatchMask,
 ) -> Produced:
-    """What every pre-training case holds beside the losses."""
+    """The arrays of every pre-training case other than the losses."""
     fused = model.neck.fuse(latents)
     removed = mask.at_scale(model.neck.scales[0])
     return {

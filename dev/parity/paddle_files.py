@@ -12,7 +12,7 @@ from mim_plugins.checkpoints.paddle import read_paddle_state_dict
 
 SUFFIXES = (".pdparams", ".pd")
 
-# Which form of a file's content stands in `<start of its name>_expected<form>.npz`.
+# Which form of a file's content is stored in `<start of its name>_expected<form>.npz`.
 AS_STORED = ("", "_paddle_layout")
 TRANSPOSED = "_torch_layout"
 FOLDED = "_folded_pred_torch_layout"

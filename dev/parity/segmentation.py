@@ -1,6 +1,6 @@
 """Runs the golden cases of segmentation backbones on our modules.
 
-What the official backbones do behind their blocks, the neck of a segmentor does here.
+What the official backbones do after their blocks, the neck of a segmentor does here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Histograms made on another device than the CPU that made the golden cases.
 
 Where a gradient lies exactly between two orientation bins, rounding decides, and
-devices round differently. Such cells are counted, and those of the CPU stand in.
+devices round differently. Such cells are counted, and replaced by the CPU's.
 """
 
 from __future__ import annotations

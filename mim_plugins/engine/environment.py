@@ -1,4 +1,4 @@
-"""Processes, devices and where one stands among them."""
+"""Processes, devices and installed toolboxes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ _TOOLBOXES = {"mmdet": "detection", "mmseg": "segmentation"}
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 
-# Where the launchers say how many processes there are, which one this is, and which
-# one on its machine.
+# The launchers' environment variables: world size, rank and local rank.
 _VARIABLES = {
     "pytorch": ("WORLD_SIZE", "RANK", "LOCAL_RANK"),
     "slurm": ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
@@ -92,7 +91,7 @@ def prepare_processes(cfg: Config) -> None:
 
     With GPUs they are only counted here: mmengine's runner connects them over NCCL.
     Without, mmengine asks for a CUDA device while connecting and while wrapping the
-    model, so both are settled here.
+    model, so both are done here.
 
     Args:
         cfg: The config about to be run, whose ``launcher`` is set; changed in place.
@@ -124,11 +123,11 @@ def prepare_processes(cfg: Config) -> None:
 
 
 def _shard_on_cpu(strategy: dict[str, Any]) -> None:
-    """Let mmengine's fully sharded data parallel run, and save, where no GPU is."""
+    """Let mmengine's fully sharded data parallel train, and save, without a GPU."""
     strategy.setdefault("model_wrapper", {}).setdefault("device_id", "cpu")
     if strategy.get("state_dict_cfg") == "full":
-        # "full" moves tensors to the CPU before they are let go of on their device; if
-        # that is the CPU, what is saved is gone.
+        # "full" copies tensors to the CPU before it frees them on their device; if that
+        # is the CPU, the copies are freed, too.
         kept = dict(offload_to_cpu=False, rank0_only=False)
         strategy["state_dict_cfg"] = dict(
             state_dict_type="FULL_STATE_DICT",
@@ -138,14 +137,14 @@ def _shard_on_cpu(strategy: dict[str, Any]) -> None:
 
 
 def connect_over_gloo(launcher: str, timeout: timedelta | None = None) -> int:
-    """Connect the processes that a launcher has started, whatever devices they have.
+    """Connect the processes that a launcher has started, with or without GPUs.
 
     Args:
         launcher: ``pytorch``, ``slurm`` or ``mpi``.
         timeout: How long processes wait for each other; torch's default if None.
 
     Returns:
-        The number of this process on its machine, from 0.
+        The local rank of this process.
 
     Raises:
         ValueError: If this process was not started by that launcher.
@@ -169,7 +168,7 @@ def connect_over_gloo(launcher: str, timeout: timedelta | None = None) -> int:
 
 
 def check_gpus(local_rank: int) -> None:
-    """Refuse what CUDA would call an invalid device ordinal."""
+    """Check that there is a GPU for this local rank."""
     gpus = torch.cuda.device_count()
     if local_rank >= gpus:
         raise ValueError(
@@ -190,5 +189,5 @@ def leave_processes() -> None:
 
 
 def has_fast_bfloat16() -> bool:
-    """Return whether the GPU computes in bfloat16 by itself (Ampere and later)."""
+    """Return whether the GPU has bfloat16 instructions (Ampere and later)."""
     return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8

@@ -94,7 +94,7 @@ def test_hog_prints_one_json_object_and_a_table(capsys):
 
 
 def test_memory_prints_one_json_object_and_a_table(tmp_path, capsys, monkeypatch):
-    # Threads in place of processes, which would import everything anew.
+    # Threads instead of processes, which would import everything again.
     monkeypatch.setattr(
         memory, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n)
     )

@@ -84,7 +84,7 @@ class ThroughputHook(Hook):
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Count the batch, and hand the figure to the log when a line is due.
+        """Count the batch, and log the rate when a line is due.
 
         Args:
             runner: The runner of the training process.

@@ -1,4 +1,4 @@
-"""The whole road once, small: pre-train, stop, resume, fine-tune, look at it."""
+"""The workflow at a small scale: pre-train, stop, resume, fine-tune, look at it."""
 
 import json
 import logging
@@ -63,7 +63,7 @@ def images(tmp_path_factory) -> Path:
             folder = root / part / f"n{label:08d}"
             folder.mkdir(parents=True)
             for index in range(count):
-                # Dark and bright ones, which any encoder can tell apart.
+                # Dark and bright ones, which any encoder separates.
                 low = 150 * label
                 image = draw.integers(low, low + 100, (5, 7, 3), dtype=np.uint8)
                 image = cv2.resize(image, (70, 50), interpolation=cv2.INTER_CUBIC)

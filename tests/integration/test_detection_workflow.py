@@ -1,4 +1,4 @@
-"""The whole road: pre-train, detect from it, resume, test, draw boxes and masks."""
+"""The detection workflow: pre-train, detect, resume, test, draw boxes and masks."""
 
 from collections.abc import Iterator
 
@@ -109,7 +109,7 @@ def small(checkpoint=None, iterations=2):
     return options
 
 
-def test_road__from_pretraining_to_a_picture_of_boxes_and_masks(tmp_path, unformatted):
+def test_workflow__from_pretraining_to_pictures_of_boxes(tmp_path, unformatted):
     root = write_coco(tmp_path / "coco", num_images=4)
     pretrained = pretraining(root, tmp_path / "pretraining")
     state = torch.load(pretrained, weights_only=False)["state_dict"]

@@ -1,4 +1,4 @@
-"""A checkpoint that lacks some of a model is not judged with the rest from chance."""
+"""A checkpoint that lacks part of a model is refused, rather than tested at random."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from mmengine.runner import load_checkpoint
 from mmpretrain.registry import MODELS
 from samples import TINY_ARCH, tiny_model
 
-from mim_plugins.engine.complete import require_all
+from mim_plugins.engine.strict_loading import require_strict_loading
 
 
 def classifier(num_classes=5):
@@ -30,8 +30,8 @@ def saved(model, path, leave_out=()):
 def test_encoder_without_head__is_refused(tmp_path):
     path = saved(MODELS.build(tiny_model()), tmp_path / "x.pth")
     model = classifier()
-    require_all(model, path)
-    message = "whole ImageClassifier .*2 tensors are missing, head.fc.bias, head.fc.wei"
+    require_strict_loading(model, path)
+    message = "lacks part of the ImageClassifier .*2 tensors are missing, head.fc.bias"
     with pytest.raises(ValueError, match=message):
         load_checkpoint(model, path)
 
@@ -39,15 +39,15 @@ def test_encoder_without_head__is_refused(tmp_path):
 def test_head_of_other_classes__is_refused(tmp_path):
     path = saved(classifier(10), tmp_path / "x.pth")
     model = classifier()
-    require_all(model, path)
+    require_strict_loading(model, path)
     with pytest.raises(ValueError, match="2 tensors have other sizes, head.fc.bias"):
         load_checkpoint(model, path)
 
 
-def test_whole_checkpoint__is_taken_without_what_is_counted(tmp_path):
+def test_complete_checkpoint__is_accepted_without_counters(tmp_path):
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     path = saved(model, tmp_path / "x.pth", leave_out=("num_batches_tracked",))
-    require_all(model, path)
+    require_strict_loading(model, path)
     load_checkpoint(model, path)
     path = saved(model, tmp_path / "y.pth", leave_out=("running_mean",))
     with pytest.raises(ValueError, match="running_mean"):

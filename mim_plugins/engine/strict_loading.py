@@ -1,4 +1,4 @@
-"""Refuses to judge a model of which a checkpoint holds only some."""
+"""Strict loading for tests: a checkpoint has to contain the complete model."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import nn
 
 from ..checkpoints.report import listed
 
-# What is counted or computed, and no weight.
+# Counters and computed buffers, which are not weights.
 _COMPUTED = re.compile(r".*(num_batches_tracked|_index|attn_mask|_step|steps)$")
 
 
-def require_all(model: nn.Module, checkpoint: str) -> None:
-    """Has a model raise when a checkpoint is loaded that lacks some of it.
+def require_strict_loading(model: nn.Module, checkpoint: str) -> None:
+    """Makes loading a checkpoint raise if tensors are missing or have other sizes.
 
-    mmengine only warns, and what is scored then has weights from chance, such as a head
-    on an encoder that was pre-trained alone.
+    mmengine only warns, and would then evaluate a model that is partly randomly
+    initialised, such as a head on a pre-trained encoder.
 
     Args:
-        model: The model, wrapped for parallel computation or not; it is changed in
-            place. Loading raises a ``ValueError``.
-        checkpoint: Where it is from, for the message.
+        model: The model, with or without distributed wrapper; hooks are added to it,
+            which raise a ``ValueError``.
+        checkpoint: Path of the checkpoint, for the message.
     """
     if is_model_wrapper(model):
         model = model.module  # type: ignore[assignment]
@@ -31,7 +31,7 @@ def require_all(model: nn.Module, checkpoint: str) -> None:
 
     def before(*arguments: Any) -> None:
         nonlocal problems
-        problems = arguments[-1]  # to which modules add what has another size
+        problems = arguments[-1]  # modules append their size mismatches to it
 
     def after(module: nn.Module, keys: Any) -> None:
         missing = [key for key in keys.missing_keys if not _COMPUTED.match(key)]
@@ -43,9 +43,9 @@ def require_all(model: nn.Module, checkpoint: str) -> None:
                 else f"{len(sizes)} tensors have other sizes, {listed(sizes, 4)}"
             )
             raise ValueError(
-                f"{checkpoint} does not hold the whole {type(module).__name__} that "
-                f"is to be tested: {what}. They would be random, and the score with "
-                "them. Give the checkpoint of a run of this config"
+                f"{checkpoint} lacks part of the {type(module).__name__} that is to be "
+                f"tested: {what}. They would be randomly initialised, and the score "
+                "meaningless. Use a checkpoint of a run of this config"
             )
 
     model._register_load_state_dict_pre_hook(before)
