@@ -18,8 +18,8 @@
 
 An official SRC is converted to ours on the way, whatever --to says. The end of DST
 decides on the format: .safetensors, .pdparams (arrays, as PaddlePaddle), else
-torch.save. Nothing in SRC is executed. A table says what became of every tensor; a key
-that nobody knows is an error. Models need no conversion of official files by hand:
+torch.save. Nothing in SRC is executed. A table says what became of every tensor; an
+unknown key is an error. Models need no conversion of official files by hand:
 init_cfg=dict(type='Pretrained', checkpoint=OFFICIAL_FILE) and load_from do it, too.
 """
 

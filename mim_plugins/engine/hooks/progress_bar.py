@@ -96,7 +96,7 @@ class ProgressBarHook(Hook):
             TimeElapsedColumn(table_column=Column(no_wrap=True)),
             TextColumn("ETA", table_column=Column(no_wrap=True)),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
-            # On a narrow terminal only the figures go on in the next line.
+            # On a narrow terminal only the figures wrap to the next line.
             TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=False)),
             console=console,
             auto_refresh=False,
