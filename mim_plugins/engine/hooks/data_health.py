@@ -195,7 +195,7 @@ class CorruptImageHook(Hook):
             self._iterations = self._seen = self._replaced = 0
 
     def _sum_up(self, runner: Runner, dataset: SeededDataset, epoch_ends: bool) -> None:
-        """Sums and logs the counts of all processes, and raises if they are too high."""
+        """Sums and logs the counts of all processes; raises if they are too high."""
         total = torch.tensor([self._seen, self._replaced])
         all_reduce(total)
         seen, replaced = total.tolist()
