@@ -77,7 +77,7 @@ def hiera_model(**backbone: Any) -> dict:
 
 
 def golden_folder(case: str) -> Path:
-    """A golden case folder, of this repository or of the full set beside it."""
+    """A golden case folder, of this repository or of the full set next to it."""
     for base in (ROOT / "tests" / "goldens", SHARED / "goldens"):
         if (base / case).exists():
             return base / case

@@ -1,6 +1,6 @@
 """The model index: every config that makes or fine-tunes a model is in it, by its name.
 
-The figures beside the names are nobody's but the papers'.
+The figures are the papers'.
 """
 
 from functools import cache
@@ -20,7 +20,7 @@ MODELS = {
     for model in yaml.safe_load((folder / "metafile.yml").read_text())["Models"]
 }
 
-# What fits a model of a paper to data of one's own, and no model of a zoo.
+# Recipes for one's own data, which the model index does not list.
 STUDIES = {"_base_", "cifar10", "demo"}
 
 

@@ -18,8 +18,8 @@
 
 An official SRC is converted to ours on the way, whatever --to says. The end of DST
 decides on the format: .safetensors, .pdparams (arrays, as PaddlePaddle), else
-torch.save. Nothing in SRC is executed. A table says what became of every tensor; a key
-that nobody knows is an error. Models need no conversion of official files by hand:
+torch.save. Nothing in SRC is executed. A table says what became of every tensor; an
+unknown key is an error. Models need no conversion of official files by hand:
 init_cfg=dict(type='Pretrained', checkpoint=OFFICIAL_FILE) and load_from do it, too.
 """
 
@@ -43,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         dest="layout",
         default="auto",
         choices=["auto", *LAYOUTS.split()],
-        help="layout of SRC; default: told by its keys",
+        help="layout of SRC; default: detected from its keys",
     )
     parser.add_argument(
         "--to",

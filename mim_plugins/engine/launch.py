@@ -17,7 +17,6 @@ from mmengine.runner import Runner
 from torch import distributed
 from torch.utils.data import DataLoader
 
-from .complete import require_all
 from .environment import check_toolbox, leave_processes, prepare_processes, world_size
 from .errors import explained
 from .hooks.data_health import check_loader
@@ -33,6 +32,7 @@ from .settings import (
     plain_batch_norm,
     scale_learning_rate,
 )
+from .strict_loading import require_strict_loading
 
 
 def train(
@@ -143,7 +143,7 @@ def test(
             cfg.test_cfg.fp16 = True
         complete_dataloaders(cfg)
     with _run(cfg) as runner, explained(cfg):
-        require_all(runner.model, checkpoint)
+        require_strict_loading(runner.model, checkpoint)
         return runner.test()
 
 

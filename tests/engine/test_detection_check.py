@@ -1,4 +1,4 @@
-"""Detection data that do not fit are refused before the first iteration."""
+"""Detection data that do not match are refused before the first iteration."""
 
 import json
 from types import SimpleNamespace

@@ -10,7 +10,7 @@ from toy_run import loader, make_runner
 
 from mim_plugins.engine import KNNHook
 from mim_plugins.evaluation import extract_features
-from mim_plugins.evaluation import features as features_module
+from mim_plugins.evaluation import knn as knn_module
 
 
 def knn(**changes) -> dict:
@@ -100,9 +100,9 @@ def test_extract_features__several_processes_give_every_image_once_in_order(
     # What DefaultSampler(shuffle=False, round_up=True) hands to the processes.
     padded = [i % total for i in range(-(-total // world) * world)]
     parts = [torch.tensor(padded[rank::world]) for rank in range(world)]
-    monkeypatch.setattr(features_module, "get_world_size", lambda: world)
-    monkeypatch.setattr(features_module, "all_gather", lambda local: parts)
-    gathered = features_module._in_order(parts[0], total)
+    monkeypatch.setattr(knn_module, "get_world_size", lambda: world)
+    monkeypatch.setattr(knn_module, "all_gather", lambda local: parts)
+    gathered = knn_module._in_order(parts[0], total)
     assert gathered.tolist() == list(range(total))
 
 

@@ -14,9 +14,9 @@ from mmpretrain.registry import MODELS
 from samples import ROOT, golden_folder
 from toy_run import TINY_MODEL, loader, make_runner
 
+from dev.parity.mirl import build_pretraining
 from mim_plugins.checkpoints.layouts.mirl import rules_for
 from mim_plugins.engine import WarmupEMA
-from mim_plugins.parity.mirl import build_pretraining
 
 CONFIGS = ROOT / "configs" / "mirl"
 FINETUNE = CONFIGS / "benchmarks"

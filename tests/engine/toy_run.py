@@ -1,4 +1,4 @@
-"""A run that fits into a second: tiny images, a tiny DeepMIM."""
+"""A run of a second: tiny images, a tiny DeepMIM."""
 
 from __future__ import annotations
 

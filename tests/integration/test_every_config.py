@@ -2,7 +2,7 @@
 
 At the widths of toys, on three pictures, and otherwise as the files say: depth, taps,
 image size, pipelines, losses, optimiser, hooks. (Detection and segmentation have tests
-of their own beside those of their data.)
+of their own in addition to those of their data.)
 """
 
 import shutil

@@ -8,7 +8,7 @@ import torch
 from mmpretrain.registry import MODELS
 from samples import TINY_ARCH, tiny_model
 
-from mim_plugins.benchmarks.timing import saved_bytes
+from dev.benchmarks.timing import saved_bytes
 from mim_plugins.models import PatchMask, ResidualPairHead
 from mim_plugins.models.necks.mirl import weight_norm_of
 from mim_plugins.models.targets import LevelTarget

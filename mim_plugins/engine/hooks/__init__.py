@@ -1,4 +1,4 @@
-"""Hooks: what happens beside the training steps."""
+"""Hooks: checks, logging and evaluation around the training steps."""
 
 from .data_health import CheckInputHook, CorruptImageHook
 from .detection import CheckDetectionHook

@@ -9,7 +9,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from ...datasets.seeding import preserved_draws
+from ...datasets.seeding import preserve_rng_state
 from ...evaluation import extract_features, knn_predict
 from .periodic import PeriodicHook, evaluation_mode, unwrapped
 
@@ -22,19 +22,19 @@ class KNNHook(PeriodicHook):
     """Measures how well the encoder's features separate the classes of labelled images.
 
     Every ``interval`` epochs and at the end, each validation image is classified by
-    its nearest training images (see :func:`mim_plugins.evaluation.knn_predict`) on the
-    mean of the unmasked patch tokens. The result ``knn_top1``, in percent, goes to the
-    log, to the visualizer backends and to the message hub.
+    its nearest training images (see :func:`mim_plugins.evaluation.knn_predict`); the
+    feature is the mean of the patch tokens without masking. The result ``knn_top1``, in
+    percent, goes to the log, to the visualizer backends and to the message hub.
 
     Args:
-        train_dataloader: Config of a loader of labelled images to compare with; its
-            sampler is set by the hook, every image is used once.
+        train_dataloader: Config of a loader of labelled reference images; the hook
+            sets its sampler, so that every image is used once.
         val_dataloader: Config of a loader of the images to classify.
-        interval: Epochs between two measurements.
+        interval: Epochs between two evaluations.
         k: Number of neighbours that vote.
         temperature: Temperature of the vote.
         by_epoch: Whether ``interval`` counts epochs or iterations.
-        at_start: Whether to measure before the first epoch too.
+        at_start: Whether to evaluate before the first epoch, too.
 
     Raises:
         ValueError: If ``interval`` or ``k`` is not positive.
@@ -66,7 +66,7 @@ class KNNHook(PeriodicHook):
             runner: The runner of the training process.
 
         Raises:
-            TypeError: If the model has no features to compare.
+            TypeError: If the model has no ``patch_mean``.
         """
         model = unwrapped(runner.model)
         if not hasattr(model, "patch_mean"):
@@ -79,18 +79,18 @@ class KNNHook(PeriodicHook):
                 _complete(config), seed=runner.seed
             )
         if self.at_start and runner.iter == 0:
-            with evaluation_mode(model), preserved_draws():
-                self.look(runner, model, 0)
+            with evaluation_mode(model), preserve_rng_state():
+                self.evaluate(runner, model, 0)
 
-    def look(self, runner: Runner, model: MaskedImageModel, step: int) -> None:
-        """Measure the accuracy and report it.
+    def evaluate(self, runner: Runner, model: MaskedImageModel, step: int) -> None:
+        """Compute the accuracy and log it.
 
         Args:
             runner: The runner of the training process.
             model: The model without its distributed wrapper.
             step: The number of epochs (or iterations) that are finished.
         """
-        # The optimiser's context gives the precision of training.
+        # In the precision of training.
         with runner.optim_wrapper.optim_context(model):
             bank, bank_labels = extract_features(model, self._loaders["train"])
             features, labels = extract_features(model, self._loaders["val"])
@@ -106,9 +106,9 @@ class KNNHook(PeriodicHook):
 
 
 def _complete(config: dict) -> dict[str, Any]:
-    """Fill in what a loader for features needs: every image once and in order."""
+    """Complete the config of a loader: every image once, in order."""
     config = copy.deepcopy(dict(config))
-    for name in ("batch_sampler", "shuffle"):  # torch refuses them beside a sampler
+    for name in ("batch_sampler", "shuffle"):  # not allowed with a sampler
         config.pop(name, None)
     config["drop_last"] = False
     config["sampler"] = dict(type="DefaultSampler", shuffle=False, round_up=True)
