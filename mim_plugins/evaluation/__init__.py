@@ -1,5 +1,6 @@
 """Evaluating a pre-trained encoder without fine-tuning: k-NN, features of images."""
 
 from .knn import extract_features, knn_predict
+from .knn_hook import KNNHook
 
-__all__ = ["extract_features", "knn_predict"]
+__all__ = ["KNNHook", "extract_features", "knn_predict"]

@@ -8,8 +8,7 @@ import pytest
 import torch
 from toy_run import loader, make_runner
 
-from mim_plugins.engine import KNNHook
-from mim_plugins.evaluation import extract_features
+from mim_plugins.evaluation import KNNHook, extract_features
 from mim_plugins.evaluation import knn as knn_module
 
 

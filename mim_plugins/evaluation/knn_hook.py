@@ -9,12 +9,12 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from ...datasets.seeding import preserve_rng_state
-from ...evaluation import extract_features, knn_predict
-from .periodic import PeriodicHook, evaluation_mode, unwrapped
+from ..datasets.seeding import preserve_rng_state
+from ..engine.hooks.periodic import PeriodicHook, evaluation_mode, unwrapped
+from .knn import extract_features, knn_predict
 
 if TYPE_CHECKING:
-    from ...models.selfsup.base import MaskedImageModel
+    from ..models.selfsup.base import MaskedImageModel
 
 
 @HOOKS.register_module()
