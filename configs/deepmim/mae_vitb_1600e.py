@@ -11,8 +11,8 @@
 # model normalises each patch (norm_pix) is likely but not stated in the released code,
 # which holds the CLIP-target model only.
 _base_ = [
-    "../_base_/models/mim_vitb.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_1600e.py",
-    "../_base_/pretrain_runtime.py",
+    "../_base_/models/deepmim_vitb.py",
+    "../_base_/recipes/pretrain_pixels.py",
 ]
+
+train_cfg = dict(max_epochs=1600)

@@ -3,4 +3,4 @@
 # Global batch size: 128.
 _base_ = "./mae_digits.py"
 
-model = dict(backbone=dict(taps=(2, 3, 4)), neck=dict(depth=1))
+model = dict(type="DeepMIM", backbone=dict(taps=(2, 3, 4)), neck=dict(depth=1))

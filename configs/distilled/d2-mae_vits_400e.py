@@ -6,7 +6,10 @@
 # Command: tools/dist_train.sh configs/distilled/d2-mae_vits_400e.py 8 \
 #   --cfg-options model.teacher_checkpoint=MAE_VITB.pth
 # Known deviations: bf16 in place of fp16 with loss scaling.
-_base_ = "./d2-mae_vitt_400e.py"
+_base_ = [
+    "../_base_/models/d2-mae_vitt.py",
+    "../_base_/recipes/pretrain_lightweight.py",
+]
 
 model = dict(
     backbone=dict(arch=dict(embed_dims=384, feedforward_channels=1536)),

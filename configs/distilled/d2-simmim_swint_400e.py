@@ -11,7 +11,10 @@
 # Command: tools/dist_train.sh configs/distilled/d2-simmim_swint_400e.py 8 \
 #   --cfg-options model.teacher_checkpoint=SIMMIM_SWINS.pth
 # Known deviations: bf16 in place of fp16 with loss scaling; errors in fp32.
-_base_ = "./simmim_swint_400e.py"
+_base_ = [
+    "../_base_/models/simmim_swint.py",
+    "../_base_/recipes/pretrain_simmim.py",
+]
 
 model = dict(
     type="DistilledMIM",

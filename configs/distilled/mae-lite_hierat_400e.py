@@ -9,7 +9,10 @@
 # Command: tools/dist_train.sh configs/distilled/mae-lite_hierat_400e.py 8 \
 #   --cfg-options model.teacher_checkpoint=MAE_HIERAB.pth
 # Known deviations: bf16 in place of fp16 with loss scaling; errors in fp32.
-_base_ = "./mae_hierat_400e.py"
+_base_ = [
+    "../_base_/models/mae_hierat.py",
+    "../_base_/recipes/pretrain_lightweight.py",
+]
 
 model = dict(
     type="DistilledMIM",

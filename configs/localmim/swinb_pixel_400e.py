@@ -11,9 +11,7 @@
 # Known deviations: bf16 in place of fp16 with loss scaling; targets always in fp32.
 _base_ = [
     "../_base_/models/localmim_swinb.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_400e.py",
-    "../_base_/pretrain_runtime.py",
+    "../_base_/recipes/pretrain_pixels.py",
 ]
 
 model = dict(
@@ -32,4 +30,5 @@ optim_wrapper = dict(
         }
     ),
 )
+train_cfg = dict(max_epochs=400)
 auto_scale_lr = dict(base_batch_size=2048)

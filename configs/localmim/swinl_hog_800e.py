@@ -11,10 +11,7 @@
 # Known deviations: bf16 in place of fp16 with loss scaling; targets always in fp32.
 _base_ = [
     "../_base_/models/localmim_swinb.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_800e.py",
-    # No pictures of reconstructions: histograms are predicted, not pixels.
-    "../_base_/default_runtime.py",
+    "../_base_/recipes/pretrain_features.py",
 ]
 
 model = dict(backbone=dict(arch="large", window_size=14))
@@ -29,3 +26,4 @@ optim_wrapper = dict(
         }
     ),
 )
+train_cfg = dict(max_epochs=800)

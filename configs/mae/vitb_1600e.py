@@ -9,9 +9,7 @@
 # Known deviations: bf16 in place of fp16 with loss scaling.
 _base_ = [
     "../_base_/models/mim_vitb.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_1600e.py",
-    "../_base_/pretrain_runtime.py",
+    "../_base_/recipes/pretrain_pixels.py",
 ]
 
-model = dict(backbone=dict(taps=()), neck=dict(depth=8))
+train_cfg = dict(max_epochs=1600)

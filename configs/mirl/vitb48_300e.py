@@ -10,7 +10,7 @@
 # epochs, 300 or 301, is unverified.
 _base_ = [
     "../_base_/models/mirl_vitb48.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_300e.py",
-    "../_base_/pretrain_runtime.py",
+    "../_base_/recipes/pretrain_pixels.py",
 ]
+
+train_cfg = dict(max_epochs=300)

@@ -10,7 +10,7 @@
 # 801 epochs, so its lr is just above 0 at the end of epoch 800.
 _base_ = [
     "../_base_/models/mirl_vitb48.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_800e.py",
-    "../_base_/pretrain_runtime.py",
+    "../_base_/recipes/pretrain_pixels.py",
 ]
+
+train_cfg = dict(max_epochs=800)

@@ -12,7 +12,7 @@
 # with the published command of ViT-B-48.
 _base_ = [
     "../_base_/models/mirl_vitb.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_300e.py",
-    "../_base_/pretrain_runtime.py",
+    "../_base_/recipes/pretrain_pixels.py",
 ]
+
+train_cfg = dict(max_epochs=300)

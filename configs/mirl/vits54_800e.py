@@ -11,7 +11,7 @@
 # Unverified: that ViT-S-54 is pre-trained with the published command of ViT-B-48.
 _base_ = [
     "../_base_/models/mirl_vits54.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_800e.py",
-    "../_base_/pretrain_runtime.py",
+    "../_base_/recipes/pretrain_pixels.py",
 ]
+
+train_cfg = dict(max_epochs=800)

@@ -11,12 +11,11 @@
 _base_ = [
     "../../_base_/models/upernet_vitb.py",
     "../../_base_/datasets/ade20k_512.py",
-    "../../_base_/schedules/ade20k_160k.py",
-    "../../_base_/ade20k_runtime.py",
+    "../../_base_/recipes/segmentation_160k.py",
 ]
 
 # The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/vitb_hog_1600e/epoch_1600.pth"
+pretrained = "work_dirs/localmim/vitb_hog_1600e/epoch_1600.pth"
 
 model = dict(
     # The blocks that pre-training supervised.
