@@ -19,7 +19,7 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from mim_plugins.engine.settings import apply_options
+from mim_plugins.engine.overrides import apply_options
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

@@ -22,7 +22,7 @@ from ..checkpoints.on_load import converted_for
 from ..checkpoints.own_layout import account_of
 from ..checkpoints.report import listed
 from ..engine.launch import load_config
-from ..engine.settings import apply_options
+from ..engine.overrides import apply_options
 from ..models.selfsup.unmasked import (
     ImageFeatures,
     UnmaskedFeatures,

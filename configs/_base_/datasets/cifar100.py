@@ -1,6 +1,6 @@
-# CIFAR-100, as CIFAR's arrays: images are RGB and in memory. 8 GPUs x 64 = 512 images per
-# step; crop of 8-100 % of the area to 224 pixels and flip. Test: short edge 256, bicubic,
-# centre 224.
+# CIFAR-100, as CIFAR's arrays: images are RGB and in memory. 8 GPUs x 64 = 512 images
+# per step; crop of 8-100 % of the area to 224 pixels and flip. Test: short edge 256,
+# bicubic, centre 224.
 data_root = "data/cifar100"
 
 train_pipeline = [

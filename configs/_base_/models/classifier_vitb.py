@@ -1,5 +1,5 @@
-# A classifier on ViT-B/16, fine-tuned as MAE does (appendix A.1, table 9): mixup, CutMix
-# and label smoothing.
+# A classifier on ViT-B/16, fine-tuned as MAE does (appendix A.1, table 9): mixup,
+# CutMix and label smoothing.
 model = dict(
     type="ImageClassifier",
     data_preprocessor=dict(

@@ -1,7 +1,8 @@
 # What ViTDet's detectors on ViT-B/16 share, a part that mask-rcnn_vitdet.py and
-# mask-rcnn_cascade_vitdet.py put into mask-rcnn_fpn.py: windows of 14 patches, blocks 2,
-# 5, 8 and 11 (zero-based) attending globally, relative positions, the simple feature
-# pyramid, layer norms in all heads. Images are padded to 1024x1024, in training and test.
+# mask-rcnn_cascade_vitdet.py put into mask-rcnn_fpn.py: windows of 14 patches, blocks
+# 2, 5, 8 and 11 (zero-based) attending globally, relative positions, the simple feature
+# pyramid, layer norms in all heads. Images are padded to 1024x1024, in training and
+# test.
 norm = dict(type="mmpretrain.LN2d", eps=1e-6)
 
 vitdet = dict(

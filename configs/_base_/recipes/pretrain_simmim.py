@@ -1,5 +1,5 @@
-# Pre-training of SimMIM as the lightweight study has it: 400 epochs, 256 images per GPU,
-# crops of 67-100 % of the area, a constant rate after 10 epochs of warm-up.
+# Pre-training of SimMIM as the lightweight study has it: 400 epochs, 256 images per
+# GPU, crops of 67-100 % of the area, a constant rate after 10 epochs of warm-up.
 _base_ = [
     "../datasets/imagenet_pretrain.py",
     "../schedules/pretrain.py",

@@ -12,7 +12,10 @@ _base_ = [
     "../../_base_/recipes/segmentation_160k.py",
 ]
 
-pretrained = "work_dirs/distilled/benchmarks/d2-mae_vitt_finetune-rpe-1000e_in1k/best_accuracy_top1_epoch_1000.pth"
+pretrained = (
+    "work_dirs/distilled/benchmarks/d2-mae_vitt_finetune-rpe-1000e_in1k/"
+    "best_accuracy_top1_epoch_1000.pth"
+)
 
 model = dict(
     _delete_=True,

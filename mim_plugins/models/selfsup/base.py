@@ -20,8 +20,12 @@ from .checks import check_blocks, check_parts, check_targets, one_per_level
 from .unmasked import UnmaskedFeatures
 
 
+@MODELS.register_module()
 class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
     """Masked image modelling with any encoder, decoders, targets and loss.
+
+    MAE (https://arxiv.org/abs/2111.06377) and SimMIM (https://arxiv.org/abs/2111.09886)
+    are this class with one level.
 
     Args:
         backbone: Encoder with ``forward(images, mask) -> latents``, one per level.
