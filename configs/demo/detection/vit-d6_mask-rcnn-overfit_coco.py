@@ -42,7 +42,7 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)),
 )
 
-pipeline = [
+test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(256, 256), keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
@@ -86,7 +86,7 @@ val_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(pipeline=pipeline, **dataset),
+    dataset=dict(pipeline=test_pipeline, **dataset),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type="CocoMetric", metric=["bbox", "segm"])
