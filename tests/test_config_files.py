@@ -8,7 +8,7 @@ from mmengine.config import Config
 from samples import ROOT
 
 from mim_plugins.engine.launch import default_work_dir
-from mim_plugins.engine.overrides import apply_options, parts
+from mim_plugins.engine.overrides import apply_options, parts, unread_names
 from mim_plugins.engine.print_config import base_files
 
 FOLDER = ROOT / "configs"
@@ -93,6 +93,7 @@ def pipelines(cfg: Config, part: str) -> list[str]:
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
 def test_short_names__reach_what_they_say(path):
     cfg = Config.fromfile(path)
+    assert unread_names(cfg) == {}
     averages = "module" in cfg.model
     options = {"train_pipeline": [1], "data_root": "/new"}
     if cfg.get("test_dataloader"):

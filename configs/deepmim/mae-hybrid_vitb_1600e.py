@@ -11,7 +11,7 @@
 # Cost: on top of DeepMIM on pixels the frozen MAE's forward pass; not measured here.
 # Known deviations: no official code exists. The paper's notes give the shares alpha;
 # that x and x_hat are both in the space the MAE was trained in (patches normalised)
-# is our reading. bf16 in place of fp16 with loss scaling.
+# is our reading. bf16 instead of fp16 with loss scaling.
 _base_ = [
     "../_base_/models/deepmim-hybrid_vitb.py",
     "../_base_/recipes/pretrain_pixels.py",

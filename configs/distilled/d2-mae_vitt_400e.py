@@ -10,7 +10,7 @@
 # Command: tools/dist_train.sh configs/distilled/d2-mae_vitt_400e.py 8 \
 #   --cfg-options model.teacher_checkpoint=MAE_VITB.pth
 # Cost: as mae-lite_vitt_400e.py; not measured here.
-# Known deviations: bf16 in place of fp16 with loss scaling; errors in fp32.
+# Known deviations: bf16 instead of fp16 with loss scaling; errors in fp32.
 _base_ = [
     "../_base_/models/d2-mae_vitt.py",
     "../_base_/recipes/pretrain_lightweight.py",

@@ -10,7 +10,7 @@
 #   --cfg-options model.teacher_checkpoint=MAE_VITB.pth
 # Cost: by operations five times MAE-Tiny's, four fifths of it the teacher's forward
 # pass; not measured here.
-# Known deviations: bf16 in place of fp16 with loss scaling; errors in fp32.
+# Known deviations: bf16 instead of fp16 with loss scaling; errors in fp32.
 _base_ = [
     "../_base_/models/mae-lite_vitt.py",
     "../_base_/recipes/pretrain_lightweight.py",

@@ -8,7 +8,7 @@
 # Global batch size: 2048 (8 GPUs x 256), as in the official command (its text has
 # 1024); the lr scales to the real one.
 # Command: tools/dist_train.sh configs/distilled/simmim_swint_400e.py 8
-# Known deviations: bf16 in place of fp16 with loss scaling.
+# Known deviations: bf16 instead of fp16 with loss scaling.
 _base_ = [
     "../_base_/models/simmim_swint.py",
     "../_base_/recipes/pretrain_simmim.py",

@@ -8,7 +8,7 @@
 # Command: tools/dist_train.sh configs/localmim/vitl_hog_800e.py 8
 # Cost: 1.0 GPU hours per epoch on V100 without data loading (800 in all), by the
 # official README; not measured here.
-# Known deviations: bf16 in place of fp16 with loss scaling; targets always in fp32.
+# Known deviations: bf16 instead of fp16 with loss scaling; targets always in fp32.
 _base_ = [
     "../_base_/models/localmim_vitb.py",
     "../_base_/recipes/pretrain_features.py",

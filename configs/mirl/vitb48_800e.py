@@ -6,7 +6,7 @@
 # Global batch size: 4096 (the official run: 8 nodes x 8 GPUs x 64); the lr scales to
 # the real one.
 # Command: tools/dist_train.sh configs/mirl/vitb48_800e.py 8
-# Known deviations: bf16 in place of fp16 with loss scaling; the official command says
+# Known deviations: bf16 instead of fp16 with loss scaling; the official command says
 # 801 epochs, so its lr is just above 0 at the end of epoch 800.
 _base_ = [
     "../_base_/models/mirl_vitb48.py",

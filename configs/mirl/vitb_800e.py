@@ -6,7 +6,7 @@
 # Global batch size: 4096 (the official run: 8 nodes x 8 GPUs x 64); the lr scales to
 # the real one.
 # Command: tools/dist_train.sh configs/mirl/vitb_800e.py 8
-# Known deviations: bf16 in place of fp16 with loss scaling; the official command says
+# Known deviations: bf16 instead of fp16 with loss scaling; the official command says
 # 801 epochs, so its lr is just above 0 at the end of epoch 800.
 # Unverified: segments and decoders (see the model file), and that ViT-B is pre-trained
 # with the published command of ViT-B-48.

@@ -22,7 +22,7 @@ from .environment import check_toolbox, leave_processes, prepare_processes, worl
 from .errors import explained
 from .hooks.data_health import check_loader
 from .hooks.progress_bar import ProgressBarHook
-from .overrides import apply_options
+from .overrides import apply_options, unread_names
 from .resume import SameBatchHook, apply_resume
 from .schedules import (
     check_length,
@@ -237,6 +237,13 @@ def training_config(
     leave_out_unreached(cfg)
     step("length of the run", cfg)
     notes.append(describe_schedule(cfg))
+    notes += [
+        Caution(
+            f"config: nothing in it uses {name}={value!r}; a config that sets {name} "
+            "has to give it to the data sets or the model as well"
+        )
+        for name, value in unread_names(cfg).items()
+    ]
     notes += filter(None, (check_length(cfg), check_schedule(cfg, processes)))
     if auto_scale_lr:
         notes.append(scale_learning_rate(cfg, processes))

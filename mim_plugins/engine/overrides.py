@@ -101,6 +101,36 @@ def apply_options(
     cfg.merge_from_dict(options)
 
 
+def unread_names(cfg: Config) -> dict[str, Any]:
+    """Folders, pipelines and checkpoints that a config names and does not use.
+
+    So it is with a child config that sets ``data_root`` alone: its base gave the data
+    sets another folder when it was read.
+
+    Args:
+        cfg: The config.
+
+    Returns:
+        Values by name.
+    """
+    unread = {}
+    for name in ("data_root", "pretrained", "train_pipeline", "test_pipeline"):
+        value = cfg.get(name)
+        if not value:
+            continue
+        if name == "data_root":
+            folders = [f for key, f in parts(cfg) if key.endswith(".data_root")]
+            root = str(value).rstrip("/")
+            used = not folders or any(_below(str(f), root) is not None for f in folders)
+        elif name == "test_pipeline":
+            used = _reaches_test(cfg, _copies(cfg, name))
+        else:
+            used = any(_top(place) in READ for place in _copies(cfg, name))
+        if not used:
+            unread[name] = value
+    return unread
+
+
 def _top(path: str) -> str:
     return path.partition(".")[0]
 
@@ -211,6 +241,8 @@ def _unread(
 def _meant(cfg: Config, name: str, read: frozenset[str], most: int = 6) -> list[str]:
     """Keys of what a name that nothing reads may have been meant for."""
     part, _, kind = name.partition("_")
+    # A validation has the test's pipeline.
+    words = ("test", "val") if part == "test" else (part,)
     value_of = cfg.get(name)
     number = isinstance(value_of, (int, float, tuple)) and value_of is not True
     exact, similar = [], []
@@ -221,7 +253,7 @@ def _meant(cfg: Config, name: str, read: frozenset[str], most: int = 6) -> list[
         if name == "pretrained":
             if last == "checkpoint":
                 exact.append(path)
-        elif last == name or (last == kind and part in path):
+        elif last == name or (last == kind and any(word in path for word in words)):
             exact.append(path)
         elif last == kind:
             similar.append(path)

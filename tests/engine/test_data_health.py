@@ -251,8 +251,8 @@ def test_image_of_another_size_than_the_encoders_is_refused():
 @pytest.mark.parametrize(
     ("encoder", "size"),
     [
-        (dict(type="MIMSwinTransformer", arch="tiny", img_size=(64, 96)), (64, 96)),
-        (dict(type="MIMHiera", arch="tiny", img_size=(64, 96)), (64, 96)),
+        (dict(type="MIMSwinTransformer", arch="tiny", img_size=(64, 128)), (64, 128)),
+        (dict(type="MIMHiera", arch="tiny", img_size=(64, 128)), (64, 128)),
         (dict(type="VisionTransformer", arch="deit-tiny", img_size=64), (64, 64)),
         # For images of any size.
         (dict(type="SwinTransformer", arch="tiny", img_size=64), None),

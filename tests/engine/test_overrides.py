@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 from samples import ROOT
 
-from mim_plugins.engine.overrides import apply_options
+from mim_plugins.engine.overrides import apply_options, unread_names
 
 PIPELINE = [dict(type="LoadImageFromFile"), dict(type="Resize", scale=224)]
 FINETUNE = "deepmim/benchmarks/mae_vitb_finetune-100e_in1k.py"
@@ -193,6 +193,16 @@ def test_data_root__reaches_the_data_sets_of_a_child(
     if path == DETECTION:
         for metric in (cfg.val_evaluator, cfg.test_evaluator):
             assert metric.ann_file == "/new/annotations/instances_val2017.json"
+
+
+def test_unread_names__are_those_a_child_sets_alone(tmp_path) -> None:
+    base = ROOT / "configs" / FINETUNE
+    (tmp_path / "child.py").write_text(
+        f"_base_ = '{base}'\ndata_root = '/mine'\npretrained = 'x.pth'\n"
+        "test_pipeline = [dict(type='LoadImageFromFile')]\n"
+    )
+    child = Config.fromfile(tmp_path / "child.py")
+    assert unread_names(child).keys() == {"data_root", "pretrained", "test_pipeline"}
 
 
 def test_data_root__of_several_folders_is_refused_with_their_keys() -> None:

@@ -8,7 +8,7 @@
 # Command: tools/dist_train.sh \
 #   configs/deepmim/benchmarks/mae-clip_vitb_finetune-100e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling.
+# Known deviations: bf16 instead of fp16 with loss scaling.
 _base_ = [
     "../../_base_/models/classifier_vitb.py",
     "../../_base_/recipes/finetune.py",

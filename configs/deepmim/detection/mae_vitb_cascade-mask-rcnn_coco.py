@@ -9,7 +9,7 @@
 #   configs/deepmim/detection/mae_vitb_cascade-mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # Known deviations from ViTDet's: loss weights 1, 0.5 and 0.25 of the three stages,
-# and a mask head in each of them, as mmdet has it, in place of one.
+# and a mask head in each of them, as mmdet has it, instead of one.
 _base_ = [
     "../../_base_/models/mask-rcnn_cascade_vitdet.py",
     "../../_base_/datasets/coco_lsj-1024.py",

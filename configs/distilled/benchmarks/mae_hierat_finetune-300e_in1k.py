@@ -5,7 +5,7 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/benchmarks/mae_hierat_finetune-300e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling.
+# Known deviations: bf16 instead of fp16 with loss scaling.
 _base_ = [
     "../../_base_/models/classifier_hierat.py",
     "../../_base_/recipes/finetune_lightweight.py",

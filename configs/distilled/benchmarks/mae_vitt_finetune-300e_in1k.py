@@ -7,7 +7,7 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/benchmarks/mae_vitt_finetune-300e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling; that the head starts with
+# Known deviations: bf16 instead of fp16 with loss scaling; that the head starts with
 # std 0.02 is timm's default, which the official code does not change.
 _base_ = [
     "../../_base_/models/classifier_vitt.py",

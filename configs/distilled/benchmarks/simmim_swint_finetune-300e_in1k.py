@@ -5,7 +5,7 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/benchmarks/simmim_swint_finetune-300e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling. The official code gives the
+# Known deviations: bf16 instead of fp16 with loss scaling. The official code gives the
 # head and the final norm 0.85**2 of the lr, less than the last block has (it counts
 # their layer wrongly); here they have all of it. To have it as the released models:
 #   --cfg-options optim_wrapper.paramwise_cfg.top_lr_mult=0.7225

@@ -6,7 +6,7 @@
 # Command: tools/dist_train.sh \
 #   configs/localmim/benchmarks/swinb_pixel_400e_finetune-100e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling; the weights of patch
+# Known deviations: bf16 instead of fp16 with loss scaling; the weights of patch
 # merging keep the meaning they were trained with, where the official code swaps two
 # blocks.
 _base_ = [

@@ -6,7 +6,7 @@
 # Command: tools/dist_train.sh \
 #   configs/localmim/benchmarks/vitb_hog_1600e_finetune-100e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling; training crops are bicubic,
+# Known deviations: bf16 instead of fp16 with loss scaling; training crops are bicubic,
 # as the official script means them (with its timm they come out bilinear).
 _base_ = [
     "../../_base_/models/classifier_vitb.py",

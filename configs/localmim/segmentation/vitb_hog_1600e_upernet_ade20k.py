@@ -6,7 +6,7 @@
 # Command: tools/dist_train.sh \
 #   configs/localmim/segmentation/vitb_hog_1600e_upernet_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling; images smaller than the
+# Known deviations: bf16 instead of fp16 with loss scaling; images smaller than the
 # window of the test are padded.
 _base_ = [
     "../../_base_/models/upernet_vitb.py",

@@ -8,8 +8,8 @@
 #   configs/mirl/benchmarks/vits54_finetune-100e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth \
 #   optim_wrapper.accumulative_counts=2
-# Known deviations: bf16 in place of fp16 with loss scaling; Mixup and CutMix pair an
-# image with a random one of its batch in place of its mirror image in the batch.
+# Known deviations: bf16 instead of fp16 with loss scaling; Mixup and CutMix pair an
+# image with a random one of its batch instead of its mirror image in the batch.
 _base_ = [
     "../../_base_/models/classifier_deep-vit.py",
     "../../_base_/recipes/finetune_ema.py",
