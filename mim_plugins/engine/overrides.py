@@ -34,23 +34,9 @@ READ = frozenset(
         "test_pipeline",
     }
 ) - {"self", "cfg", "launcher"}
-# Of these, what a test leaves aside.
-TRAINING = frozenset(
-    {
-        "auto_scale_lr",
-        "load_from",
-        "optim_wrapper",
-        "param_scheduler",
-        "resume",
-        "strategy",
-        "test_pipeline",
-        "train_cfg",
-        "train_dataloader",
-        "val_cfg",
-        "val_dataloader",
-        "val_evaluator",
-    }
-)
+# Of these, what a test has of its own. What training alone reads is no mistake there:
+# one set of options may serve both.
+VALIDATION = frozenset({"val_cfg", "val_dataloader", "val_evaluator"})
 # What is read itself and may have copies that should follow.
 _COPIED = frozenset({"test_pipeline", "val_dataloader", "val_evaluator"})
 # What is looked up by these names alone, so that another name would go unnoticed.
@@ -73,14 +59,14 @@ def apply_options(
     Args:
         cfg: The config, changed in place.
         options: Values by dotted key.
-        testing: Whether the config is read for a test, which needs no training data.
+        testing: Whether the config is read for a test, which has no validation.
 
     Raises:
         ValueError: If an option would change nothing; the message names the keys that
             would.
     """
     options = dict(options or {})
-    read = READ - TRAINING if testing else READ
+    read = READ - VALIDATION if testing else READ
     reached: dict[str, Any] = {}
     for key, value in options.items():
         name, _, rest = key.partition(".")
@@ -90,7 +76,7 @@ def apply_options(
         places = _copies(cfg, name)
         if name not in read and not any(_top(place) in read for place in places):
             raise ValueError(_unread(cfg, key, places, read, testing))
-        if name == "test_pipeline" and not _reaches_test(cfg, places):
+        if name == "test_pipeline" and not _reaches_test(cfg, places, testing):
             raise ValueError(_unread(cfg, key, places, read, testing))
         if name not in READ or name in _COPIED:
             for place in places:
@@ -145,12 +131,16 @@ def _check_key(name: str, rest: str) -> None:
         )
 
 
-def _reaches_test(cfg: Config, places: list[str]) -> bool:
+def _reaches_test(cfg: Config, places: list[str], testing: bool = False) -> bool:
     """Whether the test's pipeline is that of the data sets to test on.
 
     Pre-training has none; features are extracted by its pipeline.
     """
-    loaders = [name for name in ("val_dataloader", "test_dataloader") if cfg.get(name)]
+    loaders = [
+        name
+        for name in ("val_dataloader", "test_dataloader")
+        if cfg.get(name) and not (testing and name in VALIDATION)
+    ]
     return not loaders or any(_top(place) in loaders for place in places)
 
 
@@ -221,7 +211,7 @@ def _unread(
 ) -> str:
     """Say that nothing reads what an option changes, and what to write instead."""
     name, _, rest = key.partition(".")
-    if testing and (name in TRAINING or places):
+    if testing and (name in VALIDATION or places):
         message = f"--cfg-options {key}=…: a test does not read {name}"
     elif name in cfg:
         message = (
@@ -230,6 +220,8 @@ def _unread(
         )
     else:
         message = f"--cfg-options {key}=…: this config has no {name}, nothing reads it"
+    if name.startswith("knn_"):
+        return f"{message}. Give it to a KNNHook in custom_hooks"
     meant = _meant(cfg, name, read)
     meant = meant or difflib.get_close_matches(name, read & cfg.keys(), n=1)
     keys = [f"{place}.{rest}" if rest else place for place in meant]
@@ -251,7 +243,7 @@ def _meant(cfg: Config, name: str, read: frozenset[str], most: int = 6) -> list[
         if _top(path) not in read or not parent or path.startswith("test_pipeline."):
             continue
         if name == "pretrained":
-            if last == "checkpoint":
+            if last == "checkpoint" and not isinstance(value, Mapping):
                 exact.append(path)
         elif last == name or (last == kind and any(word in path for word in words)):
             exact.append(path)

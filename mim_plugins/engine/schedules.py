@@ -95,7 +95,9 @@ def describe_schedule(cfg: Config) -> str:
         if "milestones" in scheduler:
             step += f", at {', '.join(map(str, scheduler['milestones']))}"
         steps.append(step)
-    duration = f"{length} {unit}s" if length is not None else "as the loop has it"
+    duration = "as long as the loop runs"
+    if length is not None:
+        duration = f"{length} {unit}{'s' * (length != 1)}"
     return f"schedule: {duration}; " + ("; ".join(steps) or "a constant learning rate")
 
 

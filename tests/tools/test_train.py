@@ -337,6 +337,8 @@ def test_mim_train__runs_our_configs_with_mmpretrain_own_script(folder: Path) ->
     # mmpretrain's script keeps workers alive, which needs at least one.
     config = config.replace("num_workers=0", "num_workers=1")
     config = config.replace("data/nowhere", str(folder / "images"))
+    # Without an end and a T_max, as in our configs.
+    config = config.replace("T_max=2, end=2, ", "")
     (folder / "tiny.py").write_text(config)
     mim = (sys.executable, "-c", "from mim.cli import cli; cli()")
     status, output = subprocess_run(
