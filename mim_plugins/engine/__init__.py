@@ -15,6 +15,7 @@ from .hooks import (
 )
 from .launch import build_runner, load_config, test, train, training_config
 from .optimizers import AutocastOptimWrapper, LayerDecayOptimWrapperConstructor
+from .print_config import annotated_config
 from .sharding import shard_transformer_blocks
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "StepEMAHook",
     "ThroughputHook",
     "WarmupEMA",
+    "annotated_config",
     "build_runner",
     "load_config",
     "shard_transformer_blocks",

@@ -21,7 +21,7 @@ from ..checkpoints.files import read
 from ..checkpoints.layouts.key_rules import listed
 from ..checkpoints.loading import Target, state_for
 from ..engine.launch import load_config
-from ..engine.settings import apply_options
+from ..engine.overrides import apply_options
 from ..models.selfsup.feature_extraction import (
     FeatureExtraction,
     ImageFeatures,

@@ -120,6 +120,35 @@ def check_image(image: Tensor, model: nn.Module) -> None:
             f"{max(1, height // rows) * rows}x{max(1, width // cols) * cols}, and "
             "model.backbone.img_size likewise"
         )
+    made_for = encoder_size(model.backbone)
+    if whole and made_for not in (None, (height, width)):
+        rows, cols = cast(tuple, made_for)
+        raise ValueError(
+            f"the images are {height}x{width} pixels, but the encoder is made for "
+            f"{rows}x{cols}: set model.backbone.img_size to the images' size, or the "
+            "size of the training pipeline's last crop or resize to the encoder's, as "
+            "in train_pipeline.1.scale"
+        )
+
+
+def encoder_size(encoder: Any) -> tuple[int, int] | None:
+    """The height and width of the images an encoder is built for, in pixels.
+
+    Args:
+        encoder: An encoder of this package or of mmpretrain.
+
+    Returns:
+        None for an encoder that says nothing of it, as those for any size.
+    """
+    size = getattr(encoder, "img_size", None)
+    if size is not None:
+        rows, cols = (size, size) if isinstance(size, int) else size
+        return rows, cols
+    grid = getattr(encoder, "grid", None)
+    patch = getattr(encoder, "mask_patch_size", None)
+    if grid is None or patch is None:
+        return None
+    return grid[0] * patch[0], grid[1] * patch[1]
 
 
 @HOOKS.register_module()

@@ -29,8 +29,12 @@ from .checks import (
 from .feature_extraction import FeatureExtraction
 
 
+@MODELS.register_module()
 class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor, MaskedModel):
     """Masked image modelling with any encoder, decoders, targets and loss.
+
+    MAE (https://arxiv.org/abs/2111.06377) and SimMIM (https://arxiv.org/abs/2111.09886)
+    are this class with one level.
 
     Args:
         backbone: A :class:`MaskedEncoder`.

@@ -18,7 +18,7 @@ from ...checkpoints.loading import Target, state_for
 # The teacher of most methods, for messages.
 TRAINED_MAE = (
     "a trained MAE, with its decoder if the teacher has one, such as "
-    "work_dirs/vitb_1600e/epoch_1600.pth of configs/mae/vitb_1600e.py"
+    "work_dirs/mae/vitb_1600e/epoch_1600.pth of configs/mae/vitb_1600e.py"
 )
 
 

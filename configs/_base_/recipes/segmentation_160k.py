@@ -1,6 +1,7 @@
-# What all segmentation runs share: mmseg's names come first, iterations are counted,
-# and the rest as in all runs.
-_base_ = "./default_runtime.py"
+# Segmentation, UperNet and semantic FPN alike, as DeepMIM, LocalMIM and the lightweight
+# study do it on ADE20K: mmseg's names come first, iterations are counted. Model and
+# data are to be added.
+_base_ = ["../schedules/ade20k_160k.py", "../default_runtime.py"]
 
 default_scope = "mmseg"
 

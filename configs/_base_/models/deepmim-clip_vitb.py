@@ -3,6 +3,9 @@
 _base_ = "./mim_vitb.py"
 
 model = dict(
+    type="DeepMIM",
+    backbone=dict(taps=(5, 7, 9)),
+    neck=dict(depth=4),
     target_generator=dict(
         _delete_=True,
         type="CLIPTarget",

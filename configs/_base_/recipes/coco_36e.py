@@ -1,5 +1,6 @@
-# What all detection runs share: mmdet's names come first, else as all runs.
-_base_ = "./default_runtime.py"
+# Detection as Swin Transformer's: its 3x schedule, mmdet's names first, epochs counted.
+# Model and data are to be added.
+_base_ = ["../schedules/coco_36e.py", "../default_runtime.py"]
 
 default_scope = "mmdet"
 
