@@ -6,7 +6,7 @@ _base_ = ["../_base_/default_runtime.py"]
 data_root = "work_dirs/demo/data/"
 
 model = dict(
-    type="ImageClassifier",
+    type="MIMImageClassifier",
     data_preprocessor=dict(num_classes=10, mean=[77.8], std=[83.5], to_rgb=False),
     backbone=dict(
         type="VisionTransformer",

@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from torch import distributed
 from torch.utils.data import DataLoader
 
+from ..checkpoints.loading import SCHEME
 from .environment import check_toolbox, leave_processes, prepare_processes, world_size
 from .errors import explained
 from .hooks.data_health import check_loader
@@ -273,9 +274,22 @@ def build_runner(cfg: Config) -> Runner:
         prepare_processes(cfg)
         if distributed.is_initialized() and get_device() == "cpu":
             plain_batch_norm(cfg)
+        _read_safely(cfg)
         if "runner_type" in cfg:
             return RUNNERS.build(cfg)
         return Runner.from_cfg(cfg)
+
+
+def _read_safely(cfg: Config) -> None:
+    """Has the checkpoint of ``load_from`` read without running code, and converted."""
+    if not cfg.get("load_from"):
+        return
+    if not cfg.load_from.startswith(SCHEME):
+        cfg.load_from = f"{SCHEME}{cfg.load_from}"
+    convert = dict(type="ConvertCheckpointHook")
+    hooks = cfg.get("custom_hooks") or []
+    if not any(hook["type"] == convert["type"] for hook in hooks):
+        cfg.custom_hooks = [*hooks, convert]
 
 
 class _StartedHook(Hook):

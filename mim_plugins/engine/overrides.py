@@ -24,7 +24,6 @@ READ = frozenset(
         *inspect.signature(Runner.__init__).parameters,
         *inspect.signature(FlexibleRunner.__init__).parameters,
         "activation_checkpointing",
-        "clip_dims",
         "custom_imports",
         "efficient_conv_bn_eval",
         "find_unused_parameters",

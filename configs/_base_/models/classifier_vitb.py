@@ -1,7 +1,7 @@
 # A classifier on ViT-B/16, fine-tuned as MAE does (appendix A.1, table 9): mixup,
 # CutMix and label smoothing.
 model = dict(
-    type="ImageClassifier",
+    type="MIMImageClassifier",
     data_preprocessor=dict(
         num_classes=1000,
         mean=[123.675, 116.28, 103.53],

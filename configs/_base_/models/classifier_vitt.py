@@ -1,7 +1,7 @@
 # A classifier on the ViT-Tiny/16 of the lightweight studies: width 192, 12 heads (not
 # 3), a weak mixup.
 model = dict(
-    type="ImageClassifier",
+    type="MIMImageClassifier",
     data_preprocessor=dict(
         num_classes=1000,
         mean=[123.675, 116.28, 103.53],

@@ -1,7 +1,7 @@
 # A linear classifier on the frozen class token of ViT-B/16, as MAE (appendix A.1,
 # table 10).
 model = dict(
-    type="ImageClassifier",
+    type="MIMImageClassifier",
     data_preprocessor=dict(
         num_classes=1000,
         mean=[123.675, 116.28, 103.53],

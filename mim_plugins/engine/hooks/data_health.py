@@ -121,7 +121,7 @@ def check_image(image: Tensor, model: nn.Module) -> None:
             "model.backbone.img_size likewise"
         )
     made_for = encoder_size(model.backbone)
-    if whole and made_for not in (None, (height, width)):
+    if divisible and made_for not in (None, (height, width)):
         rows, cols = cast(tuple, made_for)
         raise ValueError(
             f"the images are {height}x{width} pixels, but the encoder is made for "
