@@ -33,7 +33,7 @@ from .schedules import (
     scale_milestones,
 )
 from .settings import (
-    Caution,
+    Note,
     apply_precision,
     complete_dataloaders,
     global_batch,
@@ -88,8 +88,7 @@ def train(
         )
     with _run(cfg) as runner:
         for note in notes:
-            level = logging.WARNING if isinstance(note, Caution) else logging.INFO
-            runner.logger.log(level, note)
+            runner.logger.log(note.level, note.message)
         started = _StartedHook()
         runner.register_hook(started, priority="LOWEST")
         batch = global_batch(cfg, runner.world_size)
@@ -194,7 +193,7 @@ def training_config(
     cfg_options: dict[str, Any] | None = None,
     launcher: str = "none",
     step: Callable[[str, Config], None] = lambda name, cfg: None,
-) -> tuple[Config, list[str]]:
+) -> tuple[Config, list[Note]]:
     """Prepare a training config without building anything; see :func:`train`.
 
     Args:
@@ -233,28 +232,27 @@ def training_config(
     cfg.launcher = launcher
     cfg.work_dir = work_dir or _work_dir(cfg, config)
     step("--launcher and --work-dir", cfg)
-    notes = [apply_precision(cfg, precision)]
+    notes = [Note(apply_precision(cfg, precision))]
     step("precision", cfg)
     leave_out_unreached(cfg)
     step("length of the run", cfg)
-    notes.append(describe_schedule(cfg))
-    notes += [
-        Caution(
-            f"config: nothing in it uses {name}={value!r}; a config that sets {name} "
-            "has to give it to the data sets or the model as well"
-        )
+    notes.append(Note(describe_schedule(cfg)))
+    warnings = [
+        f"config: nothing in it uses {name}={value!r}; a config that sets {name} has "
+        "to give it to the data sets or the model as well"
         for name, value in unread_names(cfg).items()
     ]
-    notes += filter(None, (check_length(cfg), check_schedule(cfg, processes)))
+    warnings += filter(None, (check_length(cfg), check_schedule(cfg, processes)))
+    notes += [Note(message, logging.WARNING) for message in warnings]
     if auto_scale_lr:
-        notes.append(scale_learning_rate(cfg, processes))
+        notes.append(Note(scale_learning_rate(cfg, processes)))
     else:
-        notes.append("learning rate: as in the config (--no-auto-scale-lr)")
+        notes.append(Note("learning rate: as in the config (--no-auto-scale-lr)"))
         if cfg.get("auto_scale_lr"):
             cfg.auto_scale_lr.enable = False
     step("scaling of the learning rate", cfg)
     if resumed := apply_resume(cfg, resume):
-        notes.append(resumed)
+        notes.append(Note(resumed))
     step("--resume", cfg)
     complete_dataloaders(cfg)
     step("defaults of this machine and toolbox", cfg)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .settings import Caution, global_batch
+from .settings import global_batch
 
 
 def run_length(cfg: Config) -> tuple[int | None, str]:
@@ -101,14 +101,14 @@ def describe_schedule(cfg: Config) -> str:
     return f"schedule: {duration}; " + ("; ".join(steps) or "a constant learning rate")
 
 
-def check_length(cfg: Config) -> Caution | None:
+def check_length(cfg: Config) -> str | None:
     """Compare the ends that schedulers name with the end of the run.
 
     Args:
         cfg: The config; not changed.
 
     Returns:
-        A line for the log, or None if the schedule ends with the run or counts in
+        A warning for the log, or None if the schedule ends with the run or counts in
         another unit.
     """
     length, unit = run_length(cfg)
@@ -122,12 +122,12 @@ def check_length(cfg: Config) -> Caution | None:
     end = ends[last]
     key = f"param_scheduler.{last}"
     if end != length and len(ends) == 1 + last == 1 and _is_warm_up(schedulers[0][1]):
-        return Caution(
+        return (
             f"schedule: the run ends at {unit} {length}, within the warm-up of {end} "
             f"{unit}s: set {key}.end, and begin of what follows, to fewer"
         )
     if end != length:
-        return Caution(
+        return (
             f"schedule: {schedulers[-1][1]['type']} ends at {unit} {end}, but the run "
             f"at {unit} {length}. Leave end (and T_max) out of {key} in the config, "
             "and it lasts to the end of the run, or set them with the run's length"
@@ -135,7 +135,7 @@ def check_length(cfg: Config) -> Caution | None:
     for index, scheduler in schedulers:
         active = ends[index] - scheduler.get("begin", 0)
         if scheduler.get("T_max", active) != active:
-            return Caution(
+            return (
                 f"schedule: T_max={scheduler['T_max']} of {scheduler['type']} is not "
                 f"the {active} {unit}s it is active for. Leave "
                 f"param_scheduler.{index}.T_max out of the config, and it is"
@@ -147,7 +147,7 @@ def _is_warm_up(scheduler: dict) -> bool:
     return scheduler.get("start_factor", 1) < 1 and scheduler.get("begin", 0) == 0
 
 
-def check_schedule(cfg: Config, world_size: int) -> Caution | None:
+def check_schedule(cfg: Config, world_size: int) -> str | None:
     """Compare what a schedule in iterations sees with what it is meant to see.
 
     The learning rate is scaled to the real batch, the number of iterations is not: with
@@ -158,7 +158,7 @@ def check_schedule(cfg: Config, world_size: int) -> Caution | None:
         world_size: Number of processes.
 
     Returns:
-        A line for the log with the options that make up for it, or None if the batch is
+        A warning for the log with the options that make up for it, or None if the batch is
         that of the config or the schedule counts epochs.
     """
     base = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
@@ -185,7 +185,7 @@ def check_schedule(cfg: Config, world_size: int) -> Caution | None:
             lengthened["milestones"] = "[" + ",".join(map(str, stones)) + "]"
         for key, value in lengthened.items():
             options[f"param_scheduler.{index}.{key}"] = value
-    return Caution(
+    return (
         f"schedule: {iterations} iterations are meant for a global batch of {base}; "
         f"this run has {real} images in an iteration and sees {times:g} times {change} "
         "images: for as many as meant, use that batch (more GPUs, or "

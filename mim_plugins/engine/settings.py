@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import MutableMapping, MutableSequence
 from typing import Any, NamedTuple
 
@@ -158,8 +159,16 @@ def scale_learning_rate(cfg: Config, world_size: int) -> str:
     )
 
 
-class Caution(str):
-    """A line for the log that is a warning."""
+class Note(NamedTuple):
+    """A line for the log, which says what was decided.
+
+    Args:
+        message: The line.
+        level: As of :mod:`logging`.
+    """
+
+    message: str
+    level: int = logging.INFO
 
 
 def plain_batch_norm(cfg: Config) -> None:
