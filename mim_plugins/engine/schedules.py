@@ -158,8 +158,8 @@ def check_schedule(cfg: Config, world_size: int) -> str | None:
         world_size: Number of processes.
 
     Returns:
-        A warning for the log with the options that make up for it, or None if the batch is
-        that of the config or the schedule counts epochs.
+        A warning for the log with the options that make up for it, or None if the batch
+        is that of the config or the schedule counts epochs.
     """
     base = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
     iterations, batch = cfg.train_cfg.get("max_iters"), global_batch(cfg, world_size)
