@@ -2,7 +2,7 @@
 """Converts checkpoints between official code, mmpretrain, timm and transformers.
 
     # An official file (DeepMIM's, LocalMIM's, MIRL's, MAE-Lite's, MAE's, Hiera's,
-    # timm's, BEiT-style, CLIP's) to ours, whatever it is:
+    # timm's, BEiT-style, CLIP's, DINOv2's, I-JEPA's) to ours, whatever it is:
     python tools/convert_checkpoint.py DeepMIM-CLIP-PT.pth deepmim.pth
     python tools/convert_checkpoint.py checkpoint-799.pdparams mirl.pth
     python tools/convert_checkpoint.py swin.pth ours.pth --from localmim
@@ -28,8 +28,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-LAYOUTS = "mmpretrain deepmim localmim mirl mae-lite mae simmim hiera timm beit clip"
-
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
@@ -42,8 +40,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--from",
         dest="layout",
         default="auto",
-        choices=["auto", *LAYOUTS.split()],
-        help="layout of SRC; default: detected from its keys",
+        metavar="LAYOUT",
+        help="layout of SRC, a file of mim_plugins/checkpoints/layouts; default: auto, "
+        "detected from its keys",
     )
     parser.add_argument(
         "--to",

@@ -131,7 +131,7 @@ def test_workflow__from_pretraining_to_pictures_of_boxes(tmp_path, unformatted):
                 assert torch.equal(value, state[f"backbone.{key}"]), key
     for source in loaded:
         log = next((tmp_path / source).rglob("*.log")).read_text()
-        assert "missing      12  layers.* (12): starts afresh" in log
+        assert "missing      12  layers.* (12): randomly initialised" in log
         assert "cls_token" in log and "ViTDet has no such part" in log
 
     options = small(iterations=3) | dict(data_root=str(root) + "/")

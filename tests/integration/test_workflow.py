@@ -95,8 +95,9 @@ def test_pretrain__stop_and_resume_equals_one_run(images, tmp_path):
     wanted = whole.model.state_dict()
 
     # Stopped after the first epoch: the schedule must still be that of two.
-    run(PRETRAIN, images, tmp_path / "part", SMALL | {"train_cfg.max_epochs": 1})
     time.sleep(1)  # mmengine names a run's log folder by the second it starts in
+    run(PRETRAIN, images, tmp_path / "part", SMALL | {"train_cfg.max_epochs": 1})
+    time.sleep(1)
     resumed = run(
         PRETRAIN,
         images,
