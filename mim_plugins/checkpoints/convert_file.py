@@ -19,7 +19,7 @@ from .files import (
     save_state,
     write_atomically,
 )
-from .files.file_types import check_file
+from .files.local_files import check_file
 from .layouts import native
 from .layouts.hugging_face import to_hugging_face
 from .layouts.layout import SHIFT_MASK

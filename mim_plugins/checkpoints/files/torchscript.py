@@ -65,13 +65,7 @@ class _Module:
 
 
 class _ScriptUnpickler(RestrictedUnpickler):
-    """Unpickles scripted modules as :class:`_Module`, and storages as flat tensors.
-
-    Args:
-        file: The pickle.
-        archive: The archive it is in.
-        root: Its folder there.
-    """
+    """Unpickles scripted modules as :class:`_Module`, and storages as flat tensors."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(file, encoding="utf-8")
@@ -124,11 +118,7 @@ def _registered(archive: zipfile.ZipFile, root: str) -> dict[str, set[str]]:
 def _tensors(
     module: _Module, prefix: str, registered: dict[str, set[str]]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers of a module and its children, by name.
-
-    Raises:
-        ValueError: If a module is restored by code of its own.
-    """
+    """Parameters and buffers of a module and its children, by name."""
     if not isinstance(module.state, dict):
         raise ValueError(
             f"its class {module.kind:.80} is restored by code in the file, "

@@ -112,36 +112,6 @@ def save_state(
     write_atomically(path, lambda file: torch.save(content, file))
 
 
-def with_metadata(
-    tensors: OrderedDict[str, Tensor], notes: Mapping[str, str]
-) -> dict[str, Any]:
-    """The content of a safetensors file, with the metadata :func:`save_state` wrote.
-
-    Args:
-        tensors: Its tensors by key.
-        notes: Its metadata.
-
-    Returns:
-        The tensors, which carry what modules recorded about themselves, such as their
-        attention heads; or, if there is a ``meta``, both as a torch file has them.
-    """
-    modules, meta = (_plain(notes.get(name)) for name in ("modules", "meta"))
-    if modules:
-        tensors._metadata = OrderedDict(  # type: ignore[attr-defined]
-            (name, entry) for name, entry in modules.items() if isinstance(entry, dict)
-        )
-    return {"state_dict": tensors, "meta": meta} if meta else tensors
-
-
-def _plain(note: str | None) -> dict[str, Any]:
-    """The values in a note; none if it is somebody else's, which may be any text."""
-    try:
-        values = json.loads(note or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
 def _alone(tensor: Tensor) -> Tensor:
     """A tensor that shares no larger memory with others."""
     own = tensor.numel() * tensor.element_size()
