@@ -185,7 +185,7 @@ def misnamed(path: str | Path) -> str | None:
 
 
 def _recognise(path: Path) -> str | None:
-    """What a file is that is no checkpoint whatever its name, in words to follow *is*."""
+    """What a file is that is no checkpoint whatever its name, to follow *it is*."""
     with open(path, "rb") as file:
         head = file.read(512)
     if not head:

@@ -296,7 +296,7 @@ def _load(path: Path, map_location: Any, trust: bool) -> Any:
     if trust:
         return torch.load(path, map_location=map_location, weights_only=False)
     if _TAKES_NAMES:
-        names = [(value, name) for name, value in allowed_globals().items()]
+        names: Any = [(value, name) for name, value in allowed_globals().items()]
         with torch.serialization.safe_globals(names):
             return torch.load(path, map_location=map_location, weights_only=True)
     restricted = SimpleNamespace(

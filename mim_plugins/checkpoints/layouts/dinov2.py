@@ -21,11 +21,7 @@ RULES = KeyRules(
 
 
 def _to_native(state: State, options: Options) -> State:
-    """Renames every key.
-
-    Raises:
-        KeyError: If a key is not accounted for, or the model has registers.
-    """
+    """Renames every key, unless the model has registers."""
     if "register_tokens" in state:
         raise KeyError(
             "it has register_tokens, for which mmpretrain's Vision Transformer has no "

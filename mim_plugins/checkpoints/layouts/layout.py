@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from .key_rules import has_key
 
 State = dict[str, Tensor]
 
 # Masks of shifted windows, which Swin Transformers compute and some files hold.
 SHIFT_MASK = re.compile(r"layers\.\d+\.blocks\.\d+\.attn_mask$")
+
+# Names under which training scripts wrap the state dict, outermost first; Meta's Hiera
+# has the last one.
+_WRAPPERS = ("state_dict", "model", "module", "model_state")
 
 _HEADS_UNKNOWN = (
     "the number of attention heads cannot be inferred from the weights: a model with "
@@ -29,12 +39,22 @@ class Options:
         source: Where the tensors are from, for messages.
         part: ``'student'``, or ``'teacher'`` for the one in a distillation checkpoint.
         merge_order: What pre-training weights of a LocalMIM Swin do, see
-            :func:`.localmim_swin.convert_official`.
+            :func:`.localmim.convert_official`.
     """
 
     source: str = "checkpoint"
     part: str = "student"
     merge_order: str = "trained"
+
+
+def advise_heads(native: Mapping[str, Tensor], heads: int | None) -> list[str]:
+    """What is known of a Vision Transformer's attention heads, for the user."""
+    cls = native.get("backbone.cls_token")
+    if cls is None:
+        return []
+    if heads is None:
+        return [_HEADS_UNKNOWN]
+    return [f"{heads} attention heads of {cls.shape[-1] // heads} channels"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +78,7 @@ class Layout:
         wrappers: Entries of a file that hold a state dict in this layout alone.
         dropped: What is left out on purpose: patterns of complete keys, and reasons.
         split: Splits off what is left out, with the reasons; by default by ``dropped``.
+            Raises a ``KeyError`` if the part that is asked for is not in it.
         one_to_one: Whether every native key comes from one foreign key.
         num_heads: Attention heads, of a Hiera of its first stage; None if unknown.
         record: What is needed to convert back and cannot be inferred from our keys.
@@ -83,51 +104,53 @@ class Layout:
     one_to_one: bool = True
     num_heads: Callable[[State], int | None] = lambda state: None
     record: Callable[[State, Options], dict[str, Any]] = lambda state, options: {}
-    advise: Callable[[Mapping[str, Tensor], int | None], list[str]] | None = None
+    advise: Callable[[Mapping[str, Tensor], int | None], list[str]] = advise_heads
     writes: Callable[[State, Mapping[str, Any]], bool] = lambda native, recorded: False
     to_official: Callable[[State, Mapping[str, Any], int], State] | None = None
 
     def detects(self, state: Mapping[str, Any]) -> bool:
         """Whether a state dict is in this layout, as its keys (and shapes) show."""
-        marked = has_key(state, self.marks) and not has_key(state, self.unless)
+        marked = has_key(state, *self.marks) and not has_key(state, *self.unless)
         return marked and self.condition(state)
 
-    def without_dropped(
-        self, state: State, options: Options
-    ) -> tuple[State, dict[str, str]]:
-        """Splits off what is left out on purpose, with the reasons.
 
-        Raises:
-            KeyError: If the part that is asked for is not in it.
-        """
-        if self.split is not None:
-            return self.split(state, options)
-        if options.part == "teacher":
-            raise KeyError("it holds no teacher; leave out --part teacher")
-        return drop(state, self.dropped)
-
-    def advice(self, native: Mapping[str, Tensor], heads: int | None) -> list[str]:
-        """Sentences for whoever builds the model, see ``advise``."""
-        if self.advise is not None:
-            return self.advise(native, heads)
-        cls = native.get("backbone.cls_token")
-        if cls is None:
-            return []
-        if heads is None:
-            return [_HEADS_UNKNOWN]
-        return [f"{heads} attention heads of {cls.shape[-1] // heads} channels"]
+@cache
+def layouts() -> dict[str, Layout]:
+    """All layouts by name, ours first."""
+    names = (x.name for x in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    modules = (import_module(f"{__package__}.{name}") for name in names)
+    found = [module.LAYOUT for module in modules if hasattr(module, "LAYOUT")]
+    found.sort(key=lambda layout: layout.name != "mmpretrain")
+    return {layout.name: layout for layout in found}
 
 
-def has_key(keys: Iterable[str], patterns: Iterable[str]) -> bool:
-    """Whether a key starts with one of some patterns."""
-    pattern = "|".join(f"(?:{x})" for x in patterns)
-    return bool(pattern) and any(re.match(pattern, key) for key in keys)
+@cache
+def wrappers() -> tuple[str, ...]:
+    """Entries of a file that may hold the state dict, in the order of preference."""
+    own = (name for layout in layouts().values() for name in layout.wrappers)
+    return (*_WRAPPERS, *own)
+
+
+def candidates(state: Mapping[str, Any], wrapper: str | None = None) -> list[Layout]:
+    """The layouts that a state dict may be in: none, one, or several.
+
+    Args:
+        state: Tensors by key, without what parallel training put before every key.
+        wrapper: Name of the entry of the file that it was in.
+    """
+    by_wrapper = [x for x in layouts().values() if wrapper in x.wrappers]
+    return by_wrapper or [x for x in layouts().values() if x.detects(state)]
 
 
 def drop(
     state: Mapping[str, Tensor], rules: Iterable[tuple[str, str]]
 ) -> tuple[State, dict[str, str]]:
-    """Splits off the keys that complete patterns match, with the reasons."""
+    """Splits off the keys that complete patterns match, with the reasons.
+
+    Args:
+        state: Tensors by key.
+        rules: Patterns and reasons; masks of shifted windows are always left out.
+    """
     rules = [*rules, (rf".*{SHIFT_MASK.pattern}", "masks of shifted windows, computed")]
     kept, dropped = {}, {}
     for key, value in state.items():
@@ -137,3 +160,19 @@ def drop(
         else:
             dropped[key] = reason
     return kept, dropped
+
+
+def has_paddle_matrices(state: Mapping[str, Any]) -> bool:
+    """Whether linear weights are (in, out), as in no file but PaddlePaddle's."""
+    shape: Any = getattr(state.get("blocks.0.attn.qkv.weight"), "shape", ())
+    return len(shape) == 2 and shape[1] > shape[0]
+
+
+def oblong_matrices(state: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    """Oblong matrices that are (in, out), as PaddlePaddle's, and that are (out, in)."""
+    ways: dict[bool, list[str]] = {True: [], False: []}
+    for key, weight in state.items():
+        bias = state.get(key.replace(".weight", ".bias").replace("weight_v", "bias"))
+        if weight.ndim == 2 and bias is not None and weight.shape[0] != weight.shape[1]:
+            ways[weight.shape[1] == len(bias)].append(key)
+    return ways[True], ways[False]

@@ -6,16 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from .key_rules import KeyRules, listed
-from .layout import Layout
+from .key_rules import KeyRules, has_key, listed
+from .layout import Layout, Options
 
 T = TypeVar("T")
 
-PREFIX = "backbone."
+_PREFIX = "backbone."
 
 # The parts of our models next to the encoder: in pre-training, classification,
 # segmentation and detection.
-PARTS = (
+_PARTS = (
     "neck", "head", "target_generator", "extra_block", "distillation",
     "data_preprocessor", "decode_head", "auxiliary_head", "rpn_head", "roi_head",
     "bbox_head", "mask_head",
@@ -55,33 +55,21 @@ _SWIN = (
     ),
 )  # fmt: skip
 
-_ENCODERS = KeyRules((PREFIX + key, PREFIX + key) for key in _TRANSFORMER + _SWIN)
+_ENCODERS = KeyRules((_PREFIX + key, _PREFIX + key) for key in _TRANSFORMER + _SWIN)
 
 
-def check_native(state: Mapping[str, T]) -> dict[str, T]:
-    """Native tensors as they are; the keys of a bare encoder get their prefix.
-
-    Args:
-        state: Tensors by key.
-
-    Raises:
-        KeyError: If a key belongs to none of our encoders and to no other part of a
-            model.
-    """
+def _to_native(state: Mapping[str, T], options: Options) -> dict[str, T]:
+    """Native tensors as they are; the keys of a bare encoder get their prefix."""
     own = dict(state)
-    if not any(key.startswith(PREFIX) for key in own):
-        own = {PREFIX + key: value for key, value in own.items()}
-    unknown = [
-        key
-        for key in own
-        if not re.match(rf"({'|'.join(PARTS)})\.", key)
-        and _ENCODERS.to_ours(key) is None
-    ]
+    if not has_key(own, re.escape(_PREFIX)):
+        own = {_PREFIX + key: value for key, value in own.items()}
+    part = re.compile(rf"({'|'.join(_PARTS)})\.")
+    unknown = [k for k in own if not part.match(k) and _ENCODERS.to_ours(k) is None]
     if unknown:
         raise KeyError(
             f"{len(unknown)} keys are none of our encoders' (Vision Transformer, Swin "
             "Transformer, Hiera; below 'backbone.' or alone) and of no other part of "
-            f"our models ({', '.join(PARTS[:5])} ...): {listed(unknown, 6)}"
+            f"our models ({', '.join(_PARTS[:5])} ...): {listed(unknown, 6)}"
         )
     return own
 
@@ -94,6 +82,6 @@ LAYOUT = Layout(
         r"(backbone\.)?stages\.\d+\.blocks\.\d+\.(norm1|attn\.w_msa|ffn)\.",
     ),
     dropped=((r"data_preprocessor\..*", "follows from the config"),),
-    to_native=lambda state, options: check_native(state),
+    to_native=_to_native,
     advise=lambda native, heads: [],
 )
