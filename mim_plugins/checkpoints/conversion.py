@@ -13,9 +13,9 @@ from torch import Tensor
 
 from .files.allow_list import brief
 from .files.reading import strip_prefixes
-from .layouts import NATIVE, Layout, Options, candidates, layouts
+from .layouts import Layout, Options, candidates, drop, layouts, oblong_matrices
 from .layouts.key_rules import has_key, listed, numbers
-from .layouts.layout import drop, oblong_matrices
+from .layouts.native import LAYOUT as NATIVE
 from .metadata import NUM_HEADS
 from .report import Report
 

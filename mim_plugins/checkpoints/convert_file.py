@@ -10,9 +10,9 @@ from typing import Any
 from .conversion import Conversion, convert, to_official
 from .files import Checkpoint, check_destination, read, save_state, write_atomically
 from .files.local_files import check_file
-from .layouts import NATIVE
+from .layouts import SHIFT_MASK
 from .layouts.export import to_hugging_face, to_timm
-from .layouts.layout import SHIFT_MASK
+from .layouts.native import LAYOUT as NATIVE
 from .layouts.resize import resize_state
 from .metadata import MERGE_COORDINATES, NUM_HEADS
 from .report import Report

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from . import Layout
 from .key_rules import CLASSIFIER_RULES, RELATIVE_POSITION_RULES, KeyRules, has_key
-from .layout import Layout
 from .mae_lite import num_heads_of
 
 # The deconvolutions in the backbones of DeepMIM's and LocalMIM's segmentation code are

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from . import Layout, Options, State
 from .key_rules import KeyRules, listed, numbers
-from .layout import Layout, Options, State
 
 WHAT_TO_GIVE = (
     "give the OpenAI CLIP ViT-B/16 weights (ViT-B-16.pt as downloaded), a state dict "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from . import Layout, State
 from .key_rules import (
     CLASSIFIER_RULES,
     ENCODER_RULES,
@@ -13,7 +14,6 @@ from .key_rules import (
     heads_by_width,
     numbers,
 )
-from .layout import Layout, State
 
 
 def pretrain_rules(num_levels: int | None) -> KeyRules:

@@ -6,8 +6,8 @@ https://arxiv.org/abs/2304.07193
 
 from __future__ import annotations
 
+from . import Layout, Options, State
 from .key_rules import KeyRules
-from .layout import Layout, Options, State
 from .timm import VIT_RULES
 
 # The gated MLPs of its giant model are mmpretrain's `SwiGLUFFNFused`.

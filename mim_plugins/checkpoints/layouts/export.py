@@ -9,9 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from ..report import Report
-from . import beit, hiera
+from . import State, beit, hiera
 from .key_rules import has_key, listed
-from .layout import State
 from .timm import convert_to_timm
 
 # What a plain encoder with a classifier has; all else is of pre-training.

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from . import Layout
 from .key_rules import KeyRules, block_rules, has_key
-from .layout import Layout
 
 ENCODER_RULES = [
     ("pos_embed", "backbone.pos_embed"),

@@ -9,29 +9,18 @@ from typing import Any
 from torch import Tensor
 
 from ..metadata import MERGE_COORDINATES
+from . import Layout, State, swin
 from .deepmim import num_decoders
 from .key_rules import (
     CLASSIFIER_RULES,
     ENCODER_RULES,
     KeyRules,
-    Rules,
     block_rules,
     has_key,
     heads_by_width,
     numbers,
 )
-from .layout import Layout, State
 from .simmim import is_localmim
-from .swin import (
-    COLUMN_BY_COLUMN,
-    ROW_BY_ROW,
-    STAGE_NORM_RULES,
-    encoder_rules,
-    has_stage_norms,
-    reorder_quads,
-    shift_masks,
-    without_shift_masks,
-)
 
 _MERGE_ORDERS = ("trained", "official_transfer")
 
@@ -50,35 +39,29 @@ _DECODER_RULES = [
 
 # A fine-tuned Swin classifier, or its encoder alone; `norm` follows the pooling. The
 # backbone of segmentation has a norm behind every stage instead.
-_SWIN_CLASSIFIER_RULES = [
-    *encoder_rules(""),
-    *STAGE_NORM_RULES,
-    ("norm.{p}", "neck.norm.{p}"),
-    ("head.{p}", "head.fc.{p}"),
-]
+_SWIN_CLASSIFIER = KeyRules(
+    [
+        *swin.encoder_rules(""),
+        *swin.STAGE_NORM_RULES,
+        ("norm.{p}", "neck.norm.{p}"),
+        ("head.{p}", "head.fc.{p}"),
+    ]
+)
 
 
-def _pretrain_rules(encoder: Rules, norm: str, ours: str, num_levels: int) -> KeyRules:
+def _pretrain_rules(levels: int, is_swin: bool) -> KeyRules:
     """Rules of pre-training; of the levels' norms the last is the encoder's own."""
-    return KeyRules(
-        [
-            *encoder,
-            (f"{norm}.{num_levels - 1}.{{p}}", f"backbone.{ours}.{{p}}"),
-            (f"{norm}.{{i}}.{{p}}", "neck.decoders.{i}.latent_norm.{p}"),
-            *_DECODER_RULES,
-        ]
-    )
-
-
-def _vit_rules(num_levels: int) -> KeyRules:
-    # The encoder has no norm without a number.
-    encoder = [rule for rule in ENCODER_RULES if rule[0] != "norm.{p}"]
-    return _pretrain_rules(encoder, "norm", "ln1", num_levels)
-
-
-def _swin_rules(num_stages: int) -> KeyRules:
-    norm = f"norm{num_stages - 1}"
-    return _pretrain_rules(encoder_rules("encoder."), "encoder.norm", norm, num_stages)
+    if is_swin:
+        encoder, norm = swin.encoder_rules("encoder."), "encoder.norm"
+        last = f"norm{levels - 1}"
+    else:  # whose official encoder has no norm without a number
+        encoder = [rule for rule in ENCODER_RULES if rule[0] != "norm.{p}"]
+        norm, last = "norm", "ln1"
+    norms = [
+        (f"{norm}.{levels - 1}.{{p}}", f"backbone.{last}.{{p}}"),
+        (f"{norm}.{{i}}.{{p}}", "neck.decoders.{i}.latent_norm.{p}"),
+    ]
+    return KeyRules([*encoder, *norms, *_DECODER_RULES])
 
 
 def rules_for(keys: Iterable[str]) -> KeyRules:
@@ -92,17 +75,18 @@ def rules_for(keys: Iterable[str]) -> KeyRules:
     """
     keys = set(keys)
     if stages := numbers(keys, r"encoder\.layers\.(\d+)\."):
-        return _swin_rules(max(stages) + 1)
+        return _pretrain_rules(max(stages) + 1, is_swin=True)
     if has_key(keys, r"layers\.0\.blocks\."):
-        return KeyRules(_SWIN_CLASSIFIER_RULES)
+        return _SWIN_CLASSIFIER
     if "patch_embed.proj.weight" not in keys:
         raise KeyError(
             "not an official checkpoint of a LocalMIM Vision Transformer: it has no "
             "patch_embed.proj.weight; and not a Swin Transformer of LocalMIM: it has "
             "neither encoder.layers (pre-training) nor layers.0.blocks (fine-tuning)"
         )
-    levels = numbers(keys, r"decoder\.(\d+)\.")
-    return _vit_rules(max(levels) + 1) if levels else KeyRules(CLASSIFIER_RULES)
+    if levels := numbers(keys, r"decoder\.(\d+)\."):
+        return _pretrain_rules(max(levels) + 1, is_swin=False)
+    return KeyRules(CLASSIFIER_RULES)
 
 
 def convert_official(
@@ -129,11 +113,11 @@ def convert_official(
     """
     if merge_order not in _MERGE_ORDERS:
         raise ValueError(f"merge_order is one of {_MERGE_ORDERS}, got {merge_order!r}")
-    state = without_shift_masks(state)
+    state = swin.without_shift_masks(state)
     pretrained_swin = any(key.startswith("encoder.") for key in state)
     trained = pretrained_swin and merge_order == "trained"
-    order = ROW_BY_ROW if trained else COLUMN_BY_COLUMN
-    converted = OrderedDict(reorder_quads(rules_for(state).convert(state), order))
+    order = swin.ROW_BY_ROW if trained else swin.COLUMN_BY_COLUMN
+    converted = OrderedDict(swin.reorder_quads(rules_for(state).convert(state), order))
     if pretrained_swin:
         # As if the encoder had saved this.
         metadata = {"backbone": {MERGE_COORDINATES: "official"}}
@@ -154,17 +138,16 @@ def to_official(state: Mapping[str, Tensor], img_size: int = 224) -> dict[str, T
         KeyError: If a key is not accounted for.
     """
     state = {k: x for k, x in state.items() if not k.startswith("data_preprocessor.")}
-    stages = numbers(state, r"backbone\.stages\.(\d+)\.")
-    if not stages:
-        return _vit_rules(num_decoders(state)).convert(state, to="official")
-    if num_decoders(state):
-        official = _swin_rules(max(stages) + 1).convert(state, to="official")
-        return reorder_quads(official, ROW_BY_ROW, to="official")
-    official = KeyRules(_SWIN_CLASSIFIER_RULES).convert(state, to="official")
-    official = reorder_quads(official, COLUMN_BY_COLUMN, to="official")
-    if not has_stage_norms(official):
+    stages, decoders = numbers(state, r"backbone\.stages\.(\d+)\."), num_decoders(state)
+    pretraining = decoders or not stages
+    levels = len(stages) or decoders
+    rules = _pretrain_rules(levels, bool(stages)) if pretraining else _SWIN_CLASSIFIER
+    official = rules.convert(state, to="official")
+    order = swin.ROW_BY_ROW if pretraining else swin.COLUMN_BY_COLUMN
+    official = swin.reorder_quads(official, order, to="official")
+    if not pretraining and not swin.has_stage_norms(official):
         # In backbones of segmentation they are computed from the image.
-        official |= shift_masks(official, img_size // 4)
+        official |= swin.shift_masks(official, img_size // 4)
     return official
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from . import Layout
 from .deepmim import has_plain_decoders, num_decoders, pretrain_rules, rules_for
-from .layout import Layout
 from .mae_lite import num_heads_of
 
 LAYOUT = Layout(

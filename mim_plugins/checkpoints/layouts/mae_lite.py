@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from . import deepmim, hiera, simmim
+from . import Layout, Options, State, deepmim, drop, hiera, simmim
 from .key_rules import (
     CLASSIFIER_RULES,
     ENCODER_RULES,
@@ -20,7 +20,6 @@ from .key_rules import (
     heads_by_width,
     numbers,
 )
-from .layout import Layout, Options, State, drop
 from .simmim import extra_block_of
 from .timm import VIT_RULES
 
@@ -180,13 +179,7 @@ def _extra_block_rules(index: int) -> Rules:
 
 
 def _wrapped(state: State, teacher_blocks: list[int], img_size: int) -> State:
-    """Our state dict of a student, with what distillation trains, in the wrapper.
-
-    Args:
-        state: By our keys.
-        teacher_blocks: The teacher's blocks that adapters belong to, in order.
-        img_size: Side of the images in pixels.
-    """
+    """Our state dict of a student, with what distillation trains, in the wrapper."""
     student: State = {}
     extra: State = {}
     adapters: State = {}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from . import Layout, Options, State, has_paddle_matrices, oblong_matrices
 from .deepmim import num_decoders
 from .key_rules import (
     BLOCK_RULES,
@@ -18,7 +19,6 @@ from .key_rules import (
     heads_by_width,
     numbers,
 )
-from .layout import Layout, Options, State, has_paddle_matrices, oblong_matrices
 
 _MAGNITUDE = re.compile(r"decoder_pred\d+\.weight_g")
 

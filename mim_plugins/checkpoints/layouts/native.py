@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
+from . import Layout, Options
 from .key_rules import KeyRules, has_key, listed
-from .layout import Layout, Options
 
 T = TypeVar("T")
 

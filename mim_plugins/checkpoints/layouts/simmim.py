@@ -6,20 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from . import Layout, swin
 from .hiera import PREDICTION, channels_first, channels_last, reorder_pixels
 from .key_rules import KeyRules, Rules, block_rules, has_key, numbers
-from .layout import Layout
-from .swin import (
-    ATTENTION_RULES,
-    BLOCK_RULES,
-    COLUMN_BY_COLUMN,
-    STAGE_NORM_RULES,
-    encoder_rules,
-    has_stage_norms,
-    reorder_quads,
-    shift_masks,
-    without_shift_masks,
-)
 
 # Below this prefix in files of pre-training; classifiers and teachers have none.
 _ENCODER = "encoder."
@@ -45,9 +34,9 @@ def convert_official(state: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         KeyError: If a key is not accounted for.
     """
-    state = without_shift_masks(state)
+    state = swin.without_shift_masks(state)
     converted = reorder_pixels(_rules_for(state).convert(state), channels_last)
-    return reorder_quads(converted, COLUMN_BY_COLUMN)
+    return swin.reorder_quads(converted, swin.COLUMN_BY_COLUMN)
 
 
 def convert_to_official(
@@ -65,13 +54,13 @@ def convert_to_official(
     """
     state = {k: x for k, x in state.items() if not k.startswith("data_preprocessor.")}
     ordered = reorder_pixels(state, channels_first)
-    ordered = reorder_quads(ordered, COLUMN_BY_COLUMN, to="official")
+    ordered = swin.reorder_quads(ordered, swin.COLUMN_BY_COLUMN, to="official")
     official = rules_of_ours(state).convert(ordered, to="official")
-    if has_stage_norms(state):
+    if swin.has_stage_norms(state):
         # For images of any size: the masks are computed from the image.
         return official
     prefix = _ENCODER if has_key(official, re.escape(_ENCODER)) else ""
-    return official | shift_masks(official, img_size // 4, prefix)
+    return official | swin.shift_masks(official, img_size // 4, prefix)
 
 
 def extra_block_of(keys: Iterable[str], prefix: str = "") -> int | None:
@@ -102,7 +91,9 @@ def rules_of_ours(keys: Iterable[str]) -> KeyRules:
         narrow="neck.decoder_embed.weight" in keys,
     )
     # None of several stages' norms is a classifier's.
-    return KeyRules([*STAGE_NORM_RULES, *rules] if has_stage_norms(keys) else rules)
+    return KeyRules(
+        [*swin.STAGE_NORM_RULES, *rules] if swin.has_stage_norms(keys) else rules
+    )
 
 
 def _rules_for(state: Mapping[str, Any]) -> KeyRules:
@@ -127,36 +118,29 @@ def _rules_for(state: Mapping[str, Any]) -> KeyRules:
 def _rules(
     prefix: str, last: int, extra: int | None, ends_early: bool, narrow: bool
 ) -> Rules:
-    """Rules of a model.
+    """Rules of a model, whose decoder may end early or have blocks of its own.
 
-    Args:
-        prefix: What precedes the encoder's official keys.
-        last: Its last stage.
-        extra: Index in it of D2-MAE's block of attention logits alone, if there is
-            one.
-        ends_early: Whether the decoder reads a stage before the last, whose norm is
-            then its own.
-        narrow: Whether the decoder has blocks of its own.
+    It ends early if it reads a stage before the last, whose norm is then its own.
     """
     rules: Rules = []
     if extra is not None:
         official = f"{prefix}layers.{last}.blocks.{extra}."
-        rules += block_rules(official, "extra_block.", ATTENTION_RULES)
+        rules += block_rules(official, "extra_block.", swin.ATTENTION_RULES)
     norm = "neck.norm" if ends_early else f"backbone.norm{last}"
     rules += [
-        *encoder_rules(prefix),
+        *swin.encoder_rules(prefix),
         (prefix + _MASK_TOKEN, "backbone.mask_token"),
         (prefix + "absolute_pos_embed", "backbone.absolute_pos_embed"),
         (prefix + "norm.{p}", norm + ".{p}"),
     ]
     if not prefix:
-        return [*rules, *STAGE_NORM_RULES, ("head.{p}", "head.fc.{p}")]
+        return [*rules, *swin.STAGE_NORM_RULES, ("head.{p}", "head.fc.{p}")]
     if not narrow:
         return [*rules, ("decoder.0.{p}", "neck.decoder_pred.{p}")]
     return [
         *rules,
         ("decoder.0.{p}", "neck.decoder_embed.{p}"),
-        *block_rules("decoder.1.", "neck.decoder_blocks.0.", BLOCK_RULES),
+        *block_rules("decoder.1.", "neck.decoder_blocks.0.", swin.BLOCK_RULES),
         (PREDICTION + "0.{p}", "neck.decoder_pred.{p}"),
     ]
 

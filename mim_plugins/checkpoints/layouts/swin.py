@@ -9,8 +9,8 @@ from typing import TypeVar
 from mmpretrain.models.utils import ShiftWindowMSA
 from torch import Tensor
 
+from . import SHIFT_MASK
 from .key_rules import Rules, block_rules, numbers
-from .layout import SHIFT_MASK
 
 T = TypeVar("T")
 

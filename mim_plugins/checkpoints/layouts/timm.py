@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from . import simmim
+from . import Layout, has_paddle_matrices, simmim
 from .key_rules import CLASSIFIER_RULES, KeyRules, has_key
-from .layout import Layout, has_paddle_matrices
 from .swin import COLUMN_BY_COLUMN, reorder_quads
 
 T = TypeVar("T")

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..conversion import convert
 from ..files import Checkpoint
-from ..layouts import NATIVE, Layout
+from ..layouts import Layout
 from ..layouts.key_rules import listed
+from ..layouts.native import LAYOUT as NATIVE
 from ..layouts.resize import (
     resize_bias_table,
     resize_offset_table,
@@ -42,9 +43,6 @@ _OF_IMAGE_SIZE = re.compile(r"pos_embed|relative_position|rel_pos|attn_mask")
 
 # Attention biases, of which one model has one form and another the other.
 _BIAS = re.compile(r"(layers\.\d+\.attn\.)(qkv\.bias|[qv]_bias)$")
-
-# What a model computes or starts with, and no checkpoint has to hold.
-_COMPUTED = re.compile(r"data_preprocessor\..*|.*(_index|num_batches_tracked)$")
 
 _RANDOM = "randomly initialised"
 
@@ -99,28 +97,21 @@ def native_report(target: Target, state: Mapping[str, Tensor], source: str) -> R
 
     torch would load what fits and pass over the rest; mmengine says so in warnings.
 
-    Args:
-        target: The model.
-        state: Tensors by the model's keys.
-        source: Where they are from, for messages.
-
     Raises:
         ValueError: If a tensor the encoder cannot do without is missing, or of a size
             that no image size explains.
     """
-    own = target.encoder_shapes
-    inside = {key: x.shape for key, x in below(target.prefix, state).items()}
+    own, inside = target.encoder_shapes, below(target.prefix, state)
     report = Report(source, NATIVE.title, len(state), done="loaded")
-    for key, shape in inside.items():
+    for key, value in inside.items():
         if key not in own:
             lack = "such part" if _UNUSED.match(key) else "place for it"
             report.dropped[key] = f"{target.name} has no {lack}"
-        elif own[key] == shape:
+        elif own[key] == value.shape:
             report.converted.append(key)
         else:
-            report.resized[key] = f"{tuple(shape)} to {tuple(own[key])}"
-    positions = state.get(f"{target.prefix}pos_embed")
-    if positions is not None and target.is_other_grid(positions):
+            report.resized[key] = f"{tuple(value.shape)} to {tuple(own[key])}"
+    if "pos_embed" in inside and target.is_other_grid(inside["pos_embed"]):
         rows, cols = target.grid or (0, 0)
         report.notes.append(
             f"the positions are taken to be of {rows}x{cols} patches, as the model's; "
@@ -133,7 +124,7 @@ def native_report(target: Target, state: Mapping[str, Tensor], source: str) -> R
     wrong = [
         f"{key} {sizes}"
         for key, sizes in report.resized.items()
-        if not _OF_IMAGE_SIZE.search(key) or len(own[key]) != len(inside[key])
+        if not _OF_IMAGE_SIZE.search(key) or len(own[key]) != inside[key].ndim
     ]
     # Of a part alone, such as a head, nothing of the encoder is meant to be loaded.
     if inside and needed:
@@ -154,14 +145,6 @@ def adapt_official(
     exact: bool = False,
 ) -> tuple[OrderedDict[str, Tensor], Report]:
     """Converts an official state dict and adapts it to a model, see :func:`state_for`.
-
-    Args:
-        target: The model.
-        checkpoint: What was read.
-        layout: The layout it is in.
-        merge_order: As of :func:`.conversion.convert`.
-        antialias: As of :func:`.resize.resize_position_embedding`.
-        exact: Leave every tensor as it is.
 
     Raises:
         ValueError: If it does not fit the model.
@@ -187,19 +170,16 @@ def adapt_official(
         else:
             report.dropped[key] = "of another size, such as another number of classes"
     report.converted = list(state)
-    report.missing |= {
-        key: _RANDOM
-        for key in target.shapes
-        if not _COMPUTED.fullmatch(key)
-        and key not in state
-        and not _has_other_bias(key, state)
-    }
+    held = {_of_any_form(key) for key in state}
+    missing = (key for key in target.shapes if _of_any_form(key) not in held)
+    computed = re.compile(r"data_preprocessor\..*|.*(_index|num_batches_tracked)")
+    report.missing |= {k: _RANDOM for k in missing if not computed.fullmatch(k)}
     # Entries are by module: the encoder's is to be found where the encoder is.
-    metadata = {
-        target.prefix.rstrip(".") if name == "backbone" else name: entry
+    state._metadata = OrderedDict(  # type: ignore[attr-defined]
+        (target.prefix.rstrip(".") if name == "backbone" else name, entry)
         for name, entry in getattr(conversion.state, "_metadata", {}).items()
-    }
-    return _with_metadata(state, metadata), report
+    )
+    return state, report
 
 
 def _native_state(
@@ -236,7 +216,9 @@ def _native_state(
     elif bare and target.prefix:
         tensors = {PREFIX + key: x for key, x in tensors.items()}
         metadata = {f"{PREFIX}{k}".rstrip("."): x for k, x in metadata.items()}
-    return _with_metadata(tensors, metadata)
+    state = OrderedDict(tensors)
+    state._metadata = OrderedDict(metadata)  # type: ignore[attr-defined]
+    return state
 
 
 def _adapt_encoder(
@@ -324,21 +306,18 @@ def _resize(
 
 def _missing(target: Target, encoder: Mapping[str, Any]) -> list[str]:
     """Keys of the encoder that a checkpoint lacks, but for what is computed."""
+    name = _of_any_form if target.converts_biases else str
+    held = {name(key) for key in encoder}
     return [
         key
         for key in target.encoder_shapes
-        if key not in encoder
-        and not key.endswith("_index")
-        and not (target.converts_biases and _has_other_bias(key, encoder))
+        if name(key) not in held and not key.endswith("_index")
     ]
 
 
-def _has_other_bias(key: str, state: Mapping[str, Any]) -> bool:
-    """Whether a key is of a block's attention biases, which are there in some form."""
-    match = _BIAS.search(key)
-    return match is not None and any(
-        key[: match.end(1)] + name in state for name in ("qkv.bias", "q_bias")
-    )
+def _of_any_form(key: str) -> str:
+    """One name for both forms of attention biases."""
+    return _BIAS.sub(r"\1qkv.bias", key)
 
 
 def _other_architecture(target: Target, source: str, problem: str) -> ValueError:
@@ -367,12 +346,3 @@ def _check_loaded_keys(
             "checkpoint of this architecture; Hugging Face's layout, and that of other "
             "networks, is not converted"
         )
-
-
-def _with_metadata(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
-) -> OrderedDict[str, Tensor]:
-    """A state dict that modules find their metadata in."""
-    state = OrderedDict(tensors)
-    state._metadata = OrderedDict(metadata)  # type: ignore[attr-defined]
-    return state

@@ -17,8 +17,8 @@ from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
 from ..files import Checkpoint, read, read_content
-from ..layouts import NATIVE
 from ..layouts.key_rules import listed
+from ..layouts.native import LAYOUT as NATIVE
 from .adapt import state_for
 from .target import PREFIX, Target
 
@@ -30,16 +30,7 @@ _OTHER_READERS = ("mmdet.models.backbones.", "mmseg.models.backbones.")
 
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME)
-def load_from_mim_plugins(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Reads a checkpoint for mmengine, under an address that asks for it.
-
-    Args:
-        filename: :data:`SCHEME`, and a path or another address behind it.
-        map_location: As ``torch.load``'s.
-
-    Raises:
-        ValueError: As :func:`.read_content`.
-    """
+def _read_for_mmengine(filename: str, map_location: Any = None) -> dict[str, Any]:
     return read_content(filename.removeprefix(SCHEME), map_location)
 
 
@@ -134,11 +125,7 @@ class ConvertCheckpointHook(Hook):
             )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Converts the checkpoint, or refuses it.
-
-        Args:
-            runner: The runner of the training or test process.
-            checkpoint: What was read; its ``state_dict`` is replaced.
+        """Replaces the checkpoint's ``state_dict`` by the model's, or refuses it.
 
         Raises:
             ValueError: If it does not fit the model, or lacks the decoders that a

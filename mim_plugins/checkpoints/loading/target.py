@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.model import is_model_wrapper
 from torch import Size, Tensor, nn
 
-from ..layouts import NATIVE
+from ..layouts.native import LAYOUT as NATIVE
 
 PREFIX = "backbone."
 
@@ -25,13 +25,10 @@ class Target:
         prefix: What comes before the encoder's keys, ``'backbone.'`` or nothing.
         shapes: Shapes of all its tensors by key.
         encoder_shapes: Shapes of the encoder's tensors, by key without prefix.
-        has_native_keys: Whether the encoder's keys are those of mmpretrain's
-            transformers.
-        grid: Rows and columns of the encoder's patches; None if it has no plain grid.
-        num_extra_tokens: Leading rows of the position embedding that belong to no
-            patch.
-        converts_biases: Whether the encoder turns one form of attention biases into
-            another.
+        has_native_keys: Whether its keys are those of mmpretrain's transformers.
+        grid: Rows and columns of its patches; None if it has no plain grid.
+        num_extra_tokens: Leading rows of its position embedding that are of no patch.
+        converts_biases: Whether it turns one form of attention biases into another.
     """
 
     module: nn.Module
@@ -71,15 +68,6 @@ class Target:
         """Name of the encoder's class."""
         return type(self.encoder).__name__
 
-    @property
-    def num_heads(self) -> int | None:
-        """Attention heads of a Vision Transformer, or of a Hiera's first stage."""
-        layers = dict(self.encoder.named_children()).get("layers")
-        if not layers:
-            return None
-        attention = dict(layers[0].named_children()).get("attn")
-        return getattr(attention, "num_heads", None)
-
     def is_other_grid(self, table: Tensor) -> bool:
         """Whether positions of a square grid are as many as an oblong encoder has.
 
@@ -96,13 +84,17 @@ class Target:
         """Refuses weights that were trained with another number of attention heads.
 
         Args:
-            heads: Theirs, if it is known.
-            source: Where they are from, for messages.
+            heads: Theirs, of a Hiera those of its first stage, if they are known.
+            source: Where the weights are from, for messages.
 
         Raises:
             ValueError: If they were.
         """
-        own = self.num_heads if heads is not None else None
+        layers = dict(self.encoder.named_children()).get("layers")
+        if heads is None or not layers:
+            return
+        attention = dict(layers[0].named_children()).get("attn")
+        own = getattr(attention, "num_heads", None)
         if own is not None and own != heads:
             raise ValueError(
                 f"{source} was trained with {heads} attention heads, the model has "
