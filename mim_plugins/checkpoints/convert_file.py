@@ -200,7 +200,7 @@ def _to_folder(
     folder.mkdir(parents=True, exist_ok=True)
     save_state(converted, folder / "model.safetensors")
     text = json.dumps(config, indent=2) + "\n"
-    write_atomically(folder / "config.json", lambda file: _write_text(file, text))
+    write_atomically(folder / "config.json", lambda file: file.write_text(text))
     return report
 
 
@@ -250,7 +250,3 @@ def _check_destination(src: str | Path, dst: Path, to: str, force: bool) -> None
     if dst.is_dir():
         for name in ("model.safetensors", "config.json"):
             check_destination(Path(dst, name), force, src)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)

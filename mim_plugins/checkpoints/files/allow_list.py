@@ -16,7 +16,6 @@ import os
 import pickle
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable
 from functools import cache
 from reprlib import repr as brief_repr
 from typing import Any
@@ -77,15 +76,21 @@ def allowed_globals() -> dict[str, Any]:
         "builtins.complex": complex,
         "torch.Size": torch.Size,
         "torch.device": torch.device,
-        "torch._tensor._rebuild_from_type_v2": _from_type,
+        "torch._tensor._rebuild_from_type_v2": lambda function, _kind, args, _state: (
+            function(*args)  # without the tensor's attributes
+        ),
     }
     for core in ("core", "_core"):  # of numpy 1 and 2
         allowed[f"numpy.{core}.multiarray._reconstruct"] = _array
-        allowed[f"numpy.{core}.multiarray.scalar"] = _scalar
+        allowed[f"numpy.{core}.multiarray.scalar"] = lambda dtype, raw: _from_bytes(
+            dtype, raw
+        )[0]
     for name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
         allowed[f"torch._utils.{name}"] = _tensor
     for name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
-        allowed[f"torch._utils.{name}"] = _parameter
+        allowed[f"torch._utils.{name}"] = lambda data, requires_grad, *_: (
+            torch.nn.Parameter(data, bool(requires_grad))
+        )
     for name in ("Tensor", "nn.parameter.Parameter", "nn.parameter.Buffer"):
         allowed[f"torch.{name}"] = name  # only ever an argument
     for module in ("pathlib", "pathlib._local"):
@@ -185,10 +190,6 @@ def _array(*_: Any) -> np.ndarray:
     return np.ndarray.__new__(_NumericArray, (0,), "b")
 
 
-def _scalar(dtype: Any, raw: Any) -> Any:
-    return _from_bytes(dtype, raw)[0]
-
-
 def _encoded(text: str, encoding: str) -> bytes:
     """Protocol 2 writes bytes as text in this encoding."""
     if encoding != "latin1":
@@ -207,12 +208,3 @@ def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tenso
     if not isinstance(storage, Tensor):
         flat = torch.empty(0, dtype=storage.dtype).set_(storage)
     return flat.as_strided(size, stride, offset)
-
-
-def _parameter(data: Tensor, requires_grad: bool, *_: Any) -> Tensor:
-    return torch.nn.Parameter(data, bool(requires_grad))
-
-
-def _from_type(function: Callable, _kind: Any, args: Any, _state: Any) -> Any:
-    """A tensor without its attributes."""
-    return function(*args)

@@ -14,17 +14,14 @@ from torch import Tensor
 from .allow_list import RestrictedUnpickler
 
 _STORAGES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
+    f"{name}Storage": dtype
+    for name, dtype in (
+        ("Double", torch.float64), ("Float", torch.float32), ("Half", torch.float16),
+        ("BFloat16", torch.bfloat16), ("Long", torch.int64), ("Int", torch.int32),
+        ("Short", torch.int16), ("Char", torch.int8), ("Byte", torch.uint8),
+        ("Bool", torch.bool),
+    )
+}  # fmt: skip
 
 
 def read_torchscript(path: str | Path, map_location: Any = "cpu") -> dict[str, Tensor]:

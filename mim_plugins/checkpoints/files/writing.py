@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Writes a file next to its destination and then moves it there.
 
     Args:
@@ -102,7 +102,8 @@ def save_state(
         return
     if suffix in (".pdparams", ".pd"):
         arrays = {key: value.numpy() for key, value in tensors.items()}
-        write_atomically(path, lambda file: _dump(arrays, file))
+        pickled = pickle.dumps(arrays, protocol=4)
+        write_atomically(path, lambda file: file.write_bytes(pickled))
         return
     if metadata is not None:
         tensors._metadata = metadata  # type: ignore[attr-defined]
@@ -116,8 +117,3 @@ def _alone(tensor: Tensor) -> Tensor:
     """A tensor that shares no larger memory with others."""
     own = tensor.numel() * tensor.element_size()
     return tensor if tensor.untyped_storage().nbytes() == own else tensor.clone()
-
-
-def _dump(content: Any, path: Path) -> None:
-    with open(path, "wb") as file:
-        pickle.dump(content, file, protocol=4)

@@ -63,26 +63,25 @@ def image_tower(
     Raises:
         ValueError: If there is no CLIP Vision Transformer in the file.
     """
-    for rules, last in (
-        (HUGGING_FACE_RULES, "embeddings.class_embedding"),
-        (OPENAI_RULES, "class_embedding"),
-    ):
-        for key in tensors:
-            prefix = key.removesuffix(last)
-            if prefix == key or (prefix and not prefix.endswith(".")):
-                continue
-            found = {
-                k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)
-            }
-            if rules is HUGGING_FACE_RULES:
-                # The projection is next to the tower; positions are a mere count.
-                parent = prefix.removesuffix("vision_model.")
-                projection = tensors.get(f"{parent}visual_projection.weight")
-                if projection is not None:
-                    found["visual_projection.weight"] = projection
-                found.pop("embeddings.position_ids", None)
-                found = _fuse_qkv(found)
-            return rules, found
+    mark = re.compile(r"((?:.*?\.)??)(embeddings\.)?class_embedding")
+    match = next(filter(None, map(mark.fullmatch, tensors)), None)
+    if match is None:
+        raise _no_tower(tensors, file)
+    prefix, is_hugging_face = match[1], match[2] is not None
+    found = {k[len(prefix) :]: x for k, x in tensors.items() if k.startswith(prefix)}
+    if not is_hugging_face:
+        return OPENAI_RULES, found
+    # The projection is next to the tower; positions are a mere count.
+    name = "visual_projection.weight"
+    projection = tensors.get(prefix.removesuffix("vision_model.") + name)
+    if projection is not None:
+        found[name] = projection
+    found.pop("embeddings.position_ids", None)
+    return HUGGING_FACE_RULES, _fuse_qkv(found)
+
+
+def _no_tower(tensors: Mapping[str, Tensor], file: Path) -> ValueError:
+    """What a file without an image tower is refused with."""
     keys = [k for k in tensors if "visual." in k or "vision" in k] or list(tensors)
     if any("attnpool." in key for key in keys):
         problem = "a CLIP with a ResNet, which has no patch tokens"
@@ -93,7 +92,7 @@ def image_tower(
     else:
         problem = "no image tower of a CLIP Vision Transformer"
     some = ", ".join(keys[:6]) + (" ..." if len(keys) > 6 else "")
-    raise ValueError(
+    return ValueError(
         f"{file} holds {problem}: among its keys ({some}) is no class_embedding. "
         f"Instead, {WHAT_TO_GIVE}"
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..report import Report
 from . import State, beit, hiera
-from .key_rules import has_key, listed
+from .key_rules import KeyRules, block_rules, has_key, listed
 from .timm import convert_to_timm
 
 # What a plain encoder with a classifier has; all else is of pre-training.
@@ -18,23 +18,30 @@ _ENCODER = re.compile(
     r"backbone\.(?!mask_token)|head\.(fc|layers\.head)\.(weight|bias)$|neck\.norm\."
 )
 
-# What timm's keys, inside and outside of blocks, are called in transformers; query, key
-# and value are matrices of their own there.
-_HF_BLOCK = {
-    "norm1": "layernorm_before",
-    "norm2": "layernorm_after",
-    "attn.proj": "attention.output.dense",
-    "mlp.fc1": "intermediate.dense",
-    "mlp.fc2": "output.dense",
-}
-_HF_OUTSIDE = {
-    "cls_token": "embeddings.cls_token",
-    "pos_embed": "embeddings.position_embeddings",
-    "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
-    "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
-    "norm.weight": "layernorm.weight",
-    "norm.bias": "layernorm.bias",
-}
+# timm's keys, with query, key and value apart, and transformers'.
+_HUGGING_FACE_RULES = KeyRules(
+    [
+        ("cls_token", "vit.embeddings.cls_token"),
+        ("pos_embed", "vit.embeddings.position_embeddings"),
+        ("patch_embed.proj.{p}", "vit.embeddings.patch_embeddings.projection.{p}"),
+        *block_rules(
+            "blocks.{i}.",
+            "vit.encoder.layer.{i}.",
+            [
+                ("norm1.{p}", "layernorm_before.{p}"),
+                ("attn.query.{p}", "attention.attention.query.{p}"),
+                ("attn.key.{p}", "attention.attention.key.{p}"),
+                ("attn.value.{p}", "attention.attention.value.{p}"),
+                ("attn.proj.{p}", "attention.output.dense.{p}"),
+                ("norm2.{p}", "layernorm_after.{p}"),
+                ("mlp.fc1.{p}", "intermediate.dense.{p}"),
+                ("mlp.fc2.{p}", "output.dense.{p}"),
+            ],
+        ),
+        ("norm.{p}", "vit.layernorm.{p}"),
+        ("head.{p}", "classifier.{p}"),
+    ]
+)
 
 
 def to_timm(
@@ -121,13 +128,16 @@ def to_hugging_face(
         raise ValueError(f"{num_heads} heads do not divide the width {width}")
     try:
         plain = convert_to_timm(kept)
+        converted = _HUGGING_FACE_RULES.convert(_split_qkv(plain))
     except KeyError as error:
-        raise ValueError(f"{source}: {error.args[0]}") from error
-    prefix = "vit." if "head.weight" in plain else ""
-    model = "ViTForImageClassification" if prefix else "ViTModel"
-    converted: State = {}
-    for key, value in plain.items():
-        converted |= _to_hugging_face(key, value, prefix, source)
+        raise ValueError(
+            f"{source}: transformers' ViTModel has no place for a tensor: "
+            f"{error.args[0]}"
+        ) from error
+    classifies = "head.weight" in plain
+    if not classifies:
+        converted = {key.removeprefix("vit."): x for key, x in converted.items()}
+    model = "ViTForImageClassification" if classifies else "ViTModel"
     patches = plain["pos_embed"].shape[1] - 1
     config: dict[str, Any] = {
         "architectures": [model],
@@ -147,12 +157,12 @@ def to_hugging_face(
         "qkv_bias": True,
         "torch_dtype": str(weight.dtype).removeprefix("torch."),
     }
-    if prefix:
+    if classifies:
         names = {str(i): f"LABEL_{i}" for i in range(len(plain["head.weight"]))}
         config["id2label"] = names
         config["label2id"] = {name: int(i) for i, name in names.items()}
     report.converted = list(converted)
-    options = "" if prefix else ", add_pooling_layer=False"
+    options = "" if classifies else ", add_pooling_layer=False"
     report.notes.append(
         f"load it with transformers.{model}.from_pretrained(FOLDER{options})"
     )
@@ -261,24 +271,17 @@ def _create_model(converted: Mapping[str, Tensor]) -> str:
     )
 
 
-def _to_hugging_face(key: str, value: Tensor, prefix: str, source: str) -> State:
-    """A tensor of timm's ViT under transformers' keys."""
-    if key in _HF_OUTSIDE:
-        return {prefix + _HF_OUTSIDE[key]: value}
-    if key.startswith("head."):
-        return {key.replace("head.", "classifier."): value}
-    match = re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", key)
-    if match and match[2] == "attn.qkv":
-        start = f"{prefix}encoder.layer.{match[1]}.attention.attention."
-        names = ("query", "key", "value")
-        return {
-            f"{start}{name}.{match[3]}": part.clone()
-            for name, part in zip(names, value.chunk(3), strict=True)
-        }
-    if match and match[2] in _HF_BLOCK:
-        name = _HF_BLOCK[match[2]]
-        return {f"{prefix}encoder.layer.{match[1]}.{name}.{match[3]}": value}
-    raise ValueError(f"{source}: transformers' ViTModel has no place for {key}")
+def _split_qkv(state: State) -> State:
+    """Stacked queries, keys and values as matrices of their own."""
+    split: State = {}
+    for key, value in state.items():
+        if ".attn.qkv." in key:
+            names = [key.replace("qkv", name) for name in ("query", "key", "value")]
+            parts = (part.clone() for part in value.chunk(3))
+            split |= zip(names, parts, strict=True)
+        else:
+            split[key] = value
+    return split
 
 
 def _image_size(

@@ -140,7 +140,7 @@ def to_official(state: Mapping[str, Tensor], img_size: int = 224) -> dict[str, T
     state = {k: x for k, x in state.items() if not k.startswith("data_preprocessor.")}
     stages, decoders = numbers(state, r"backbone\.stages\.(\d+)\."), num_decoders(state)
     pretraining = decoders or not stages
-    levels = len(stages) or decoders
+    levels = 1 + stages[-1] if stages else decoders
     rules = _pretrain_rules(levels, bool(stages)) if pretraining else _SWIN_CLASSIFIER
     official = rules.convert(state, to="official")
     order = swin.ROW_BY_ROW if pretraining else swin.COLUMN_BY_COLUMN
