@@ -10,7 +10,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mim_plugins.checkpoints.layouts.localmim_swin import convert_official, to_official
+from mim_plugins.checkpoints.layouts.localmim import convert_official, to_official
 from mim_plugins.models.masking import PatchMask
 from mim_plugins.models.patches import unpatchify
 

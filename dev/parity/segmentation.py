@@ -10,7 +10,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from mim_plugins.checkpoints.layouts import beit
-from mim_plugins.checkpoints.layouts.localmim_swin import convert_official
+from mim_plugins.checkpoints.layouts.localmim import convert_official
 
 from .case import GoldenCase
 from .localmim_swin import encoder_args as swin_args

@@ -8,6 +8,6 @@ from . import loading
 from .conversion import convert, to_official
 from .convert_file import convert_file
 from .files import read
-from .layouts import KeyRules
+from .layouts.key_rules import KeyRules
 
 __all__ = ["KeyRules", "convert", "convert_file", "loading", "read", "to_official"]

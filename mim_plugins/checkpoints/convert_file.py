@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from .conversion import Conversion, convert, to_official
-from .conversion import encoder_only as encoder_of
-from .files import (
-    Checkpoint,
-    check_destination,
-    read,
-    save_state,
-    write_atomically,
-)
-from .files.file_types import check_file
-from .layouts import native
-from .layouts.hugging_face import to_hugging_face
-from .layouts.layout import SHIFT_MASK
+from .files import Checkpoint, check_destination, read, save_state, write_atomically
+from .files.local_files import check_file
+from .layouts import SHIFT_MASK
+from .layouts.export import to_hugging_face, to_timm
+from .layouts.native import LAYOUT as NATIVE
 from .layouts.resize import resize_state
-from .layouts.timm_export import to_timm
 from .metadata import MERGE_COORDINATES, NUM_HEADS
 from .report import Report
 
 # Entry of a file's `meta` that holds the metadata of a conversion.
-METADATA = "mim_plugins_conversion"
+_METADATA = "mim_plugins_conversion"
 
-OURS = "mmpretrain"
+_OURS = "mmpretrain"
 
 
 def convert_file(
@@ -39,7 +28,7 @@ def convert_file(
     dst: str | Path,
     *,
     layout: str = "auto",
-    to: str = OURS,
+    to: str = _OURS,
     encoder_only: bool = False,
     part: str = "student",
     img_size: Sequence[int] | None = None,
@@ -78,98 +67,127 @@ def convert_file(
         FileNotFoundError: If there is no such file, or no folder to write to.
         ValueError: If the file, or an option, does not fit, or has no effect.
     """
-    if to == OURS and Path(dst).suffix in (".pdparams", ".pd"):
+    paddle = Path(dst).suffix in (".pdparams", ".pd")
+    if paddle and to == _OURS:
         raise ValueError(f"{dst}: ours is no layout of PaddlePaddle, name it .pth")
     size, old = _pair(img_size, "--img-size"), _pair(old_size, "--old-size")
-    _check_number(window_size, "--window-size")
-    _check_number(num_heads, "--num-heads")
-    _check_sizes(to, size, old, window_size, antialias)
-    _check_destination(src, dst, to, force)
+    for option, number in (("--window-size", window_size), ("--num-heads", num_heads)):
+        if number is not None and number < 1:
+            raise ValueError(f"{option} is at least 1, got {number}")
+    if old is not None and size is None and to != "hf":
+        raise ValueError(
+            "--old-size says what --img-size starts from, and has no effect without "
+            "it: give --img-size, too"
+        )
+    if antialias and size is None and window_size is None:
+        raise ValueError(
+            "--antialias says how to resize, and has no effect without --img-size or "
+            "--window-size"
+        )
+    check_file(src)
+    _check_destination(src, Path(dst), to, force)
     checkpoint = read(src, trust=trust)
-    _check_merge_order(merge_order, checkpoint.tensors)
+    if merge_order != "trained" and not any(
+        key.startswith("encoder.") for key in checkpoint.tensors
+    ):
+        raise ValueError(
+            f"--merge-order {merge_order} is for LocalMIM's official pre-trained Swin "
+            "Transformers alone, which this file is not: leave it out"
+        )
     if layout == "auto" and len(checkpoint.candidates) == 1:
         layout = checkpoint.candidates[0].name
     conversion = convert(
         checkpoint.tensors, layout, source=str(src), merge_order=merge_order, part=part
     )
+    state, done = conversion.state, conversion.report
     metadata = _recorded(checkpoint)
-    if conversion.layout is not native():
+    if conversion.layout is not NATIVE:
         metadata |= conversion.metadata
-    _check_heads(metadata, num_heads, src)
+    if num_heads is not None:
+        trained = metadata.setdefault(NUM_HEADS, num_heads)
+        if trained != num_heads:
+            raise ValueError(
+                f"--num-heads {num_heads}: {src} was trained with {trained} attention "
+                "heads"
+            )
     if encoder_only:
         _keep_encoder(conversion)
     # Official Swin files hold masks that depend on the image size; nothing else does.
-    has_positions = "backbone.pos_embed" in conversion.state
-    to_masks = to == "official" and size is not None and not has_positions
-    if (size is not None and not to_masks) or window_size is not None:
-        conversion.report.resized = resize_state(
-            conversion.state, None if to_masks else size, window_size, old, antialias
-        )
-    reports = [conversion.report]
-    if to == OURS:
-        meta = {METADATA: metadata, "source": str(Path(src).name)}
-        _record(conversion.state, metadata)
-        save_state(conversion.state, dst, meta=meta)
-        return reports
-    if conversion.layout is native():
-        reports.clear()
-    report = _export(conversion.state, metadata, dst, to, size or old, src)
-    if not reports:  # one account of both steps
-        done = conversion.report
-        report.total = done.total
-        report.dropped = done.dropped | report.dropped
-        report.resized = done.resized | report.resized
-    return [*reports, report]
-
-
-def _export(
-    state: Mapping[str, Tensor],
-    metadata: dict[str, Any],
-    dst: str | Path,
-    to: str,
-    size: tuple[int, int] | None,
-    src: str | Path,
-) -> Report:
-    """Writes our tensors in another layout."""
-    source, paddle = str(src), Path(dst).suffix in (".pdparams", ".pd")
+    to_masks = to == "official" and "backbone.pos_embed" not in state
+    new_size = None if to_masks else size
+    if new_size is not None or window_size is not None:
+        done.resized = resize_state(state, new_size, window_size, old, antialias)
+    if to == _OURS:
+        meta = {_METADATA: metadata, "source": str(Path(src).name)}
+        _record(state, metadata)
+        save_state(state, dst, meta=meta)
+        return [done]
     if paddle and to != "official":
         raise ValueError(
             f"{dst} would be a file of PaddlePaddle, which only MIRL's official "
             "layout has: give --to official, or another ending"
         )
     if to == "timm":
-        converted, report = to_timm(state, source=source)
+        converted, report = to_timm(state, source=str(src))
         save_state(converted, dst)
-        return report
-    if to == "official":
-        height, width = size or (224, 224)
-        swin = "backbone.pos_embed" not in state
-        if swin and height != width:
-            raise ValueError(
-                "official Swin files hold masks of square images: give --img-size one "
-                f"side, not {height} {width}"
-            )
-        try:
-            converted, report = to_official(
-                state,
-                metadata | ({"layout": "mirl"} if paddle else {}) | {"paddle": paddle},
-                source=source,
-                img_size=height,
-            )
-        except RuntimeError as error:  # of mmpretrain's masks
-            raise ValueError(
-                f"--img-size {height}: the maps of this Swin Transformer do not divide "
-                "into its windows"
-            ) from error
-        masks = any(SHIFT_MASK.search(key) for key in converted)
-        if swin and size is not None and not masks:
-            raise ValueError(
-                "--img-size has no effect: in this official layout nothing of a Swin "
-                "Transformer depends on it; leave it out"
-            )
-        save_state(converted, dst, wrapper="model")
-        return report
-    heads = metadata.get(NUM_HEADS)
+    elif to == "official":
+        if paddle:
+            metadata["layout"] = "mirl"
+        report = _to_official(conversion, metadata | {"paddle": paddle}, dst, size)
+    else:
+        report = _to_folder(conversion, metadata, Path(dst), size or old)
+    if conversion.layout is not NATIVE:
+        return [done, report]
+    # One account of both steps.
+    report.total = done.total
+    report.dropped = done.dropped | report.dropped
+    report.resized = done.resized | report.resized
+    return [report]
+
+
+def _to_official(
+    conversion: Conversion,
+    metadata: dict[str, Any],
+    dst: str | Path,
+    size: tuple[int, int] | None,
+) -> Report:
+    """Writes the file of the official code."""
+    height, width = size or (224, 224)
+    is_swin = "backbone.pos_embed" not in conversion.state
+    if is_swin and height != width:
+        raise ValueError(
+            "official Swin files hold masks of square images: give --img-size one "
+            f"side, not {height} {width}"
+        )
+    try:
+        converted, report = to_official(
+            conversion.state,
+            metadata,
+            source=conversion.report.source,
+            img_size=height,
+        )
+    except RuntimeError as error:  # of mmpretrain's masks
+        raise ValueError(
+            f"--img-size {height}: the maps of this Swin Transformer do not divide "
+            "into its windows"
+        ) from error
+    if is_swin and size and not any(SHIFT_MASK.search(key) for key in converted):
+        raise ValueError(
+            "--img-size has no effect: in this official layout nothing of a Swin "
+            "Transformer depends on it; leave it out"
+        )
+    save_state(converted, dst, wrapper="model")
+    return report
+
+
+def _to_folder(
+    conversion: Conversion,
+    metadata: dict[str, Any],
+    folder: Path,
+    size: tuple[int, int] | None,
+) -> Report:
+    """Writes the folder of transformers."""
+    source, heads = conversion.report.source, metadata.get(NUM_HEADS)
     if heads is None:
         raise ValueError(
             "transformers' config.json needs the number of attention heads, which "
@@ -177,20 +195,19 @@ def _export(
             "ViT-B and MAE-Lite's ViT-Tiny and ViT-Small, 16 for ViT-L and ViT-H)"
         )
     converted, config, report = to_hugging_face(
-        state, heads, img_size=size, source=source
+        conversion.state, heads, img_size=size, source=source
     )
-    folder = Path(dst)
     folder.mkdir(parents=True, exist_ok=True)
     save_state(converted, folder / "model.safetensors")
     text = json.dumps(config, indent=2) + "\n"
-    write_atomically(folder / "config.json", lambda file: _write_text(file, text))
+    write_atomically(folder / "config.json", lambda file: file.write_text(text))
     return report
 
 
 def _recorded(checkpoint: Checkpoint) -> dict[str, Any]:
     """What a file records of itself, and of an earlier conversion."""
     meta = checkpoint.content.get("meta")
-    conversion = meta.get(METADATA, {}) if isinstance(meta, Mapping) else {}
+    conversion = meta.get(_METADATA, {}) if isinstance(meta, Mapping) else {}
     modules = {
         NUM_HEADS: checkpoint.num_heads(),
         MERGE_COORDINATES: checkpoint.merge_coordinates,
@@ -200,119 +217,36 @@ def _recorded(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _keep_encoder(conversion: Conversion) -> None:
     """Leaves out all but the encoder, with an account of it."""
-    metadata = getattr(conversion.state, "_metadata", None)
-    kept, left = encoder_of(conversion.state)
-    conversion.state.clear()
-    conversion.state.update(kept)
-    if metadata is not None:
-        conversion.state._metadata = metadata  # type: ignore[attr-defined]
-    conversion.report.dropped |= left
-    conversion.report.converted = list(kept)
-
-
-def _check_heads(metadata: dict[str, Any], given: int | None, src: str | Path) -> None:
-    """Records the heads a user gave.
-
-    Raises:
-        ValueError: If the file was trained with another number.
-    """
-    trained = metadata.get(NUM_HEADS)
-    if given is None:
-        return
-    if trained is not None and trained != given:
-        raise ValueError(
-            f"--num-heads {given}: {src} was trained with {trained} attention heads"
-        )
-    metadata[NUM_HEADS] = given
+    state, report = conversion.state, conversion.report
+    for key in [key for key in state if not key.startswith("backbone.")]:
+        report.dropped[key] = "the encoder alone is asked for"
+        del state[key]
+    report.converted = list(state)
 
 
 def _record(state: Any, metadata: Mapping[str, Any]) -> None:
     """Records in a state dict what cannot be inferred from it, for a model."""
     names = (NUM_HEADS, MERGE_COORDINATES)
     recorded = {name: metadata[name] for name in names if name in metadata}
-    if recorded and hasattr(state, "_metadata"):
-        entry = dict(state._metadata.get("backbone", {}))
-        state._metadata["backbone"] = {**entry, **recorded}
+    if recorded:
+        state._metadata.setdefault("backbone", {}).update(recorded)
 
 
 def _pair(size: Sequence[int] | None, option: str) -> tuple[int, int] | None:
-    """Height and width, of one number or two.
-
-    Raises:
-        ValueError: If there are more, or they are not positive.
-    """
+    """Height and width, of one number or two."""
     if size is None:
         return None
-    if len(size) not in (1, 2) or min(size) < 1 or not math.prod(size):
+    if len(size) not in (1, 2) or min(size) < 1:
         raise ValueError(f"{option} takes a side, or height and width, got {size}")
     return size[0], size[-1]
 
 
-def _check_number(value: int | None, option: str) -> None:
-    """Refuses a number that is none of heads or tokens.
-
-    Raises:
-        ValueError: If it is below 1.
-    """
-    if value is not None and value < 1:
-        raise ValueError(f"{option} is at least 1, got {value}")
-
-
-def _check_sizes(
-    to: str,
-    size: tuple[int, int] | None,
-    old: tuple[int, int] | None,
-    window: int | None,
-    antialias: bool,
-) -> None:
-    """Refuses options on resizing where nothing is resized.
-
-    Raises:
-        ValueError: If there is one.
-    """
-    if old is not None and size is None and to != "hf":
-        raise ValueError(
-            "--old-size says what --img-size starts from, and has no effect without "
-            "it: give --img-size, too"
-        )
-    if antialias and size is None and window is None:
-        raise ValueError(
-            "--antialias says how to resize, and has no effect without --img-size or "
-            "--window-size"
-        )
-
-
-def _check_merge_order(merge_order: str, tensors: Mapping[str, Tensor]) -> None:
-    """Refuses an order of patch merging for what does not merge, or has it already.
-
-    Raises:
-        ValueError: If the file is no official pre-training of LocalMIM's Swin.
-    """
-    pretraining = any(key.startswith("encoder.") for key in tensors)
-    if merge_order != "trained" and not pretraining:
-        raise ValueError(
-            f"--merge-order {merge_order} is for LocalMIM's official pre-trained Swin "
-            "Transformers alone, which this file is not: leave it out"
-        )
-
-
-def _check_destination(src: str | Path, dst: str | Path, to: str, force: bool) -> None:
-    """Refuses what would be lost, or cannot be written, before anything is read.
-
-    Raises:
-        FileExistsError: If it is there.
-        FileNotFoundError: If there is nothing to read, or no folder to write to.
-        ValueError: If source and destination are one, or of the wrong kind.
-    """
-    check_file(src)
+def _check_destination(src: str | Path, dst: Path, to: str, force: bool) -> None:
+    """Refuses what would be lost, or cannot be written, before anything is read."""
     if to != "hf":
         return check_destination(dst, force, src)
-    if Path(dst).exists() and not Path(dst).is_dir():
+    if dst.exists() and not dst.is_dir():
         raise ValueError(f"{dst} is a file: --to hf writes a folder, name another one")
-    if Path(dst).is_dir():
+    if dst.is_dir():
         for name in ("model.safetensors", "config.json"):
             check_destination(Path(dst, name), force, src)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -39,42 +38,31 @@ class Report:
     def __str__(self) -> str:
         """The table, a line for each outcome and each reason."""
         lines = [f"{self.source}: {self.layout}, {self.total} tensors"]
-        lines += _rows(self.done, {key: "" for key in self.converted})
-        lines += _rows("resized", self.resized)
-        lines += _rows("dropped", self.dropped)
-        lines += _rows("missing", self.missing)
-        lines += _rows("unexpected", {key: "" for key in self.unexpected})
+        for kind, keys in (
+            (self.done, dict.fromkeys(self.converted, "")),
+            ("resized", self.resized),
+            ("dropped", self.dropped),
+            ("missing", self.missing),
+            ("unexpected", dict.fromkeys(self.unexpected, "")),
+        ):
+            reasons: dict[str, list[str]] = {}
+            for key, reason in keys.items():
+                reasons.setdefault(reason, []).append(key)
+            for why, some in reasons.items():
+                line = f"  {kind:<10} {len(some):>4}  {_families(some)}"
+                lines.append(line + (f": {why}" if why else ""))
+            if not keys:
+                lines.append(f"  {kind:<10} {0:>4}")
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
 
-def _rows(kind: str, keys: Mapping[str, str]) -> list[str]:
-    if not keys:
-        return [f"  {kind:<10} {0:>4}"]
-    reasons: dict[str, list[str]] = {}
-    for key, reason in keys.items():
-        reasons.setdefault(reason, []).append(key)
-    return [
-        f"  {kind:<10} {len(some):>4}  {families(some)}" + (f": {why}" if why else "")
-        for why, some in reasons.items()
-    ]
-
-
-def families(keys: Iterable[str], most: int = 4) -> str:
-    """Keys in few words: those alike but for numbers, or below one name, as one.
-
-    Args:
-        keys: The keys.
-        most: So many families are named.
-    """
-    keys = list(keys)
+def _families(keys: list[str], most: int = 4) -> str:
+    """Keys in few words: those alike but for numbers, or below one name, as one."""
     # Behind a number, and, if there are still many, behind the first name.
-    for name_of in (
-        lambda key: re.sub(r"\.\d+\..*", ".*", key),
-        lambda key: re.sub(r"\..*", ".*", key),
-    ):
-        found = Counter(name_of(key) for key in keys)
+    for rest in (r"\.\d+\..*", r"\..*"):
+        found = Counter(re.sub(rest, ".*", key) for key in keys)
         if len(found) <= most:
             break
     named = [f"{name} ({n})" if n > 1 else name for name, n in found.most_common(most)]
-    rest = f", and {len(found) - most} more names" if len(found) > most else ""
-    return ", ".join(named) + rest
+    more = f", and {len(found) - most} more names" if len(found) > most else ""
+    return ", ".join(named) + more

@@ -15,7 +15,7 @@ from mmpretrain.registry import MODELS
 from samples import TINY_ARCH, tiny_model
 
 from mim_plugins.checkpoints import read, to_official
-from mim_plugins.checkpoints.files import download, save_state
+from mim_plugins.checkpoints.files import local_files, save_state
 from mim_plugins.checkpoints.loading import Target, state_for
 
 NAME = "localmim_vitb-hog_1600e"
@@ -117,10 +117,10 @@ def test_pretrained_true__gives_the_released_weights(released):
 def test_digest__is_checked_where_the_index_has_one(released, monkeypatch, tmp_path):
     entry, digest, _ = released
     monkeypatch.setitem(entry.metadata.data, "SHA-256", digest.upper())
-    path = download.fetch(entry.weights, tmp_path)
+    path = local_files.fetch(entry.weights, tmp_path)
     monkeypatch.setitem(entry.metadata.data, "SHA-256", "0" * 64)
     with pytest.raises(ValueError, match=f"{path}.*SHA-256 is {digest}, not 0000"):
-        download.fetch(entry.weights, tmp_path)
+        local_files.fetch(entry.weights, tmp_path)
     with pytest.raises(ValueError, match="not the file that the model index names"):
         read(entry.weights)
 
@@ -169,7 +169,7 @@ def test_address__a_wrong_file_does_not_stay(server, tmp_path):
 def test_name_with_digits_of_another_digest__is_warned_of(server, monkeypatch):
     lines = []
     monkeypatch.setattr(
-        download, "print_log", lambda message, **_: lines.append(message)
+        local_files, "print_log", lambda message, **_: lines.append(message)
     )
     _, digest = served(server, "x.pth")
     for number, name in enumerate(

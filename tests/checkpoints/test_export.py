@@ -9,8 +9,7 @@ from samples import TINY_ARCH, hiera_model, tiny_model
 
 from mim_plugins.checkpoints import convert_file, to_official
 from mim_plugins.checkpoints.files import read
-from mim_plugins.checkpoints.layouts.hugging_face import to_hugging_face
-from mim_plugins.checkpoints.layouts.timm_export import to_timm
+from mim_plugins.checkpoints.layouts.export import to_hugging_face, to_timm
 
 timm = pytest.importorskip("timm")
 

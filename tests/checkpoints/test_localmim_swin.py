@@ -13,7 +13,7 @@ from samples import golden_folder, laid_out_only
 
 from mim_plugins.checkpoints import convert_file, read
 from mim_plugins.checkpoints.files import Checkpoint
-from mim_plugins.checkpoints.layouts.localmim_swin import convert_official, to_official
+from mim_plugins.checkpoints.layouts.localmim import convert_official, to_official
 from mim_plugins.checkpoints.loading import Target, state_for
 
 # One of each size, target and task; that all come back, test_convert.py shows.

@@ -8,7 +8,7 @@ from hostile_pickles import state_dict
 from malformed_files import Maker
 from trial import try_all
 
-from mim_plugins.checkpoints.files.torch_files import TRUST
+from mim_plugins.checkpoints.files.reading import TRUST
 
 COUNT = 240
 

@@ -16,7 +16,6 @@ import os
 import pickle
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable
 from functools import cache
 from reprlib import repr as brief_repr
 from typing import Any
@@ -39,17 +38,78 @@ class UnknownGlobalError(pickle.UnpicklingError):
         super().__init__(f"it asks for {self.name}")
 
 
-class NumericDType:
-    """A dtype of plain numbers.
+class RestrictedUnpickler(pickle.Unpickler):
+    """Unpickles what is on the list, and imports nothing."""
 
-    numpy's own takes a state that can turn numbers into object pointers.
+    def find_class(self, module: str, name: str) -> Any:
+        """Looks a global up by its name.
 
-    Args:
-        text: numpy's short name, such as ``'f4'``.
+        Raises:
+            UnknownGlobalError: If it is not on the list.
+        """
+        module = "builtins" if module == "__builtin__" else module
+        try:
+            return allowed_globals()[f"{module}.{name}"]
+        except KeyError:
+            raise UnknownGlobalError(f"{module}.{name}") from None
 
-    Raises:
-        UnpicklingError: If it is not the dtype of plain numbers.
+
+@cache
+def allowed_globals() -> dict[str, Any]:
+    """What a pickle may refer to, by full name.
+
+    What torch allows by itself is what torch makes of it when it reads with this list.
     """
+    allowed: dict[str, Any] = {
+        "numpy.ndarray": _NumericArray,
+        "numpy.dtype": _NumericDType,
+        "argparse.Namespace": _Namespace,
+        "mmengine.logging.history_buffer.HistoryBuffer": _History,
+        "collections.OrderedDict": lambda pairs=(): OrderedDict(pairs),
+        "collections.Counter": lambda counts=(): Counter(counts),  # of a schedule
+        "_codecs.encode": _encoded,
+        "builtins.getattr": lambda *_: None,  # logs are pickled with it, and need none
+        "builtins.bytes": bytes,
+        "builtins.tuple": tuple,
+        "builtins.set": set,
+        "builtins.slice": slice,
+        "builtins.complex": complex,
+        "torch.Size": torch.Size,
+        "torch.device": torch.device,
+        "torch._tensor._rebuild_from_type_v2": lambda function, _kind, args, _state: (
+            function(*args)  # without the tensor's attributes
+        ),
+    }
+    for core in ("core", "_core"):  # of numpy 1 and 2
+        allowed[f"numpy.{core}.multiarray._reconstruct"] = _array
+        allowed[f"numpy.{core}.multiarray.scalar"] = lambda dtype, raw: _from_bytes(
+            dtype, raw
+        )[0]
+    for name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
+        allowed[f"torch._utils.{name}"] = _tensor
+    for name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
+        allowed[f"torch._utils.{name}"] = lambda data, requires_grad, *_: (
+            torch.nn.Parameter(data, bool(requires_grad))
+        )
+    for name in ("Tensor", "nn.parameter.Parameter", "nn.parameter.Buffer"):
+        allowed[f"torch.{name}"] = name  # only ever an argument
+    for module in ("pathlib", "pathlib._local"):
+        for name in "PosixPath WindowsPath PurePosixPath PureWindowsPath".split():
+            allowed[f"{module}.{name}"] = _path
+    dtypes = {k: x for k, x in vars(torch).items() if isinstance(x, torch.dtype)}
+    return allowed | {f"torch.{name}": dtype for name, dtype in dtypes.items()}
+
+
+def brief(error: BaseException) -> str:
+    """An error in one line of at most 300 characters."""
+    if isinstance(error, RecursionError):
+        return "what it holds is nested deeper than in any checkpoint"
+    text = " ".join(str(error)[:2000].split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:300] + " ..."
+
+
+class _NumericDType:
+    """A dtype of plain numbers; numpy's own can turn numbers into object pointers."""
 
     def __init__(self, text: str, *_: Any) -> None:
         if not isinstance(text, str) or not re.fullmatch(
@@ -61,7 +121,6 @@ class NumericDType:
         self.dtype = np.dtype(text)
 
     def __setstate__(self, state: Any) -> None:
-        """Sets the byte order, and refuses fields."""
         _version, order, *rest = state
         if order not in ("<", ">", "|", "=") or rest != [None, None, None, -1, -1, 0]:
             raise pickle.UnpicklingError(
@@ -70,7 +129,7 @@ class NumericDType:
         self.dtype = self.dtype.newbyteorder(order)
 
 
-class NumericArray(np.ndarray):
+class _NumericArray(np.ndarray):
     """An array of plain numbers, which checks the state it is unpickled with."""
 
     _is_filled = False
@@ -94,17 +153,6 @@ class NumericArray(np.ndarray):
         return np.array(self, subok=False).__reduce__()
 
 
-def _from_bytes(dtype: Any, raw: Any) -> np.ndarray:
-    """Numbers from their bytes, (count,)."""
-    if not isinstance(dtype, NumericDType) or not isinstance(raw, bytes):
-        raise pickle.UnpicklingError("an array in it is not an array of numbers")
-    if len(raw) % dtype.dtype.itemsize:
-        raise pickle.UnpicklingError(
-            f"an array in it has {len(raw)} bytes, of numbers of {dtype.dtype}"
-        )
-    return np.frombuffer(raw, dtype.dtype) if raw else np.empty(0, dtype.dtype)
-
-
 class _History(HistoryBuffer):
     """mmengine's log, of which a file sets the numbers and nothing else."""
 
@@ -126,13 +174,20 @@ class _Namespace(argparse.Namespace):
         self.__class__ = argparse.Namespace
 
 
+def _from_bytes(dtype: Any, raw: Any) -> np.ndarray:
+    """Numbers from their bytes, (count,)."""
+    if not isinstance(dtype, _NumericDType) or not isinstance(raw, bytes):
+        raise pickle.UnpicklingError("an array in it is not an array of numbers")
+    if len(raw) % dtype.dtype.itemsize:
+        raise pickle.UnpicklingError(
+            f"an array in it has {len(raw)} bytes, of numbers of {dtype.dtype}"
+        )
+    return np.frombuffer(raw, dtype.dtype) if raw else np.empty(0, dtype.dtype)
+
+
 def _array(*_: Any) -> np.ndarray:
     """What numpy's ``_reconstruct`` does: an array that its state will fill."""
-    return np.ndarray.__new__(NumericArray, (0,), "b")
-
-
-def _scalar(dtype: Any, raw: Any) -> Any:
-    return _from_bytes(dtype, raw)[0]
+    return np.ndarray.__new__(_NumericArray, (0,), "b")
 
 
 def _encoded(text: str, encoding: str) -> bytes:
@@ -147,98 +202,9 @@ def _path(*parts: str) -> str:
     return os.path.join("", *map(str.__str__, parts))
 
 
-def _tensor(
-    storage: Any, offset: int, size: Any, stride: Any, *_: Any
-) -> Tensor:  # without the hooks that a file may hold
-    """A view of a storage, or of a flat tensor, inside its bounds."""
+def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+    """A view of a storage, or of a flat tensor, inside its bounds, without hooks."""
     flat = storage
     if not isinstance(storage, Tensor):
         flat = torch.empty(0, dtype=storage.dtype).set_(storage)
     return flat.as_strided(size, stride, offset)
-
-
-def _parameter(data: Tensor, requires_grad: bool, *_: Any) -> Tensor:
-    return torch.nn.Parameter(data, bool(requires_grad))
-
-
-def _from_type(function: Callable, _kind: Any, args: Any, _state: Any) -> Any:
-    """A tensor without its attributes."""
-    return function(*args)
-
-
-def _nothing(*_: Any) -> None:
-    """Stands for ``getattr``, which logs are pickled with and do not need."""
-
-
-def _ordered(pairs: Any = ()) -> OrderedDict:
-    return OrderedDict(pairs)
-
-
-def _counter(counts: Any = ()) -> Counter:
-    return Counter(counts)
-
-
-@cache
-def allowed_globals() -> dict[str, Any]:
-    """What a pickle may refer to, by full name.
-
-    What torch allows by itself is what torch makes of it when it reads with this list.
-    """
-    allowed: dict[str, Any] = {
-        "numpy.ndarray": NumericArray,
-        "numpy.dtype": NumericDType,
-        "argparse.Namespace": _Namespace,
-        "mmengine.logging.history_buffer.HistoryBuffer": _History,
-        "collections.OrderedDict": _ordered,
-        "collections.Counter": _counter,  # milestones of a schedule
-        "_codecs.encode": _encoded,
-        "builtins.getattr": _nothing,
-        "builtins.bytes": bytes,
-        "builtins.tuple": tuple,
-        "builtins.set": set,
-        "builtins.slice": slice,
-        "builtins.complex": complex,
-        "torch.Size": torch.Size,
-        "torch.device": torch.device,
-        "torch._tensor._rebuild_from_type_v2": _from_type,
-    }
-    for core in ("core", "_core"):  # of numpy 1 and 2
-        allowed[f"numpy.{core}.multiarray._reconstruct"] = _array
-        allowed[f"numpy.{core}.multiarray.scalar"] = _scalar
-    for name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
-        allowed[f"torch._utils.{name}"] = _tensor
-    for name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
-        allowed[f"torch._utils.{name}"] = _parameter
-    for name in ("Tensor", "nn.parameter.Parameter", "nn.parameter.Buffer"):
-        allowed[f"torch.{name}"] = name  # only ever an argument
-    for module in ("pathlib", "pathlib._local"):
-        for name in "PosixPath WindowsPath PurePosixPath PureWindowsPath".split():
-            allowed[f"{module}.{name}"] = _path
-    for name, value in vars(torch).items():
-        if isinstance(value, torch.dtype):
-            allowed[f"torch.{name}"] = value
-    return allowed
-
-
-class RestrictedUnpickler(pickle.Unpickler):
-    """Unpickles what is on the list, and imports nothing."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Looks a global up by its name.
-
-        Raises:
-            UnknownGlobalError: If it is not on the list.
-        """
-        module = "builtins" if module == "__builtin__" else module
-        try:
-            return allowed_globals()[f"{module}.{name}"]
-        except KeyError:
-            raise UnknownGlobalError(f"{module}.{name}") from None
-
-
-def brief(error: BaseException) -> str:
-    """An error in one line of at most 300 characters."""
-    if isinstance(error, RecursionError):
-        return "what it holds is nested deeper than in any checkpoint"
-    text = " ".join(str(error)[:2000].split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:300] + " ..."

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .allow_list import RestrictedUnpickler, brief
-from .file_types import misnamed
+from .local_files import misnamed
 
 # What paddle.save adds to a state dict: names of its own, and how arrays of more than
 # 2**30 bytes were cut for protocols 2 and 3.
@@ -69,11 +69,7 @@ def _state_dict(content: Any) -> dict[str, Any]:
 
 
 def _to_tensor(key: Any, value: Any, path: str | Path) -> Tensor:
-    """A tensor from an array, or from Paddle's pair of a name and an array.
-
-    Raises:
-        ValueError: If it is not an array of Paddle's, or its key not a name.
-    """
+    """A tensor from an array, or from Paddle's pair of a name and an array."""
     if not isinstance(key, str):
         raise ValueError(f"{path}: {brief_repr(key)} is not the name of a tensor")
     if isinstance(value, tuple) and len(value) == 2:

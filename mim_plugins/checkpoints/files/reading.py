@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,21 +20,31 @@ from torch import Tensor
 
 from ..layouts import Layout, candidates, wrappers
 from ..metadata import MERGE_COORDINATES, NUM_HEADS
-from .allow_list import brief
-from .download import local_path
-from .file_types import check_file, misnamed
+from .allow_list import RestrictedUnpickler, UnknownGlobalError, allowed_globals, brief
+from .local_files import check_file, file_at, misnamed
 from .paddle import read_paddle_state_dict
-from .torch_files import read_torch
-from .writing import with_metadata
+from .torchscript import read_torchscript
+
+# Set to 1, it lets files run code when they are read, as plain torch.load does.
+TRUST = "MIM_PLUGINS_TRUST_CHECKPOINTS"
 
 # What parallel training and compilation add to names.
 _PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
-_INFIXES = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")
+_INFIXES = re.compile(r"module\.|_orig_mod\.|_fsdp_wrapped_module\.")
 
 # Types of numpy's that every torch has, too.
 _NUMBERS = {
     "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
 }  # fmt: skip
+
+# How every archive of torch begins; only TorchScript's hold this file, and source code,
+# which alone is compressed and never as large as this.
+_ARCHIVE = b"PK\x03\x04"
+_SCRIPT = "constants.pkl"
+_MOST_CODE = 1 << 26
+
+# From torch 2.6 on, `weights_only=True` takes a list of names.
+_TAKES_NAMES = hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint")
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,7 @@ class Checkpoint:
             what parallel training put before every key.
         wrapper: Name of the entry it was wrapped in.
         metadata: What modules recorded about themselves, by module name.
+        candidates: The layouts its keys may be in: none, one, or several.
     """
 
     path: str
@@ -53,6 +66,7 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     wrapper: str | None
     metadata: Mapping[str, Mapping[str, Any]]
+    candidates: list[Layout]
 
     @classmethod
     def of(cls, content: Mapping[str, Any], path: str = "checkpoint") -> Checkpoint:
@@ -80,21 +94,17 @@ class Checkpoint:
         for key, value in state.items():
             if not isinstance(key, str):
                 raise ValueError(f"{path}: {key!r:.80} in its state dict is not a name")
-            tensor = _as_tensor(key, value, wrapper is not None, path)
-            if tensor is not None:
-                tensors[key] = tensor
-        metadata = {}
-        for name, entry in getattr(state, "_metadata", {}).items():
-            bare = f"{name}."
-            for infix in _INFIXES:
-                bare = bare.replace(infix, "")
-            metadata[bare.rstrip(".")] = entry
-        return cls(path, content, strip_prefixes(tensors), wrapper, metadata)
-
-    @cached_property
-    def candidates(self) -> list[Layout]:
-        """The layouts its keys may be in: none, one, or several."""
-        return candidates(self.tensors, self.wrapper)
+            if not isinstance(value, Tensor):
+                value = _to_tensor(key, value, wrapper is not None, path)
+            if value is not None:
+                tensors[key] = value
+        tensors = strip_prefixes(tensors)
+        metadata = {
+            _INFIXES.sub("", f"{name}.").rstrip("."): entry
+            for name, entry in getattr(state, "_metadata", {}).items()
+        }
+        found = candidates(tensors, wrapper)
+        return cls(path, content, tensors, wrapper, metadata, found)
 
     def num_heads(self, prefix: str | None = None) -> int | None:
         """Attention heads the encoder was trained with, if the file records them.
@@ -113,10 +123,8 @@ class Checkpoint:
         Returns:
             ``'official'``, ``'correct'``, or None if the file does not record them.
         """
-        return next(
-            (x[MERGE_COORDINATES] for x in self.metadata.values()
-             if MERGE_COORDINATES in x), None
-        )  # fmt: skip
+        entries = (x for x in self.metadata.values() if MERGE_COORDINATES in x)
+        return next((entry[MERGE_COORDINATES] for entry in entries), None)
 
 
 def read(
@@ -129,7 +137,8 @@ def read(
             (``.safetensors``), or of PaddlePaddle (``.pdparams``, ``.pd``); or the
             address of one, which is downloaded once.
         map_location: Where its tensors go, as ``torch.load``'s.
-        trust: Whether a file of torch may run code, see :func:`.read_torch`.
+        trust: Whether a file of torch may run code. The environment variable
+            :data:`TRUST`, set to 1, allows it too.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -152,7 +161,7 @@ def read_content(
 ) -> dict[str, Any]:
     """Reads all that a checkpoint file holds, as :func:`read`."""
     path = os.fspath(path)
-    local = local_path(path)
+    local = file_at(path) if "://" in path else Path(path).expanduser()
     if local is None:  # an address that mmengine knows, such as a name of OpenMMLab's
         return CheckpointLoader.load_checkpoint(path, map_location)
     check_file(local)
@@ -160,7 +169,7 @@ def read_content(
         return _read_safetensors(local)
     if local.suffix in (".pdparams", ".pd"):
         return dict(read_paddle_state_dict(local))
-    content = read_torch(local, map_location, trust)
+    content = _read_torch(local, map_location, trust or os.environ.get(TRUST) == "1")
     if not isinstance(content, dict):
         raise ValueError(
             f"{path} holds a {type(content).__name__}, not a dict of tensors"
@@ -169,7 +178,11 @@ def read_content(
 
 
 def strip_prefixes(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Takes off what parallel training or compilation put before every key."""
+    """Takes off what parallel training or compilation put before every key.
+
+    Args:
+        state: Tensors by key.
+    """
     stripped = dict(state)
     for prefix in _PREFIXES:
         if stripped and all(key.startswith(prefix) for key in stripped):
@@ -177,14 +190,8 @@ def strip_prefixes(state: Mapping[str, Any]) -> dict[str, Any]:
     return stripped
 
 
-def _as_tensor(key: str, value: Any, wrapped: bool, path: str) -> Tensor | None:
-    """A tensor, or None for what is no part of a state dict.
-
-    Raises:
-        ValueError: If it is numbers by the name of a parameter, and no tensor.
-    """
-    if isinstance(value, Tensor):
-        return value
+def _to_tensor(key: str, value: Any, wrapped: bool, path: str) -> Tensor | None:
+    """A tensor from an array; None for what is no part of a state dict."""
     # Next to tensors without a wrapper are arrays of other kinds, such as the state of
     # a random number generator.
     named = wrapped or "." in key
@@ -208,12 +215,7 @@ def _is_numeric(value: Any) -> bool:
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    """Reads a safetensors file, with the metadata :func:`.save_state` wrote.
-
-    Raises:
-        ImportError: If safetensors is not installed.
-        ValueError: If it is damaged.
-    """
+    """What :func:`.save_state` wrote, as a file of torch would have it."""
     try:
         from safetensors import safe_open
     except ImportError as error:
@@ -224,8 +226,109 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt", device="cpu") as file:
             notes = file.metadata() or {}
             tensors = OrderedDict((key, file.get_tensor(key)) for key in file.keys())
-        return with_metadata(tensors, notes)
     except Exception as error:  # a damaged file can fail anywhere
         raise ValueError(
             f"{path} cannot be read as safetensors: {misnamed(path) or brief(error)}"
         ) from error
+    modules, meta = (_plain_values(notes.get(name)) for name in ("modules", "meta"))
+    if modules:
+        tensors._metadata = OrderedDict(  # type: ignore[attr-defined]
+            (name, entry) for name, entry in modules.items() if isinstance(entry, dict)
+        )
+    return {"state_dict": tensors, "meta": meta} if meta else tensors
+
+
+def _plain_values(note: str | None) -> dict[str, Any]:
+    """The values in a note; none if it is somebody else's, which may be any text."""
+    try:
+        values = json.loads(note or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _read_torch(path: Path, map_location: Any, trust: bool) -> Any:
+    """Reads a file of ``torch.save``, or the tensors of one of ``torch.jit.save``."""
+    try:
+        if _check_archive(path):
+            return read_torchscript(path, map_location)
+        return _load(path, map_location, trust)
+    except Exception as error:  # a damaged file can fail anywhere
+        if name := _refused_global(path, error):
+            raise ValueError(
+                f"{path} is refused: it refers to {name}, which a checkpoint does "
+                "not need and which could run code; nothing of it was run. If you "
+                f"trust whoever made the file, set {TRUST}=1 (for "
+                "tools/convert_checkpoint.py: --trust)"
+            ) from error
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint: {misnamed(path) or _reason(error)}"
+        ) from error
+
+
+def _check_archive(path: Path) -> bool:
+    """Verifies an archive's checksums, which torch does not; is it TorchScript's?"""
+    with open(path, "rb") as file:
+        if file.read(len(_ARCHIVE)) != _ARCHIVE:
+            return False
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        names = [entry.filename.lower() for entry in entries]
+        folders = {name.partition("/")[0] for name in names}
+        if len(folders) != 1 or len(set(names)) != len(names):
+            raise ValueError(
+                "its archive was not written by torch, which has all files in one "
+                "folder, and each once"
+            )
+        is_script = any(name.endswith(f"/{_SCRIPT}") for name in names)
+        size = path.stat().st_size + is_script * _MOST_CODE
+        if sum(entry.file_size for entry in entries) > size:
+            raise ValueError("its archive is compressed, as no checkpoint's is")
+        if damaged := archive.testzip():
+            raise ValueError(
+                f"its record {damaged} does not match its checksum: the file was "
+                "damaged on the disk or on the way; download or copy it again"
+            )
+    return is_script
+
+
+def _load(path: Path, map_location: Any, trust: bool) -> Any:
+    if trust:
+        return torch.load(path, map_location=map_location, weights_only=False)
+    if _TAKES_NAMES:
+        names: Any = [(value, name) for name, value in allowed_globals().items()]
+        with torch.serialization.safe_globals(names):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    restricted = SimpleNamespace(
+        Unpickler=RestrictedUnpickler,
+        # torch reads the head of a file from before 1.6 with it.
+        load=lambda file, **options: RestrictedUnpickler(file, **options).load(),
+        __name__="restricted pickle",
+    )
+    return torch.load(
+        path, map_location=map_location, weights_only=False, pickle_module=restricted
+    )
+
+
+def _refused_global(path: Path, error: Exception) -> str | None:
+    """What a file refers to that is not on the list, if that is why it was refused."""
+    if isinstance(error, UnknownGlobalError):
+        return error.name
+    try:  # a pickle of a kind that torch's reader does not know
+        with open(path, "rb") as file:
+            RestrictedUnpickler(file).load()
+    except UnknownGlobalError as unknown:
+        return unknown.name
+    except Exception:
+        pass
+    match = re.search(r"GLOBAL (\S+) (was not an allowed|whose module)", str(error))
+    return match[1] if match else None
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, without torch's advice to read the file unsafely."""
+    text = re.sub(r"Weights only load failed\.?.*WeightsUnpickler error: ", "",
+                  str(error), flags=re.DOTALL)  # fmt: skip
+    text = re.split(r"Check the documentation|Please file an issue|In PyTorch 2\.6",
+                    text)[0]  # fmt: skip
+    return brief(type(error)(text)) if text != str(error) else brief(error)

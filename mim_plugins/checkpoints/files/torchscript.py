@@ -14,17 +14,14 @@ from torch import Tensor
 from .allow_list import RestrictedUnpickler
 
 _STORAGES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
+    f"{name}Storage": dtype
+    for name, dtype in (
+        ("Double", torch.float64), ("Float", torch.float32), ("Half", torch.float16),
+        ("BFloat16", torch.bfloat16), ("Long", torch.int64), ("Int", torch.int32),
+        ("Short", torch.int16), ("Char", torch.int8), ("Byte", torch.uint8),
+        ("Bool", torch.bool),
+    )
+}  # fmt: skip
 
 
 def read_torchscript(path: str | Path, map_location: Any = "cpu") -> dict[str, Tensor]:
@@ -65,13 +62,7 @@ class _Module:
 
 
 class _ScriptUnpickler(RestrictedUnpickler):
-    """Unpickles scripted modules as :class:`_Module`, and storages as flat tensors.
-
-    Args:
-        file: The pickle.
-        archive: The archive it is in.
-        root: Its folder there.
-    """
+    """Unpickles scripted modules as :class:`_Module`, and storages as flat tensors."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(file, encoding="utf-8")
@@ -124,11 +115,7 @@ def _registered(archive: zipfile.ZipFile, root: str) -> dict[str, set[str]]:
 def _tensors(
     module: _Module, prefix: str, registered: dict[str, set[str]]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers of a module and its children, by name.
-
-    Raises:
-        ValueError: If a module is restored by code of its own.
-    """
+    """Parameters and buffers of a module and its children, by name."""
     if not isinstance(module.state, dict):
         raise ValueError(
             f"its class {module.kind:.80} is restored by code in the file, "

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Writes a file next to its destination and then moves it there.
 
     Args:
@@ -102,7 +102,8 @@ def save_state(
         return
     if suffix in (".pdparams", ".pd"):
         arrays = {key: value.numpy() for key, value in tensors.items()}
-        write_atomically(path, lambda file: _dump(arrays, file))
+        pickled = pickle.dumps(arrays, protocol=4)
+        write_atomically(path, lambda file: file.write_bytes(pickled))
         return
     if metadata is not None:
         tensors._metadata = metadata  # type: ignore[attr-defined]
@@ -112,42 +113,7 @@ def save_state(
     write_atomically(path, lambda file: torch.save(content, file))
 
 
-def with_metadata(
-    tensors: OrderedDict[str, Tensor], notes: Mapping[str, str]
-) -> dict[str, Any]:
-    """The content of a safetensors file, with the metadata :func:`save_state` wrote.
-
-    Args:
-        tensors: Its tensors by key.
-        notes: Its metadata.
-
-    Returns:
-        The tensors, which carry what modules recorded about themselves, such as their
-        attention heads; or, if there is a ``meta``, both as a torch file has them.
-    """
-    modules, meta = (_plain(notes.get(name)) for name in ("modules", "meta"))
-    if modules:
-        tensors._metadata = OrderedDict(  # type: ignore[attr-defined]
-            (name, entry) for name, entry in modules.items() if isinstance(entry, dict)
-        )
-    return {"state_dict": tensors, "meta": meta} if meta else tensors
-
-
-def _plain(note: str | None) -> dict[str, Any]:
-    """The values in a note; none if it is somebody else's, which may be any text."""
-    try:
-        values = json.loads(note or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
 def _alone(tensor: Tensor) -> Tensor:
     """A tensor that shares no larger memory with others."""
     own = tensor.numel() * tensor.element_size()
     return tensor if tensor.untyped_storage().nbytes() == own else tensor.clone()
-
-
-def _dump(content: Any, path: Path) -> None:
-    with open(path, "wb") as file:
-        pickle.dump(content, file, protocol=4)

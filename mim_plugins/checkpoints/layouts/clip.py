@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .key_rules import KeyRules, listed
-from .layout import Layout
+from . import Layout, Options, State
+from .key_rules import KeyRules, listed, numbers
 
 WHAT_TO_GIVE = (
     "give the OpenAI CLIP ViT-B/16 weights (ViT-B-16.pt as downloaded), a state dict "
@@ -19,55 +19,32 @@ WHAT_TO_GIVE = (
     "Face folder (openai/clip-vit-base-patch16)"
 )
 
-# Rules of OpenAI's blocks and of Hugging Face's, whose q, k and v are fused before.
-_OPENAI_BLOCK = [
-    ("ln_1.{p}", "ln1.{p}"),
-    ("attn.in_proj_{p}", "attn.qkv.{p}"),
-    ("attn.out_proj.{p}", "attn.proj.{p}"),
-    ("ln_2.{p}", "ln2.{p}"),
-    ("mlp.c_fc.{p}", "ffn.layers.0.0.{p}"),
-    ("mlp.c_proj.{p}", "ffn.layers.1.{p}"),
-]
-_HUGGING_FACE_BLOCK = [
-    ("layer_norm1.{p}", "ln1.{p}"),
-    ("self_attn.qkv_proj.{p}", "attn.qkv.{p}"),
-    ("self_attn.out_proj.{p}", "attn.proj.{p}"),
-    ("layer_norm2.{p}", "ln2.{p}"),
-    ("mlp.fc1.{p}", "ffn.layers.0.0.{p}"),
-    ("mlp.fc2.{p}", "ffn.layers.1.{p}"),
-]
-
-# OpenAI's and open_clip's image tower (`visual.`) <-> ours.
-OPENAI_RULES = KeyRules(
-    [
-        ("class_embedding", "vit.cls_token"),
-        ("positional_embedding", "vit.pos_embed"),
-        ("conv1.weight", "vit.patch_embed.projection.weight"),
-        ("ln_pre.{p}", "vit.pre_norm.{p}"),
-        *(
-            (f"transformer.resblocks.{{i}}.{a}", f"vit.layers.{{i}}.{b}")
-            for a, b in _OPENAI_BLOCK
-        ),
-        ("ln_post.{p}", "vit.ln1.{p}"),
-        ("proj", "proj.weight"),
-    ]
+# OpenAI's and open_clip's image tower (`visual.`), Hugging Face's (`vision_model.`),
+# whose q, k and v are fused before, and ours.
+_LAYERS = ("transformer.resblocks.{i}.", "encoder.layers.{i}.", "vit.layers.{i}.")
+_BLOCK = (
+    ("ln_1.{p}", "layer_norm1.{p}", "ln1.{p}"),
+    ("attn.in_proj_{p}", "self_attn.qkv_proj.{p}", "attn.qkv.{p}"),
+    ("attn.out_proj.{p}", "self_attn.out_proj.{p}", "attn.proj.{p}"),
+    ("ln_2.{p}", "layer_norm2.{p}", "ln2.{p}"),
+    ("mlp.c_fc.{p}", "mlp.fc1.{p}", "ffn.layers.0.0.{p}"),
+    ("mlp.c_proj.{p}", "mlp.fc2.{p}", "ffn.layers.1.{p}"),
 )
-
-# Hugging Face's image tower (`vision_model.`) <-> ours.
-HUGGING_FACE_RULES = KeyRules(
-    [
-        ("embeddings.class_embedding", "vit.cls_token"),
-        ("embeddings.position_embedding.weight", "vit.pos_embed"),
-        ("embeddings.patch_embedding.weight", "vit.patch_embed.projection.weight"),
-        ("pre_layrnorm.{p}", "vit.pre_norm.{p}"),  # spelt so in the library
-        *(
-            (f"encoder.layers.{{i}}.{a}", f"vit.layers.{{i}}.{b}")
-            for a, b in _HUGGING_FACE_BLOCK
-        ),
-        ("post_layernorm.{p}", "vit.ln1.{p}"),
-        ("visual_projection.weight", "proj.weight"),
-    ]
+_TOWER = (
+    ("class_embedding", "embeddings.class_embedding", "vit.cls_token"),
+    ("positional_embedding", "embeddings.position_embedding.weight", "vit.pos_embed"),
+    (
+        "conv1.weight",
+        "embeddings.patch_embedding.weight",
+        "vit.patch_embed.projection.weight",
+    ),
+    ("ln_pre.{p}", "pre_layrnorm.{p}", "vit.pre_norm.{p}"),  # spelt so in the library
+    *(tuple(a + b for a, b in zip(_LAYERS, names, strict=True)) for names in _BLOCK),
+    ("ln_post.{p}", "post_layernorm.{p}", "vit.ln1.{p}"),
+    ("proj", "visual_projection.weight", "proj.weight"),
 )
+OPENAI_RULES = KeyRules((openai, ours) for openai, _, ours in _TOWER)
+HUGGING_FACE_RULES = KeyRules((theirs, ours) for _, theirs, ours in _TOWER)
 
 # What a CLIP has next to its image tower: the text tower, the projections into the
 # common space, and mere counts.
@@ -78,26 +55,6 @@ _OTHER_PARTS = re.compile(
 )
 
 
-def encoder_of(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The encoder of a CLIP's image tower as ours, ``backbone.``, in float32.
-
-    Args:
-        tensors: Those of a whole CLIP, or of its image tower, projection included.
-        source: Where they are from, for messages.
-
-    Raises:
-        ValueError: If there is no image tower that is a Vision Transformer.
-    """
-    file = Path(source)
-    rules, found = image_tower(tensors, file)
-    tower = convert_tower(rules, found, file)
-    return {
-        f"backbone.{key.removeprefix('vit.')}": value
-        for key, value in tower.items()
-        if key.startswith("vit.")
-    }
-
-
 def image_tower(
     tensors: Mapping[str, Tensor], file: Path
 ) -> tuple[KeyRules, dict[str, Tensor]]:
@@ -106,26 +63,25 @@ def image_tower(
     Raises:
         ValueError: If there is no CLIP Vision Transformer in the file.
     """
-    for rules, last in (
-        (HUGGING_FACE_RULES, "embeddings.class_embedding"),
-        (OPENAI_RULES, "class_embedding"),
-    ):
-        for key in tensors:
-            prefix = key.removesuffix(last)
-            if prefix == key or (prefix and not prefix.endswith(".")):
-                continue
-            found = {
-                k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)
-            }
-            if rules is HUGGING_FACE_RULES:
-                # The projection is next to the tower; positions are a mere count.
-                parent = prefix.removesuffix("vision_model.")
-                projection = tensors.get(f"{parent}visual_projection.weight")
-                if projection is not None:
-                    found["visual_projection.weight"] = projection
-                found.pop("embeddings.position_ids", None)
-                found = _fuse_qkv(found)
-            return rules, found
+    mark = re.compile(r"((?:.*?\.)??)(embeddings\.)?class_embedding")
+    match = next(filter(None, map(mark.fullmatch, tensors)), None)
+    if match is None:
+        raise _no_tower(tensors, file)
+    prefix, is_hugging_face = match[1], match[2] is not None
+    found = {k[len(prefix) :]: x for k, x in tensors.items() if k.startswith(prefix)}
+    if not is_hugging_face:
+        return OPENAI_RULES, found
+    # The projection is next to the tower; positions are a mere count.
+    name = "visual_projection.weight"
+    projection = tensors.get(prefix.removesuffix("vision_model.") + name)
+    if projection is not None:
+        found[name] = projection
+    found.pop("embeddings.position_ids", None)
+    return HUGGING_FACE_RULES, _fuse_qkv(found)
+
+
+def _no_tower(tensors: Mapping[str, Tensor], file: Path) -> ValueError:
+    """What a file without an image tower is refused with."""
     keys = [k for k in tensors if "visual." in k or "vision" in k] or list(tensors)
     if any("attnpool." in key for key in keys):
         problem = "a CLIP with a ResNet, which has no patch tokens"
@@ -136,7 +92,7 @@ def image_tower(
     else:
         problem = "no image tower of a CLIP Vision Transformer"
     some = ", ".join(keys[:6]) + (" ..." if len(keys) > 6 else "")
-    raise ValueError(
+    return ValueError(
         f"{file} holds {problem}: among its keys ({some}) is no class_embedding. "
         f"Instead, {WHAT_TO_GIVE}"
     )
@@ -177,12 +133,11 @@ def convert_tower(
         for i in range(max(depth_of(state), 1) if "{i}" in ours else 1)
         for p in ("weight", "bias")
     )
-    missing = sorted({str(rules.to_official(n)) for n in names} - found.keys())
+    missing = {str(rules.to_official(name)) for name in names} - found.keys()
     if missing:
         raise ValueError(
-            f"the image tower in {file} lacks {', '.join(missing[:10])}"
-            + (" ..." if len(missing) > 10 else "")
-            + f": {WHAT_TO_GIVE}, projection included"
+            f"the image tower in {file} lacks {listed(missing)}: {WHAT_TO_GIVE}, "
+            "projection included"
         )
     _check_shapes(rules, state, file)
     state = {key: value.float() for key, value in state.items()}
@@ -201,11 +156,7 @@ def convert_tower(
 
 
 def _check_shapes(rules: KeyRules, state: Mapping[str, Tensor], file: Path) -> None:
-    """Checks that all tensors of a tower, as stored, are of one width.
-
-    Raises:
-        ValueError: If one is not, naming it and both shapes.
-    """
+    """Checks that all tensors of a tower, as stored, are of one width."""
     width = state["vit.cls_token"].numel()
     hidden = (*state["vit.layers.0.ffn.layers.0.0.bias"].shape, 0)[0]
     shapes: dict[str, tuple[int | None, ...]] = {  # None: of any size
@@ -238,18 +189,22 @@ def _check_shapes(rules: KeyRules, state: Mapping[str, Tensor], file: Path) -> N
 
 def depth_of(state: Mapping[str, Tensor]) -> int:
     """Number of blocks of a converted tower."""
-    return len({key.split(".")[2] for key in state if key.startswith("vit.layers.")})
+    return len(numbers(state, r"vit\.layers\.(\d+)\."))
 
 
-def parts_left_out(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """What of a CLIP is not its image tower's encoder, and why it is left out.
+def _encoder(state: State, options: Options) -> State:
+    """The encoder of a CLIP's image tower as ours, ``backbone.``, in float32."""
+    file = Path(options.source)
+    tower = convert_tower(*image_tower(state, file), file)
+    return {
+        f"backbone.{key.removeprefix('vit.')}": value
+        for key, value in tower.items()
+        if key.startswith("vit.")
+    }
 
-    Args:
-        tensors: Those of a whole CLIP, or of its image tower.
 
-    Raises:
-        KeyError: If a key is of no part of a CLIP that is known.
-    """
+def _parts_left_out(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """What of a CLIP is not its image tower's encoder, and why it is left out."""
     place = next((k for k in tensors if k.endswith("class_embedding")), "")
     tower = place.removesuffix("class_embedding").removesuffix("embeddings.")
     parent = re.sub(r"(visual|vision_model)\.$", "", tower)
@@ -280,7 +235,7 @@ LAYOUT = Layout(
         r"class_embedding$",
     ),
     # Nothing is left out: the projection helps to check the tower.
-    split=lambda state, options: (dict(state), parts_left_out(state)),
+    split=lambda state, options: (dict(state), _parts_left_out(state)),
     one_to_one=False,  # of Hugging Face's, three matrices become one
-    to_native=lambda state, options: encoder_of(state, options.source),
+    to_native=_encoder,
 )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable
 
-from .key_rules import KeyRules
-from .layout import Layout, State, has_key
-from .vit import CLASSIFIER_RULES, ENCODER_RULES, block_rules, heads_by_width
-
-T = TypeVar("T")
+from . import Layout, State
+from .key_rules import (
+    CLASSIFIER_RULES,
+    ENCODER_RULES,
+    KeyRules,
+    block_rules,
+    has_key,
+    heads_by_width,
+    numbers,
+)
 
 
 def pretrain_rules(num_levels: int | None) -> KeyRules:
@@ -21,8 +24,8 @@ def pretrain_rules(num_levels: int | None) -> KeyRules:
             or None for the one unnumbered decoder of facebookresearch/mae.
     """
     rules = [*ENCODER_RULES, ("decoder_pos_embed", "neck.decoder_pos_embed")]
-    numbers = [""] if num_levels is None else [str(k + 1) for k in range(num_levels)]
-    for level, k in enumerate(numbers):
+    labels = [""] if num_levels is None else [str(k + 1) for k in range(num_levels)]
+    for level, k in enumerate(labels):
         ours = f"neck.decoders.{level}."
         rules += [
             (f"decoder_embed{k}.{{p}}", ours + "decoder_embed.{p}"),
@@ -37,12 +40,15 @@ def pretrain_rules(num_levels: int | None) -> KeyRules:
 def rules_for(keys: Iterable[str]) -> KeyRules:
     """The rules of an official state dict, inferred from its keys.
 
+    Args:
+        keys: Of pre-training (with decoders), of an encoder alone, or of a fine-tuned
+            classifier.
+
     Raises:
         KeyError: If the keys are of none of the known layouts.
     """
     keys = set(keys)
-    levels = {int(m[1]) for k in keys if (m := re.match(r"decoder_embed(\d+)\.", k))}
-    if levels:
+    if levels := numbers(keys, r"decoder_embed(\d+)\."):
         return pretrain_rules(max(levels))
     if "decoder_embed.weight" in keys:
         return pretrain_rules(None)
@@ -54,49 +60,32 @@ def rules_for(keys: Iterable[str]) -> KeyRules:
     )
 
 
-def convert_official(state: Mapping[str, T]) -> dict[str, T]:
-    """Renames an official DeepMIM or MAE state dict to our keys.
-
-    Args:
-        state: The official state dict: pre-training (with decoders), encoder only,
-            or a fine-tuned classifier.
-
-    Raises:
-        KeyError: If a key is not accounted for.
-    """
-    return rules_for(state).convert(state)
-
-
 def num_decoders(native: Iterable[str]) -> int:
     """Decoders that our state dict holds."""
-    found = (re.match(r"neck\.decoders\.(\d+)\.", key) for key in native)
-    return max((1 + int(match[1]) for match in found if match), default=0)
+    return 1 + max(numbers(native, r"neck\.decoders\.(\d+)\."), default=-1)
 
 
 def has_plain_decoders(native: State) -> bool:
     """Whether our state dict has decoders of MAE's on a plain Vision Transformer."""
-    others = (
+    return num_decoders(native) > 0 and not has_key(
+        native,
         r"neck\.(low_embed|decoders\.0\.latent_norm|fusion)\.",
         r"(extra_block|distillation)\.",
         r"backbone\.(stages\.|layers\.\d+\.proj\.)",
     )
-    return num_decoders(native) > 0 and not has_key(native, others)
 
 
-def _is_numbered(native: State, recorded: Mapping[str, Any]) -> bool:
-    """Whether official decoders have numbers: of several levels, or of DeepMIM's."""
-    return num_decoders(native) > 1 or recorded.get("layout") == "deepmim"
-
-
+# Official decoders have numbers if there are several levels, or if they are DeepMIM's.
 LAYOUT = Layout(
     name="deepmim",
     title="DeepMIM's official layout",
     marks=(r"decoder_embed1\.",),
     unless=(r"decoder_embed0_1\.",),
-    to_native=lambda state, options: convert_official(state),
+    to_native=lambda state, options: rules_for(state).convert(state),
     num_heads=heads_by_width,
     writes=lambda native, recorded: (
-        _is_numbered(native, recorded) and has_plain_decoders(native)
+        (num_decoders(native) > 1 or recorded.get("layout") == "deepmim")
+        and has_plain_decoders(native)
     ),
     to_official=lambda native, *_: pretrain_rules(num_decoders(native)).convert(
         native, to="official"

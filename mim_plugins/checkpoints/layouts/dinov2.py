@@ -6,8 +6,8 @@ https://arxiv.org/abs/2304.07193
 
 from __future__ import annotations
 
+from . import Layout, Options, State
 from .key_rules import KeyRules
-from .layout import Layout, Options, State
 from .timm import VIT_RULES
 
 # The gated MLPs of its giant model are mmpretrain's `SwiGLUFFNFused`.
@@ -21,11 +21,7 @@ RULES = KeyRules(
 
 
 def _to_native(state: State, options: Options) -> State:
-    """Renames every key.
-
-    Raises:
-        KeyError: If a key is not accounted for, or the model has registers.
-    """
+    """Renames every key, unless the model has registers."""
     if "register_tokens" in state:
         raise KeyError(
             "it has register_tokens, for which mmpretrain's Vision Transformer has no "

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
 
-from .key_rules import KeyRules
-from .layout import Layout, has_key
-from .vit import block_rules
+from . import Layout
+from .key_rules import KeyRules, block_rules, has_key
 
 ENCODER_RULES = [
     ("pos_embed", "backbone.pos_embed"),
@@ -21,20 +19,20 @@ ENCODER_RULES = [
 ]
 
 # A classifier pools before its norm.
-CLASSIFIER_RULES = [
+_CLASSIFIER_RULES = [
     *ENCODER_RULES,
     ("norm.{p}", "backbone.ln2.{p}"),
     ("head.projection.{p}", "head.fc.{p}"),
 ]
 
 # timm's classifier, or its encoder, with the norm in the head.
-TIMM_RULES = [
+_TIMM_RULES = [
     *ENCODER_RULES,
     ("head.norm.{p}", "backbone.ln2.{p}"),
     ("head.fc.{p}", "head.fc.{p}"),
 ]
 
-PRETRAIN_RULES = [
+_PRETRAIN_RULES = [
     *ENCODER_RULES,
     ("multi_scale_fusion_heads.{i}.{p}", "neck.fusion.{i}.{p}"),
     ("encoder_norm.{p}", "neck.fusion_norm.{p}"),
@@ -49,37 +47,13 @@ PRETRAIN_RULES = [
 # Attention heads of the first stage by its width; they double with each stage.
 HEADS = {46: 1, 96: 1, 112: 2, 144: 2, 256: 4}
 
-# Of these the rows are the pixels of a patch.
+# Of these the rows are the pixels of a patch, in official keys and in ours.
 PREDICTION = "decoder_pred."
-
-
-def rules_for(keys: Iterable[str]) -> KeyRules:
-    """The rules of an official state dict, inferred from its keys.
-
-    Raises:
-        KeyError: If the keys are of another model.
-    """
-    keys = set(keys)
-    if not is_hiera(keys):
-        raise KeyError(
-            "not an official Hiera checkpoint: no block has a projection "
-            "(blocks.*.proj.weight)"
-        )
-    if "head.norm.weight" in keys:
-        return KeyRules(TIMM_RULES)
-    fuses = "multi_scale_fusion_heads.0.weight" in keys
-    return KeyRules(PRETRAIN_RULES if fuses else CLASSIFIER_RULES)
 
 
 def is_hiera(keys: Iterable[str]) -> bool:
     """Whether keys are an official Hiera's, whose blocks alone have projections."""
-    return any(re.fullmatch(r"blocks\.\d+\.proj\.weight", key) for key in keys)
-
-
-def stage_of(block: int, keys: Iterable[str]) -> int:
-    """The stage of a block, known from the projections that begin all but the first."""
-    found = (re.fullmatch(r"blocks\.(\d+)\.proj\.weight", key) for key in keys)
-    return sum(int(match[1]) <= block for match in found if match)
+    return has_key(keys, r"blocks\.\d+\.proj\.weight$")
 
 
 def convert_official(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +67,17 @@ def convert_official(state: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         KeyError: If a key is not accounted for.
     """
-    return rules_for(state).convert(_reorder(state, channels_last))
+    if not is_hiera(state):
+        raise KeyError(
+            "not an official Hiera checkpoint: no block has a projection "
+            "(blocks.*.proj.weight)"
+        )
+    rules = _CLASSIFIER_RULES
+    if "head.norm.weight" in state:
+        rules = _TIMM_RULES
+    elif "multi_scale_fusion_heads.0.weight" in state:
+        rules = _PRETRAIN_RULES
+    return reorder_pixels(KeyRules(rules).convert(state), channels_last)
 
 
 def convert_to_official(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,8 +90,8 @@ def convert_to_official(state: Mapping[str, Any]) -> dict[str, Any]:
         KeyError: If a key is not accounted for.
     """
     fuses = "neck.fusion.0.weight" in state
-    rules = KeyRules(PRETRAIN_RULES if fuses else CLASSIFIER_RULES)
-    return _reorder(rules.convert(state, to="official"), channels_first)
+    rules = KeyRules(_PRETRAIN_RULES if fuses else _CLASSIFIER_RULES)
+    return rules.convert(reorder_pixels(state, channels_first), to="official")
 
 
 def channels_last(pixels: Tensor, channels: int) -> Tensor:
@@ -123,14 +107,20 @@ def channels_first(pixels: Tensor, channels: int) -> Tensor:
     return pixels.unflatten(0, (-1, channels)).transpose(0, 1).flatten(0, 1)
 
 
-def _reorder(
-    official: Mapping[str, Any], order: Callable[[Tensor, int], Tensor]
+def reorder_pixels(
+    ours: Mapping[str, Any], order: Callable[[Tensor, int], Tensor]
 ) -> dict[str, Any]:
-    """Reorders what has a row for each pixel, under official keys."""
-    result = dict(official)
-    for key, value in official.items():
-        if key.startswith(PREDICTION) and isinstance(value, Tensor):
-            result[key] = order(value, official["patch_embed.proj.weight"].shape[1])
+    """Reorders what has a row for each pixel, under our keys.
+
+    Args:
+        ours: Tensors by key; what is no tensor stays as it is.
+        order: :func:`channels_last` or :func:`channels_first`.
+    """
+    result = dict(ours)
+    for key, value in ours.items():
+        if PREDICTION in key and isinstance(value, Tensor):
+            weight = ours["backbone.patch_embed.projection.weight"]
+            result[key] = order(value, weight.shape[1])
     return result
 
 
@@ -142,8 +132,8 @@ LAYOUT = Layout(
     to_native=lambda state, options: convert_official(state),
     num_heads=lambda state: HEADS.get(state["patch_embed.proj.weight"].shape[0]),
     writes=lambda native, recorded: (
-        has_key(native, [r"backbone\.layers\.\d+\.proj\."])
-        and not has_key(native, [r"(extra_block|distillation)\."])
+        has_key(native, r"backbone\.layers\.\d+\.proj\.")
+        and not has_key(native, r"(extra_block|distillation)\.")
     ),
     to_official=lambda native, *_: convert_to_official(native),
 )

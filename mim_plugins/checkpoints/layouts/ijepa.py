@@ -6,9 +6,8 @@ Self-Supervised Learning from Images with a Joint-Embedding Predictive Architect
 
 from __future__ import annotations
 
-from .key_rules import KeyRules
-from .layout import Layout
-from .vit import ENCODER_RULES
+from . import Layout
+from .key_rules import ENCODER_RULES, KeyRules
 
 # As in MAE, but for the class token, which it has not.
 RULES = KeyRules(rule for rule in ENCODER_RULES if rule[0] != "cls_token")

@@ -1,4 +1,4 @@
-"""Reversible rules from the keys of one layout to those of another."""
+"""Reversible rules for keys, and those that all of timm's Vision Transformers share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from torch import Tensor
+
 T = TypeVar("T")
+Rules = list[tuple[str, str]]
 
 # What the placeholders of a rule stand for: block numbers, and a parameter's last name.
-PLACEHOLDERS = {"i": r"\d+", "j": r"\d+", "p": r"weight|bias"}
+_PLACEHOLDERS = {"i": r"\d+", "j": r"\d+", "p": r"weight|bias"}
 
 
 class KeyRules:
@@ -19,7 +22,7 @@ class KeyRules:
         rules: Pairs of templates, official and ours, such as
             ``('blocks.{i}.norm1.{p}', 'layers.{i}.ln1.{p}')``. ``{i}`` and ``{j}``
             stand for numbers, ``{p}`` for ``weight`` or ``bias``; both templates of a
-            pair hold the same ones.
+            pair hold the same ones. The first one that fits is taken.
     """
 
     def __init__(self, rules: Iterable[tuple[str, str]]) -> None:
@@ -45,38 +48,105 @@ class KeyRules:
         Raises:
             KeyError: If a key is not accounted for, naming all such keys.
         """
-        rename = self.to_ours if to == "ours" else self.to_official
-        converted, unknown = {}, []
-        for key, value in state.items():
-            new = rename(key)
-            if new is not None:
-                converted[new] = value
-            else:
-                unknown.append(key)
+        rules = self._to_ours if to == "ours" else self._to_official
+        names = {key: _rename(key, rules) for key in state}
+        unknown = [key for key, name in names.items() if name is None]
         if unknown:
             raise KeyError(
                 f"{len(unknown)} keys are not accounted for, so this is another "
                 f"layout or another model: {listed(unknown)}"
             )
-        return converted
+        return {name: state[key] for key, name in names.items() if name is not None}
 
 
-def _pattern(template: str) -> re.Pattern[str]:
-    escaped = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
-    for name, expression in PLACEHOLDERS.items():
-        escaped = escaped.replace(f"{{{name}}}", f"(?P<{name}>{expression})")
-    return re.compile(escaped)
+def block_rules(official: str, ours: str, parts: Rules | None = None) -> Rules:
+    """Rules of blocks below two prefixes that hold the block number.
+
+    Args:
+        official: The official prefix, such as ``'blocks.{i}.'``.
+        ours: Our prefix.
+        parts: Rules of one block, by default those of timm's Vision Transformer.
+    """
+    return [(official + a, ours + b) for a, b in parts or BLOCK_RULES]
 
 
-def _rename(key: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None:
-    for pattern, template in rules:
-        match = pattern.fullmatch(key)
-        if match:
-            return template.format(**match.groupdict())
-    return None
+BLOCK_RULES: Rules = [
+    ("norm1.{p}", "ln1.{p}"),
+    ("attn.qkv.{p}", "attn.qkv.{p}"),
+    ("attn.proj.{p}", "attn.proj.{p}"),
+    ("norm2.{p}", "ln2.{p}"),
+    ("mlp.fc1.{p}", "ffn.layers.0.0.{p}"),
+    ("mlp.fc2.{p}", "ffn.layers.1.{p}"),
+]
+
+# The encoder; `norm` follows the last block, `fc_norm` the pooled patch tokens.
+ENCODER_RULES = [
+    ("cls_token", "backbone.cls_token"),
+    ("pos_embed", "backbone.pos_embed"),
+    ("patch_embed.proj.{p}", "backbone.patch_embed.projection.{p}"),
+    *block_rules("blocks.{i}.", "backbone.layers.{i}."),
+    ("norm.{p}", "backbone.ln1.{p}"),
+]
+
+# A fine-tuned classifier, pooled (`fc_norm`) or on the class token (`norm`).
+CLASSIFIER_RULES = [
+    *ENCODER_RULES,
+    ("fc_norm.{p}", "backbone.ln2.{p}"),
+    ("head.{p}", "head.fc.{p}"),
+]
+
+# Relative positions, as BEiT-style models have them; the indices are buffers.
+_RELATIVE_POSITION = ["relative_position_bias_table", "relative_position_index"]
+RELATIVE_POSITION_RULES = [
+    *((f"rel_pos_bias.{x}", f"backbone.rel_pos_bias.{x}") for x in _RELATIVE_POSITION),
+    *(
+        (f"blocks.{{i}}.{name}", f"backbone.layers.{{i}}.{name}")
+        for name in ("attn.q_bias", "attn.v_bias", "gamma_1", "gamma_2")
+    ),
+    *(
+        (f"blocks.{{i}}.attn.{name}", f"backbone.layers.{{i}}.attn.{name}")
+        for name in _RELATIVE_POSITION
+    ),
+]
+
+# Attention heads of the Vision Transformers of MAE and what is made from it, by width.
+# No tensor has another shape at another number of heads.
+_OFFICIAL_HEADS = {192: 12, 384: 12, 768: 12, 1024: 16, 1280: 16}
+
+
+def heads_by_width(state: Mapping[str, Tensor]) -> int | None:
+    """Attention heads of an official Vision Transformer of MAE's family."""
+    cls = state.get("cls_token")
+    return None if cls is None else _OFFICIAL_HEADS.get(cls.shape[-1])
+
+
+def has_key(keys: Iterable[str], *patterns: str) -> bool:
+    """Whether a key starts with one of some patterns."""
+    pattern = "|".join(f"(?:{x})" for x in patterns)
+    return bool(pattern) and any(re.match(pattern, key) for key in keys)
+
+
+def numbers(keys: Iterable[str], pattern: str) -> list[int]:
+    """The numbers that a pattern finds at the beginning of keys, in order."""
+    found = (re.match(pattern, key) for key in keys)
+    return sorted({int(match[1]) for match in found if match})
 
 
 def listed(keys: Iterable[str], most: int = 10) -> str:
     """Keys in order, the first ones of many."""
     keys = sorted(keys)
     return ", ".join(keys[:most]) + (" ..." if len(keys) > most else "")
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    escaped = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
+    for name, expression in _PLACEHOLDERS.items():
+        escaped = escaped.replace(f"{{{name}}}", f"(?P<{name}>{expression})")
+    return re.compile(escaped)
+
+
+def _rename(key: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None:
+    for pattern, template in rules:
+        if match := pattern.fullmatch(key):
+            return template.format(**match.groupdict())
+    return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .deepmim import convert_official, has_plain_decoders, num_decoders, pretrain_rules
-from .layout import Layout
+from . import Layout
+from .deepmim import has_plain_decoders, num_decoders, pretrain_rules, rules_for
 from .mae_lite import num_heads_of
 
 LAYOUT = Layout(
@@ -11,7 +11,7 @@ LAYOUT = Layout(
     title="the layout of facebookresearch/mae",
     marks=(r"decoder_embed\.",),
     unless=(r"blocks\.\d+\.proj\.",),
-    to_native=lambda state, options: convert_official(state),
+    to_native=lambda state, options: rules_for(state).convert(state),
     num_heads=num_heads_of,
     writes=lambda native, recorded: (
         num_decoders(native) == 1 and has_plain_decoders(native)

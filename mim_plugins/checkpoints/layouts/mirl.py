@@ -4,71 +4,50 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from torch import Tensor
 
-from .key_rules import KeyRules
-from .layout import Layout, Options, State, has_key
-from .sanity_checks import oblong_matrices
-from .vit import CLASSIFIER_RULES, ENCODER_RULES, heads_by_width
+from . import Layout, Options, State, has_paddle_matrices, oblong_matrices
+from .deepmim import num_decoders
+from .key_rules import (
+    BLOCK_RULES,
+    CLASSIFIER_RULES,
+    ENCODER_RULES,
+    KeyRules,
+    block_rules,
+    has_key,
+    heads_by_width,
+    numbers,
+)
 
-MAGNITUDE = re.compile(r"decoder_pred\d+\.weight_g")
+_MAGNITUDE = re.compile(r"decoder_pred\d+\.weight_g")
 
-CROSS_BLOCK_RULES = [
+_ATTENTION, _MLP = BLOCK_RULES[1:3], BLOCK_RULES[4:]
+_CROSS_BLOCK_RULES = [
     ("norm1.{p}", "ln1.{p}"),
-    ("attn.qkv.{p}", "attn.qkv.{p}"),
-    ("attn.proj.{p}", "attn.proj.{p}"),
+    *_ATTENTION,
     ("norm2.{p}", "ln_query.{p}"),
     ("norm3.{p}", "ln_memory.{p}"),
     ("cross_attn.q.{p}", "cross_attn.q.{p}"),
     ("cross_attn.kv.{p}", "cross_attn.kv.{p}"),
     ("cross_attn.proj.{p}", "cross_attn.proj.{p}"),
     ("norm4.{p}", "ln2.{p}"),
-    ("mlp.fc1.{p}", "ffn.layers.0.0.{p}"),
-    ("mlp.fc2.{p}", "ffn.layers.1.{p}"),
+    *_MLP,
 ]
-
-
-def pretrain_rules(num_segments: int) -> KeyRules:
-    """Rules of a pre-training checkpoint with so many segments, six in the paper's."""
-    rules = [
-        *ENCODER_RULES,
-        ("norm_low.{p}", "neck.norms.0.{p}"),
-        ("decoder_embed0_1.{p}", "neck.low_embed.{p}"),
-    ]
-    for g in range(num_segments):
-        ours = f"neck.decoders.{g}."
-        weight = ours + "decoder_pred.parametrizations.weight."
-        rules += [
-            (f"mask_token{g}", ours + "mask_token"),
-            (f"decoder_pos_embed{g}", ours + "decoder_pos_embed"),
-            (f"decoder_embed{g}.{{p}}", ours + "decoder_embed.{p}"),
-            *(
-                (f"decoder_blocks{g}.{{j}}.{a}", f"{ours}decoder_blocks.{{j}}.{b}")
-                for a, b in CROSS_BLOCK_RULES
-            ),
-            (f"decoder_norm{g}.{{p}}", ours + "ln1.{p}"),
-            (f"decoder_pred{g}.weight_g", weight + "original0"),
-            (f"decoder_pred{g}.weight_v", weight + "original1"),
-            (f"decoder_pred{g}.{{p}}", ours + "decoder_pred.{p}"),
-        ]
-        if g < num_segments - 1:
-            # The last segment's is the encoder's own, `norm`.
-            rules.append((f"norm{g}.{{p}}", f"neck.norms.{g + 1}.{{p}}"))
-    return KeyRules(rules)
 
 
 def rules_for(keys: Iterable[str]) -> KeyRules:
     """The rules of an official state dict, inferred from its keys.
+
+    Args:
+        keys: Of pre-training, of a classifier, or of an encoder alone.
 
     Raises:
         KeyError: If the keys are of none of MIRL's layouts.
     """
     keys = set(keys)
     if "decoder_embed0_1.weight" in keys:
-        found = (re.fullmatch(r"decoder_embed(\d+)\.weight", key) for key in keys)
-        return pretrain_rules(1 + max(int(m[1]) for m in found if m))
+        return _pretrain_rules(1 + max(numbers(keys, r"decoder_embed(\d+)\.weight$")))
     if "patch_embed.proj.weight" in keys and "decoder_embed.weight" not in keys:
         return KeyRules(CLASSIFIER_RULES)
     raise KeyError(
@@ -78,7 +57,10 @@ def rules_for(keys: Iterable[str]) -> KeyRules:
 
 
 def is_paddle_layout(state: Mapping[str, Tensor]) -> bool:
-    """Tells whether linear weights are (in, out), by the first block's oblong qkv.
+    """Whether linear weights are (in, out), by the first block's oblong qkv.
+
+    Args:
+        state: The official state dict.
 
     Raises:
         KeyError: If there is no such block.
@@ -86,8 +68,7 @@ def is_paddle_layout(state: Mapping[str, Tensor]) -> bool:
     key = "blocks.0.attn.qkv.weight"
     if key not in state:
         raise KeyError(f"not an official MIRL checkpoint: it has no {key}")
-    shape = state[key].shape
-    return len(shape) == 2 and shape[1] > shape[0]
+    return has_paddle_matrices(state)
 
 
 def transpose_linears(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -95,6 +76,9 @@ def transpose_linears(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     In MIRL's models every tensor of two dimensions is the weight of a linear layer,
     square ones included, whose shape would not show it.
+
+    Args:
+        state: The official state dict.
     """
     return {k: v.t().contiguous() if v.ndim == 2 else v for k, v in state.items()}
 
@@ -111,7 +95,7 @@ def convert_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     rules = rules_for(state)
     state = transpose_linears(state) if is_paddle_layout(state) else dict(state)
-    for key in filter(MAGNITUDE.fullmatch, state):
+    for key in filter(_MAGNITUDE.fullmatch, state):
         state[key] = state[key][None]
     return rules.convert(state)
 
@@ -128,27 +112,42 @@ def convert_to_official(
     Raises:
         KeyError: If a key is not accounted for.
     """
-    found = (re.match(r"neck\.decoders\.(\d+)\.", key) for key in state)
-    num_segments = max((int(m[1]) + 1 for m in found if m), default=0)
-    rules = pretrain_rules(num_segments) if num_segments else KeyRules(CLASSIFIER_RULES)
+    segments = num_decoders(state)
+    rules = _pretrain_rules(segments) if segments else KeyRules(CLASSIFIER_RULES)
     official = rules.convert(state, to="official")
-    for key in filter(MAGNITUDE.fullmatch, official):
+    for key in filter(_MAGNITUDE.fullmatch, official):
         official[key] = official[key][0]
     return transpose_linears(official) if paddle_layout else official
 
 
-def has_paddle_matrices(state: Mapping[str, Any]) -> bool:
-    """Whether linear weights are (in, out), as in no file but PaddlePaddle's."""
-    shape = getattr(state.get("blocks.0.attn.qkv.weight"), "shape", ())
-    return len(shape) == 2 and shape[1] > shape[0]
+def _pretrain_rules(num_segments: int) -> KeyRules:
+    """Rules of a pre-training checkpoint with so many segments, six in the paper's."""
+    rules = [
+        *ENCODER_RULES,
+        ("norm_low.{p}", "neck.norms.0.{p}"),
+        ("decoder_embed0_1.{p}", "neck.low_embed.{p}"),
+    ]
+    for g in range(num_segments):
+        blocks, ours = f"decoder_blocks{g}.{{j}}.", f"neck.decoders.{g}."
+        weight = ours + "decoder_pred.parametrizations.weight."
+        rules += [
+            (f"mask_token{g}", ours + "mask_token"),
+            (f"decoder_pos_embed{g}", ours + "decoder_pos_embed"),
+            (f"decoder_embed{g}.{{p}}", ours + "decoder_embed.{p}"),
+            *block_rules(blocks, ours + "decoder_blocks.{j}.", _CROSS_BLOCK_RULES),
+            (f"decoder_norm{g}.{{p}}", ours + "ln1.{p}"),
+            (f"decoder_pred{g}.weight_g", weight + "original0"),
+            (f"decoder_pred{g}.weight_v", weight + "original1"),
+            (f"decoder_pred{g}.{{p}}", ours + "decoder_pred.{p}"),
+        ]
+        if g < num_segments - 1:
+            # The last segment's is the encoder's own, `norm`.
+            rules.append((f"norm{g}.{{p}}", f"neck.norms.{g + 1}.{{p}}"))
+    return KeyRules(rules)
 
 
 def _to_native(state: State, options: Options) -> State:
-    """Renames every key, in PyTorch's layout.
-
-    Raises:
-        KeyError: If a key is not accounted for, or only some matrices were transposed.
-    """
+    """Renames every key, in PyTorch's layout, unless some matrices were transposed."""
     paddle, torch = oblong_matrices(state)
     if paddle and torch:
         raise KeyError(
@@ -171,7 +170,7 @@ LAYOUT = Layout(
     num_heads=heads_by_width,
     record=lambda state, options: {"paddle": is_paddle_layout(state)},
     writes=lambda native, recorded: (
-        has_key(native, [r"neck\.low_embed\."]) or recorded.get("layout") == "mirl"
+        has_key(native, r"neck\.low_embed\.") or recorded.get("layout") == "mirl"
     ),
     to_official=lambda native, recorded, _: convert_to_official(
         native, recorded.get("paddle", True)

@@ -6,82 +6,52 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from .key_rules import KeyRules, listed
-from .layout import Layout
+from . import Layout, Options
+from .key_rules import has_key, listed
 
 T = TypeVar("T")
 
-PREFIX = "backbone."
-
 # The parts of our models next to the encoder: in pre-training, classification,
 # segmentation and detection.
-PARTS = (
+_PARTS = (
     "neck", "head", "target_generator", "extra_block", "distillation",
     "data_preprocessor", "decode_head", "auxiliary_head", "rpn_head", "roi_head",
     "bbox_head", "mask_head",
 )  # fmt: skip
 
-_RELATIVE_POSITION = ("relative_position_bias_table", "relative_position_index")
-
 # Vision Transformers and Hiera: mmpretrain's, with relative positions, with the gated
-# MLPs of DINOv2, with those of ViTDet.
-_TRANSFORMER = (
-    "cls_token", "dist_token", "pos_embed", "patch_embed.projection.{p}",
-    "pre_norm.{p}", "ln1.{p}", "ln2.{p}",
-    *(f"rel_pos_bias.{name}" for name in _RELATIVE_POSITION),
-    *(
-        f"layers.{{i}}.{name}"
-        for name in (
-            "ln1.{p}", "ln2.{p}", "proj.{p}", "gamma_1", "gamma_2",
-            "attn.qkv.{p}", "attn.proj.{p}", "attn.q_bias", "attn.v_bias",
-            "attn.gamma1.weight", "attn.rel_pos_h", "attn.rel_pos_w",
-            *(f"attn.{name}" for name in _RELATIVE_POSITION),
-            "ffn.layers.0.0.{p}", "ffn.layers.1.{p}", "ffn.w12.{p}", "ffn.w3.{p}",
-            "ffn.gamma2.weight",
-        )
-    ),
-)  # fmt: skip
-
-_SWIN = (
-    "absolute_pos_embed", "mask_token", "patch_embed.norm.{p}", "norm{i}.{p}",
-    "stages.{i}.downsample.norm.{p}", "stages.{i}.downsample.reduction.{p}",
-    *(
-        f"stages.{{i}}.blocks.{{j}}.{name}"
-        for name in (
-            "norm1.{p}", "norm2.{p}", "attn.w_msa.qkv.{p}", "attn.w_msa.proj.{p}",
-            *(f"attn.w_msa.{name}" for name in _RELATIVE_POSITION),
-            "ffn.layers.0.0.{p}", "ffn.layers.1.{p}",
-        )
-    ),
-)  # fmt: skip
-
-_ENCODERS = KeyRules((PREFIX + key, PREFIX + key) for key in _TRANSFORMER + _SWIN)
+# MLPs of DINOv2, with those of ViTDet; and Swin Transformers.
+_LINEAR = r"(?:weight|bias)"
+_RELATIVE_POSITION = r"relative_position_(?:bias_table|index)"
+_OF_ENCODERS = (
+    r"(?:cls_token|dist_token|mask_token|pos_embed|absolute_pos_embed)",
+    rf"(?:patch_embed\.(?:projection|norm)|pre_norm|ln[12]|norm\d+)\.{_LINEAR}",
+    rf"rel_pos_bias\.{_RELATIVE_POSITION}",
+    rf"layers\.\d+\.(?:ln[12]|proj|attn\.(?:qkv|proj))\.{_LINEAR}",
+    rf"layers\.\d+\.ffn\.(?:layers\.(?:0\.0|1)|w12|w3)\.{_LINEAR}",
+    r"layers\.\d+\.(?:gamma_[12]|attn\.gamma1\.weight|ffn\.gamma2\.weight)",
+    rf"layers\.\d+\.attn\.(?:[qv]_bias|rel_pos_[hw]|{_RELATIVE_POSITION})",
+    rf"stages\.\d+\.downsample\.(?:norm|reduction)\.{_LINEAR}",
+    rf"stages\.\d+\.blocks\.\d+\.(?:norm[12]|attn\.w_msa\.(?:qkv|proj))\.{_LINEAR}",
+    rf"stages\.\d+\.blocks\.\d+\.ffn\.layers\.(?:0\.0|1)\.{_LINEAR}",
+    rf"stages\.\d+\.blocks\.\d+\.attn\.w_msa\.{_RELATIVE_POSITION}",
+)
+_OURS = re.compile(
+    rf"backbone\.(?:{'|'.join(_OF_ENCODERS)})|(?:{'|'.join(_PARTS)})\..*"
+)
 
 
-def check_native(state: Mapping[str, T]) -> dict[str, T]:
-    """Native tensors as they are; the keys of a bare encoder get their prefix.
-
-    Args:
-        state: Tensors by key.
-
-    Raises:
-        KeyError: If a key belongs to none of our encoders and to no other part of a
-            model.
-    """
+def _to_native(state: Mapping[str, T], options: Options) -> dict[str, T]:
+    """Native tensors as they are; the keys of a bare encoder get their prefix."""
     own = dict(state)
-    if not any(key.startswith(PREFIX) for key in own):
-        own = {PREFIX + key: value for key, value in own.items()}
-    unknown = [
-        key
-        for key in own
-        if not re.match(rf"({'|'.join(PARTS)})\.", key)
-        and _ENCODERS.to_ours(key) is None
-    ]
+    if not has_key(own, r"backbone\."):
+        own = {f"backbone.{key}": value for key, value in own.items()}
+    unknown = [key for key in own if not _OURS.fullmatch(key)]
     if unknown:
         raise KeyError(
             f"{len(unknown)} keys are none of our encoders' (Vision Transformer, Swin "
             "Transformer, Hiera; below 'backbone.' or alone) and of no other part of "
-            f"our models ({', '.join(PARTS[:5])} ...): {listed(unknown, 6)}"
+            f"our models ({', '.join(_PARTS[:5])} ...): {listed(unknown, 6)}"
         )
     return own
 
@@ -94,6 +64,6 @@ LAYOUT = Layout(
         r"(backbone\.)?stages\.\d+\.blocks\.\d+\.(norm1|attn\.w_msa|ffn)\.",
     ),
     dropped=((r"data_preprocessor\..*", "follows from the config"),),
-    to_native=lambda state, options: check_native(state),
+    to_native=_to_native,
     advise=lambda native, heads: [],
 )

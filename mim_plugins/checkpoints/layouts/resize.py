@@ -53,39 +53,48 @@ def resize_position_embedding(
     return torch.cat([extra, spatial], dim=1)
 
 
-def resize_offsets(table: Tensor, grid: Grid, antialias: bool = False) -> Tensor:
-    """Resizes a table of relative positions with three rows of the class token.
+def resize_bias_table(table: Tensor, side: int, antialias: bool = False) -> Tensor:
+    """Resizes a table of offsets, (s * s, heads) -> (side * side, heads).
 
     Args:
-        table: ((2 g - 1)**2 + 3, heads), of a square grid of g x g patches.
-        grid: New rows and columns of patches.
-        antialias: As of :func:`resize_position_embedding`; by default as BEiT, by a
-            spline through the old offsets that keeps the near ones where they are.
+        table: Relative positions of a Swin Transformer's windows.
+        side: 2 w - 1 for windows of w x w tokens.
+        antialias: As of :func:`resize_position_embedding`.
+    """
+    return _resize_map(table, (side, side), antialias)
+
+
+def resize_offset_table(table: Tensor, grid: Grid, antialias: bool = False) -> Tensor:
+    """Resizes a table of offsets and class-token biases, (M, heads) -> (M', heads).
+
+    As BEiT's released code for whole images: the old offsets are taken to lie on a
+    geometric progression that reaches to the ends of the new grid, so that near ones
+    keep their distance, and a cubic spline through them is read at the new offsets.
+
+    Args:
+        table: (2 g - 1)**2 offsets of a square grid of g x g patches, and three rows
+            of the class token, which stay as they are.
+        grid: Rows and columns of the new grid.
+        antialias: Whether, instead, it is resized as an image and averaged.
 
     Raises:
         ValueError: If the table is not of a square grid.
     """
-    if not antialias:
-        return resize_offset_table(table, grid)
     side = math.isqrt(len(table) - 3)
-    if side**2 != len(table) - 3:
-        raise ValueError(f"a table of {len(table)} rows is of no square grid")
+    if side**2 != len(table) - 3 or side % 2 == 0:
+        raise ValueError(
+            f"a relative position table of {len(table)} rows is of no square grid of "
+            "patches, which has (2 g - 1)**2 + 3: load it at the image size it was "
+            "trained at"
+        )
+    offsets, cls = table[:-3], table[-3:]
     new = (2 * grid[0] - 1, 2 * grid[1] - 1)
-    return torch.cat([_resize_map(table[:-3], (side, side), new), table[-3:]])
-
-
-def resize_window_table(table: Tensor, window: int, antialias: bool = False) -> Tensor:
-    """Resizes a Swin Transformer's table of relative positions.
-
-    Args:
-        table: ((2 w - 1)**2, heads).
-        window: Side of the new windows in tokens.
-        antialias: As of :func:`resize_position_embedding`.
-    """
-    if not antialias:
-        return resize_bias_table(table, 2 * window - 1)
-    side = math.isqrt(len(table))
-    return _resize_map(table, (side, side), (2 * window - 1, 2 * window - 1))
+    if antialias:
+        return torch.cat([_resize_map(offsets, new, antialias), cls])
+    rows, cols = (_offset_weights(side, size).to(table.device) for size in new)
+    maps = offsets.double().view(side, side, -1)
+    resized = torch.einsum("ar,bc,rch->abh", rows, cols, maps)
+    return torch.cat([resized.flatten(0, 1).to(table.dtype), cls])
 
 
 def resize_state(
@@ -113,74 +122,62 @@ def resize_state(
             size is not a multiple of the patches.
     """
     done: dict[str, str] = {}
-    if img_size is not None:
-        patch = _patch_size(state)
-        grid = _grid_in(img_size, patch)
-        old = None if old_size is None else _grid_in(old_size, patch)
-        done |= _resize_grid(state, grid, old, antialias)
-    if window is not None:
-        done |= _resize_windows(state, window, antialias)
-    return done
-
-
-def _resize_grid(
-    state: dict[str, Tensor], grid: Grid, old: Grid | None, antialias: bool
-) -> dict[str, str]:
-    done = {}
-    key = "backbone.pos_embed"
     tables = [k for k in state if k.endswith("relative_position_bias_table")]
-    if key not in state and not (tables and "backbone.cls_token" in state):
-        raise ValueError(
-            "--img-size resizes position embeddings, and this checkpoint has none; for "
-            "a Swin Transformer give --window-size"
-        )
-    if key in state:
-        extra = 1 if "backbone.cls_token" in state else 0
-        extra += "backbone.dist_token" in state
-        before = state[key].shape[1] - extra
-        state[key] = resize_position_embedding(state[key], grid, extra, old, antialias)
-        if before != math.prod(grid) or old not in (None, grid):
-            done[key] = f"{before} positions to {grid[0]}x{grid[1]}"
-    for key in tables:
-        before = len(state[key])
-        if before != math.prod(2 * side - 1 for side in grid) + 3:
-            state[key] = resize_offsets(state[key], grid, antialias)
-            state.pop(key.replace("bias_table", "index"), None)
-            done[key] = f"{before} offsets to {len(state[key])}"
+    if img_size is not None:
+        grid = _grid_in(img_size, state)
+        old = None if old_size is None else _grid_in(old_size, state)
+        key, has_cls = "backbone.pos_embed", "backbone.cls_token" in state
+        if key not in state and not (tables and has_cls):
+            raise ValueError(
+                "--img-size resizes position embeddings, and this checkpoint has none; "
+                "for a Swin Transformer give --window-size"
+            )
+        if key in state:
+            extra = has_cls + ("backbone.dist_token" in state)
+            before = state[key].shape[1] - extra
+            state[key] = resize_position_embedding(
+                state[key], grid, extra, old, antialias
+            )
+            if before != math.prod(grid) or old not in (None, grid):
+                done[key] = f"{before} positions to {grid[0]}x{grid[1]}"
+        for key in tables:
+            if len(state[key]) != math.prod(2 * side - 1 for side in grid) + 3:
+                table = resize_offset_table(state[key], grid, antialias)
+                done[key] = _replace(state, key, table)
+    if window is not None:
+        tables = [k for k in tables if "w_msa." in k]
+        if not tables:
+            raise ValueError(
+                "--window-size resizes the tables of a Swin Transformer, which this "
+                "checkpoint is not; give --img-size"
+            )
+        for key in tables:
+            if len(state[key]) != (2 * window - 1) ** 2:
+                table = resize_bias_table(state[key], 2 * window - 1, antialias)
+                done[key] = _replace(state, key, table)
     return done
 
 
-def _resize_windows(
-    state: dict[str, Tensor], window: int, antialias: bool
-) -> dict[str, str]:
-    done = {}
-    tables = [k for k in state if k.endswith("w_msa.relative_position_bias_table")]
-    if not tables:
-        raise ValueError(
-            "--window-size resizes the tables of a Swin Transformer, which this "
-            "checkpoint is not; give --img-size"
-        )
-    for key in tables:
-        before = len(state[key])
-        if before != (2 * window - 1) ** 2:
-            state[key] = resize_window_table(state[key], window, antialias)
-            state.pop(key.replace("bias_table", "index"), None)
-            done[key] = f"{before} offsets to {len(state[key])}"
+def _replace(state: dict[str, Tensor], key: str, table: Tensor) -> str:
+    """Puts a table in, without the index of the old one, and says what was done."""
+    done = f"{len(state[key])} offsets to {len(table)}"
+    state[key] = table
+    state.pop(key.replace("bias_table", "index"), None)
     return done
 
 
-def _resize_map(table: Tensor, old: Grid, new: Grid) -> Tensor:
-    maps = table.float().T.unflatten(1, old)[None]  # (1, heads, rows, cols)
-    maps = F.interpolate(maps, new, mode="bicubic", align_corners=False, antialias=True)
+def _resize_map(table: Tensor, new: Grid, antialias: bool) -> Tensor:
+    """Resizes a square table, (s * s, heads), as an image."""
+    side = math.isqrt(len(table))
+    maps = table.float().T.unflatten(1, (side, side))[None]  # (1, heads, s, s)
+    maps = F.interpolate(
+        maps, new, mode="bicubic", align_corners=False, antialias=antialias
+    )
     return maps[0].flatten(1).T.contiguous().to(table.dtype)
 
 
 def _grid_of(positions: int, like: Grid) -> Grid:
-    """The grid of so many positions: square, or of the proportions of another.
-
-    Raises:
-        ValueError: If it is neither.
-    """
+    """The grid of so many positions: square, or of the proportions of another."""
     side = math.isqrt(positions)
     if side**2 == positions:
         return side, side
@@ -194,56 +191,18 @@ def _grid_of(positions: int, like: Grid) -> Grid:
     )
 
 
-def _patch_size(state: Mapping[str, Tensor]) -> Grid:
+def _grid_in(size: Grid, state: Mapping[str, Tensor]) -> Grid:
+    """Rows and columns of patches in an image, (height, width) in pixels."""
     weight = state.get("backbone.patch_embed.projection.weight")
     if weight is None:
         raise ValueError("there is no patch embedding, so no image size to change")
-    return weight.shape[2], weight.shape[3]
-
-
-def _grid_in(size: Grid, patch: Grid) -> Grid:
-    if size[0] % patch[0] or size[1] % patch[1]:
+    rows, cols = weight.shape[2:]
+    if size[0] % rows or size[1] % cols:
         raise ValueError(
             f"an image of {size[0]}x{size[1]} pixels does not divide into patches of "
-            f"{patch[0]}x{patch[1]}"
+            f"{rows}x{cols}"
         )
-    return size[0] // patch[0], size[1] // patch[1]
-
-
-def resize_bias_table(table: Tensor, side: int) -> Tensor:
-    """Resizes a table of offsets, (s * s, heads) -> (side * side, heads)."""
-    old = round(len(table) ** 0.5)
-    maps = table.float().T.unflatten(1, (old, old))[None]  # (1, heads, s, s)
-    maps = F.interpolate(maps, (side, side), mode="bicubic", align_corners=False)
-    return maps[0].flatten(1).T.contiguous().to(table.dtype)
-
-
-def resize_offset_table(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resizes a table of offsets and class-token biases, (M, heads) -> (M', heads).
-
-    As BEiT's released code for whole images: the old offsets are taken to lie on a
-    geometric progression that reaches to the ends of the new grid, so that near ones
-    keep their distance, and a cubic spline through them is read at the new offsets.
-
-    Args:
-        table: (2 g - 1)**2 offsets of a square grid of g x g patches, and three rows
-            of the class token, which stay as they are.
-        grid: Rows and columns of the new grid.
-
-    Raises:
-        ValueError: If the table is not of a square grid.
-    """
-    side = math.isqrt(len(table) - 3)
-    if side**2 != len(table) - 3 or side % 2 == 0:
-        raise ValueError(
-            f"a relative position table of {len(table)} rows is of no square grid of "
-            "patches, which has (2 g - 1)**2 + 3: load it at the image size it was "
-            "trained at"
-        )
-    offsets, cls = table[:-3].double(), table[-3:]
-    rows, cols = (_offset_weights(side, 2 * size - 1).to(offsets) for size in grid)
-    resized = torch.einsum("ar,bc,rch->abh", rows, cols, offsets.view(side, side, -1))
-    return torch.cat([resized.flatten(0, 1).to(table.dtype), cls])
+    return size[0] // rows, size[1] // cols
 
 
 def _offset_weights(old: int, new: int) -> Tensor:

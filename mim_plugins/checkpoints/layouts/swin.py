@@ -9,7 +9,8 @@ from typing import TypeVar
 from mmpretrain.models.utils import ShiftWindowMSA
 from torch import Tensor
 
-from .layout import SHIFT_MASK
+from . import SHIFT_MASK
+from .key_rules import Rules, block_rules, numbers
 
 T = TypeVar("T")
 
@@ -18,7 +19,7 @@ T = TypeVar("T")
 # LocalMIM, column by column in Swin's own code and all that is made from it.
 ROW_BY_ROW, COLUMN_BY_COLUMN = (0, 1, 2, 3), (0, 2, 1, 3)
 
-MERGE_WEIGHT = re.compile(r"downsample\.(norm\.(weight|bias)|reduction\.weight)$")
+_MERGE_WEIGHT = re.compile(r"downsample\.(norm\.(weight|bias)|reduction\.weight)$")
 
 # What a block is made of, official and ours; the last two are no more than a table and
 # a buffer.
@@ -44,24 +45,16 @@ STAGE_NORM_RULES = [("norm{i}.{p}", "backbone.norm{i}.{p}")]
 
 def has_stage_norms(keys: Iterable[str]) -> bool:
     """Whether several stages have a norm, official keys or ours."""
-    norms = (re.fullmatch(r"(backbone\.)?norm(\d+)\.weight", key) for key in keys)
-    return len({match[2] for match in norms if match}) > 1
+    return len(numbers(keys, r"(?:backbone\.)?norm(\d+)\.weight$")) > 1
 
 
-def block_rules(
-    official: str, ours: str, parts: Sequence[tuple[str, str]] = tuple(BLOCK_RULES)
-) -> list[tuple[str, str]]:
-    """Rules of blocks below two prefixes that hold the same numbers."""
-    return [(official + a, ours + b) for a, b in parts]
-
-
-def encoder_rules(prefix: str) -> list[tuple[str, str]]:
+def encoder_rules(prefix: str) -> Rules:
     """Rules of the encoder, whose official keys start with ``prefix``."""
     official, ours = prefix + "layers.{i}.", "backbone.stages.{i}."
     return [
         (prefix + "patch_embed.proj.{p}", "backbone.patch_embed.projection.{p}"),
         (prefix + "patch_embed.norm.{p}", "backbone.patch_embed.norm.{p}"),
-        *block_rules(f"{official}blocks.{{j}}.", f"{ours}blocks.{{j}}."),
+        *block_rules(f"{official}blocks.{{j}}.", f"{ours}blocks.{{j}}.", BLOCK_RULES),
         (official + "downsample.norm.{p}", ours + "downsample.norm.{p}"),
         (official + "downsample.reduction.{p}", ours + "downsample.reduction.{p}"),
     ]
@@ -72,26 +65,25 @@ def without_shift_masks(state: Mapping[str, T]) -> dict[str, T]:
     return {key: x for key, x in state.items() if not SHIFT_MASK.search(key)}
 
 
-def quads_to_ours(state: Mapping[str, T], order: Sequence[int]) -> dict[str, T]:
-    """Reorders merge weights from blocks of channels to mmpretrain's interleaved ones.
+def reorder_quads(
+    state: Mapping[str, T], order: Sequence[int], to: str = "ours"
+) -> dict[str, T]:
+    """Reorders merge weights: official ones have blocks of channels, ours interleave.
 
     Args:
         state: Tensors by key, official or ours; what is no tensor stays as it is.
-        order: Where each token of a quad is among the official blocks.
+        order: Where each token of a quad is among the official blocks; both orders are
+            their own inverse.
+        to: ``'ours'`` or ``'official'``.
     """
     result = dict(state)
     for key, weight in state.items():
-        if MERGE_WEIGHT.search(key) and isinstance(weight, Tensor):
+        if not _MERGE_WEIGHT.search(key) or not isinstance(weight, Tensor):
+            continue
+        if to == "ours":
             blocks = weight.unflatten(-1, (4, -1))[..., list(order), :]
             result[key] = blocks.transpose(-1, -2).flatten(-2)
-    return result
-
-
-def quads_to_official(state: Mapping[str, T], order: Sequence[int]) -> dict[str, T]:
-    """Inverse of :func:`quads_to_ours`: both orders are their own inverse."""
-    result = dict(state)
-    for key, weight in state.items():
-        if MERGE_WEIGHT.search(key) and isinstance(weight, Tensor):
+        else:
             blocks = weight.unflatten(-1, (-1, 4)).transpose(-1, -2)
             result[key] = blocks[..., list(order), :].flatten(-2)
     return result

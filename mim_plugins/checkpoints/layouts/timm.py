@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
-from . import simmim
-from .key_rules import KeyRules
-from .layout import Layout, has_key
-from .mirl import has_paddle_matrices
-from .swin import COLUMN_BY_COLUMN, quads_to_official
-from .vit import CLASSIFIER_RULES
+from . import Layout, has_paddle_matrices, simmim
+from .key_rules import CLASSIFIER_RULES, KeyRules, has_key
+from .swin import COLUMN_BY_COLUMN, reorder_quads
 
 T = TypeVar("T")
 
@@ -24,34 +21,12 @@ VIT_RULES = [
 ]
 
 # DeiT's distilled models, mmpretrain's `DistilledVisionTransformer` and `DeiTClsHead`.
-DISTILLED_RULES = [
+_DISTILLED_RULES = [
     *(rule for rule in VIT_RULES if rule[0] != "head.{p}"),
     ("dist_token", "backbone.dist_token"),
     ("head.{p}", "head.layers.head.{p}"),
     ("head_dist.{p}", "head.layers.head_dist.{p}"),
 ]
-
-# timm's present Swin merges at the start of a stage, all other code at the end of the
-# one before; and its head is a module with a layer in it.
-LATE_MERGE, EARLY_MERGE = "layers.0.downsample.", "layers.1.downsample."
-
-
-def vit_rules(keys: Iterable[str]) -> KeyRules:
-    """The rules of a Vision Transformer's official keys."""
-    return KeyRules(DISTILLED_RULES if "dist_token" in set(keys) else VIT_RULES)
-
-
-def is_swin(keys: Iterable[str]) -> bool:
-    """Whether the keys are a Swin Transformer's, of timm or of Swin's own code."""
-    return any(re.match(r"layers\.\d+\.blocks\.\d+\.", key) for key in keys)
-
-
-def merges_early(keys: Iterable[str]) -> bool:
-    """Whether a Swin Transformer's keys are timm's present ones."""
-    keys = list(keys)
-    return any(key.startswith(EARLY_MERGE) for key in keys) and not any(
-        key.startswith(LATE_MERGE) for key in keys
-    )
 
 
 def convert_official(state: Mapping[str, T]) -> dict[str, T]:
@@ -63,19 +38,25 @@ def convert_official(state: Mapping[str, T]) -> dict[str, T]:
     Raises:
         KeyError: If a key is not accounted for.
     """
-    if not is_swin(state):
-        return vit_rules(state).convert(state)
-    named = dict(state)
-    if merges_early(state):
-        named = {_to_late_merge(key): value for key, value in named.items()}
-    return simmim.convert_official(named)
+    if not has_key(state, r"layers\.\d+\.blocks\.\d+\."):
+        rules = _DISTILLED_RULES if "dist_token" in state else VIT_RULES
+        return KeyRules(rules).convert(state)
+    # timm's present Swin merges at the start of a stage, all other code at the end of
+    # the one before; and its head is a module with a layer in it.
+    if has_key(state, r"layers\.1\.downsample\.") and not has_key(
+        state, r"layers\.0\.downsample\."
+    ):
+        state = _move_merges(state, -1)
+        state = {re.sub(r"^head\.fc\.", "head.", key): x for key, x in state.items()}
+    return simmim.convert_official(state)
 
 
 def convert_to_timm(state: Mapping[str, T]) -> dict[str, T]:
     """Converts our state dict, of encoder and classifier alone, to timm's keys.
 
-    Position indices are left out: timm computes them. What is no part of an encoder or
-    a classifier must not be in it.
+    Args:
+        state: Position indices are left out: timm computes them. What is no part of an
+            encoder or a classifier must not be in it.
 
     Raises:
         KeyError: If timm has no place for a key.
@@ -85,23 +66,26 @@ def convert_to_timm(state: Mapping[str, T]) -> dict[str, T]:
         for key, value in state.items()
         if not key.endswith("relative_position_index")
     }
-    if not any(key.startswith("backbone.stages.") for key in named):
+    if not has_key(named, r"backbone\.stages\."):
         return KeyRules(VIT_RULES).convert(named, to="official")
-    ordered = quads_to_official(named, COLUMN_BY_COLUMN)
+    ordered = reorder_quads(named, COLUMN_BY_COLUMN, to="official")
     official = simmim.rules_of_ours(named).convert(ordered, to="official")
-    return {_to_early_merge(key): value for key, value in official.items()}
+    return {
+        re.sub(r"^head\.", "head.fc.", key): value
+        for key, value in _move_merges(official, 1).items()
+    }
 
 
-def _to_late_merge(key: str) -> str:
-    if match := re.fullmatch(r"layers\.(\d+)\.(downsample\..*)", key):
-        return f"layers.{int(match[1]) - 1}.{match[2]}"
-    return re.sub(r"^head\.fc\.", "head.", key)
-
-
-def _to_early_merge(key: str) -> str:
-    if match := re.fullmatch(r"layers\.(\d+)\.(downsample\..*)", key):
-        return f"layers.{int(match[1]) + 1}.{match[2]}"
-    return re.sub(r"^head\.", "head.fc.", key)
+def _move_merges(state: Mapping[str, T], by: int) -> dict[str, T]:
+    """Renames the mergings of a Swin Transformer to other stages."""
+    return {
+        re.sub(
+            r"^layers\.(\d+)(?=\.downsample\.)",
+            lambda match: f"layers.{int(match[1]) + by}",
+            key,
+        ): value
+        for key, value in state.items()
+    }
 
 
 # What a plain encoder or classifier of ViT's or DeiT's does not have.
@@ -125,8 +109,8 @@ LAYOUT = Layout(
     condition=lambda state: not has_paddle_matrices(state),
     chosen_by=lambda keys: "neck.norm.weight" not in keys,
     to_native=lambda state, options: convert_official(state),
-    writes=lambda native, recorded: not has_key(native, _OF_OTHERS),
+    writes=lambda native, recorded: not has_key(native, *_OF_OTHERS),
     to_official=lambda native, *_: KeyRules(
-        DISTILLED_RULES if "backbone.dist_token" in native else VIT_RULES
+        _DISTILLED_RULES if "backbone.dist_token" in native else VIT_RULES
     ).convert(native, to="official"),
 )

@@ -1,8 +1,12 @@
 """Tensors to a model: adapting, the loaded-key check, hook and initialiser."""
 
 from .adapt import state_for
-from .hook import SCHEME, ConvertCheckpointHook, convert_when_loaded
-from .pretrained import ConvertingPretrainedInit
+from .hooks import (
+    SCHEME,
+    ConvertCheckpointHook,
+    ConvertingPretrainedInit,
+    convert_when_loaded,
+)
 from .target import Target
 
 __all__ = [

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from mmengine.model import is_model_wrapper
 from torch import Size, Tensor, nn
 
-from ..layouts import native
+from ..layouts.native import LAYOUT as NATIVE
 
 PREFIX = "backbone."
 
@@ -25,12 +24,22 @@ class Target:
         encoder: Its encoder.
         prefix: What comes before the encoder's keys, ``'backbone.'`` or nothing.
         shapes: Shapes of all its tensors by key.
+        encoder_shapes: Shapes of the encoder's tensors, by key without prefix.
+        has_native_keys: Whether its keys are those of mmpretrain's transformers.
+        grid: Rows and columns of its patches; None if it has no plain grid.
+        num_extra_tokens: Leading rows of its position embedding that are of no patch.
+        converts_biases: Whether it turns one form of attention biases into another.
     """
 
     module: nn.Module
     encoder: Any
     prefix: str
     shapes: dict[str, Size]
+    encoder_shapes: dict[str, Size]
+    has_native_keys: bool
+    grid: tuple[int, int] | None
+    num_extra_tokens: int
+    converts_biases: bool
 
     @classmethod
     def of(cls, module: nn.Module) -> Target:
@@ -38,66 +47,26 @@ class Target:
         if is_model_wrapper(module):
             module = module.module  # type: ignore[assignment]
         shapes = {key: value.shape for key, value in module.state_dict().items()}
-        encoder = dict(module.named_children()).get("backbone")
-        if encoder is None:
-            return cls(module, module, "", shapes)
-        return cls(module, encoder, PREFIX, shapes)
+        children = dict(module.named_children())
+        encoder: Any = children.get("backbone", module)
+        prefix = PREFIX if "backbone" in children else ""
+        own = below(prefix, shapes)
+        return cls(
+            module,
+            encoder,
+            prefix,
+            shapes,
+            encoder_shapes=own,
+            has_native_keys=NATIVE.detects(own),
+            grid=getattr(encoder, "patch_resolution", None),
+            num_extra_tokens=int(getattr(encoder, "num_extra_tokens", 1)),
+            converts_biases=getattr(encoder, "converts_biases", False),
+        )
 
     @property
     def name(self) -> str:
         """Name of the encoder's class."""
         return type(self.encoder).__name__
-
-    @cached_property
-    def encoder_shapes(self) -> dict[str, Size]:
-        """Shapes of the encoder's tensors, by key without prefix."""
-        return {
-            key[len(self.prefix) :]: shape
-            for key, shape in self.shapes.items()
-            if key.startswith(self.prefix)
-        }
-
-    @cached_property
-    def has_native_keys(self) -> bool:
-        """Whether the encoder's keys are those of mmpretrain's transformers."""
-        return native().detects(self.encoder_shapes)
-
-    @property
-    def is_pretraining(self) -> bool:
-        """Whether it trains decoders against targets."""
-        parts = dict(self.module.named_children())
-        return "target_generator" in parts and any(
-            key.startswith("neck.") for key in self.shapes
-        )
-
-    @property
-    def num_heads(self) -> int | None:
-        """Attention heads of a Vision Transformer, or of a Hiera's first stage."""
-        layers = dict(self.encoder.named_children()).get("layers")
-        if not layers:
-            return None
-        attention = dict(layers[0].named_children()).get("attn")
-        return getattr(attention, "num_heads", None)
-
-    @property
-    def grid(self) -> tuple[int, int] | None:
-        """Rows and columns of the encoder's patches; None if it has no plain grid."""
-        return getattr(self.encoder, "patch_resolution", None)
-
-    @property
-    def num_extra_tokens(self) -> int:
-        """Leading rows of the position embedding that belong to no patch."""
-        return int(getattr(self.encoder, "num_extra_tokens", 1))
-
-    @property
-    def converts_biases(self) -> bool:
-        """Whether the encoder turns one form of attention biases into another."""
-        return getattr(self.encoder, "converts_biases", False)
-
-    @property
-    def merge_coordinates(self) -> str | None:
-        """Where a Swin Transformer takes its tokens to be, if it says."""
-        return getattr(self.encoder, "merge_coordinates", None)
 
     def is_other_grid(self, table: Tensor) -> bool:
         """Whether positions of a square grid are as many as an oblong encoder has.
@@ -114,10 +83,18 @@ class Target:
     def check_heads(self, heads: int | None, source: str) -> None:
         """Refuses weights that were trained with another number of attention heads.
 
+        Args:
+            heads: Theirs, of a Hiera those of its first stage, if they are known.
+            source: Where the weights are from, for messages.
+
         Raises:
             ValueError: If they were.
         """
-        own = self.num_heads if heads is not None else None
+        layers = dict(self.encoder.named_children()).get("layers")
+        if heads is None or not layers:
+            return
+        attention = dict(layers[0].named_children()).get("attn")
+        own = getattr(attention, "num_heads", None)
         if own is not None and own != heads:
             raise ValueError(
                 f"{source} was trained with {heads} attention heads, the model has "
