@@ -252,7 +252,13 @@ def _read_torch(path: Path, map_location: Any, trust: bool) -> Any:
     try:
         if _check_archive(path):
             return read_torchscript(path, map_location)
-        return _load(path, map_location, trust)
+        if trust:
+            return torch.load(path, map_location=map_location, weights_only=False)
+        if not _TAKES_NAMES:
+            return _load_in_old_torch(path, map_location)
+        names: Any = [(value, name) for name, value in allowed_globals().items()]
+        with torch.serialization.safe_globals(names):
+            return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # a damaged file can fail anywhere
         if name := _refused_global(path, error):
             raise ValueError(
@@ -292,13 +298,8 @@ def _check_archive(path: Path) -> bool:
     return is_script
 
 
-def _load(path: Path, map_location: Any, trust: bool) -> Any:
-    if trust:
-        return torch.load(path, map_location=map_location, weights_only=False)
-    if _TAKES_NAMES:
-        names: Any = [(value, name) for name, value in allowed_globals().items()]
-        with torch.serialization.safe_globals(names):
-            return torch.load(path, map_location=map_location, weights_only=True)
+def _load_in_old_torch(path: Path, map_location: Any) -> Any:
+    """Reads with our unpickler where ``weights_only=True`` takes no list."""
     restricted = SimpleNamespace(
         Unpickler=RestrictedUnpickler,
         # torch reads the head of a file from before 1.6 with it.

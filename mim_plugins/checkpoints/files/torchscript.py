@@ -34,9 +34,6 @@ def read_torchscript(path: str | Path, map_location: Any = "cpu") -> dict[str, T
         path: An archive of ``torch.jit.save``, as OpenAI publishes its CLIP.
         map_location: A device for the tensors.
 
-    Returns:
-        The state dict of the module.
-
     Raises:
         ValueError: If it is not a module, or one that is restored by code of its own.
     """

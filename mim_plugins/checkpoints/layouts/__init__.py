@@ -147,12 +147,7 @@ def candidates(state: Mapping[str, Any], wrapper: str | None = None) -> list[Lay
 def drop(
     state: Mapping[str, Tensor], rules: Iterable[tuple[str, str]]
 ) -> tuple[State, dict[str, str]]:
-    """Splits off the keys that complete patterns match, with the reasons.
-
-    Args:
-        state: Tensors by key.
-        rules: Patterns and reasons; masks of shifted windows are always left out.
-    """
+    """Splits off the keys that complete patterns match, with the reasons."""
     rules = [*rules, (rf".*{SHIFT_MASK.pattern}", "masks of shifted windows, computed")]
     kept, dropped = {}, {}
     for key, value in state.items():

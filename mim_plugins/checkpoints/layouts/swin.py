@@ -9,7 +9,6 @@ from typing import TypeVar
 from mmpretrain.models.utils import ShiftWindowMSA
 from torch import Tensor
 
-from . import SHIFT_MASK
 from .key_rules import Rules, block_rules, numbers
 
 T = TypeVar("T")
@@ -58,11 +57,6 @@ def encoder_rules(prefix: str) -> Rules:
         (official + "downsample.norm.{p}", ours + "downsample.norm.{p}"),
         (official + "downsample.reduction.{p}", ours + "downsample.reduction.{p}"),
     ]
-
-
-def without_shift_masks(state: Mapping[str, T]) -> dict[str, T]:
-    """Leaves out what is computed from window and map; mmpretrain keeps none."""
-    return {key: x for key, x in state.items() if not SHIFT_MASK.search(key)}
 
 
 def reorder_quads(
