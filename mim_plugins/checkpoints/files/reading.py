@@ -118,11 +118,7 @@ class Checkpoint:
 
     @property
     def merge_coordinates(self) -> str | None:
-        """The token coordinates a Swin Transformer was pre-trained with.
-
-        Returns:
-            ``'official'``, ``'correct'``, or None if the file does not record them.
-        """
+        """Token coordinates of a pre-trained Swin, 'official' or 'correct'."""
         entries = (x for x in self.metadata.values() if MERGE_COORDINATES in x)
         return next((entry[MERGE_COORDINATES] for entry in entries), None)
 
@@ -178,11 +174,7 @@ def read_content(
 
 
 def strip_prefixes(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Takes off what parallel training or compilation put before every key.
-
-    Args:
-        state: Tensors by key.
-    """
+    """Takes off what parallel training or compilation put before every key."""
     stripped = dict(state)
     for prefix in _PREFIXES:
         if stripped and all(key.startswith(prefix) for key in stripped):

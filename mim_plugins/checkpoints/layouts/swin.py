@@ -20,15 +20,11 @@ ROW_BY_ROW, COLUMN_BY_COLUMN = (0, 1, 2, 3), (0, 2, 1, 3)
 
 _MERGE_WEIGHT = re.compile(r"downsample\.(norm\.(weight|bias)|reduction\.weight)$")
 
-# What a block is made of, official and ours; the last two are no more than a table and
-# a buffer.
+# What a block is made of, official and ours; D2-MAE's extra block has attention alone.
 ATTENTION_RULES = [
     ("norm1.{p}", "norm1.{p}"),
     ("attn.qkv.{p}", "attn.w_msa.qkv.{p}"),
-    *(
-        (f"attn.relative_position_{name}", f"attn.w_msa.relative_position_{name}")
-        for name in ("bias_table", "index")
-    ),
+    ("attn.{r}", "attn.w_msa.{r}"),
 ]
 BLOCK_RULES = [
     *ATTENTION_RULES,
