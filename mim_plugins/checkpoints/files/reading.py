@@ -72,10 +72,6 @@ class Checkpoint:
     def of(cls, content: Mapping[str, Any], path: str = "checkpoint") -> Checkpoint:
         """Unwraps what a file holds; arrays of numbers are taken as tensors.
 
-        Args:
-            content: What was read.
-            path: Where it is from, for messages.
-
         Raises:
             ValueError: If a key is not a name, or what goes by the name of a parameter
                 (``a.b``) is numbers, but neither a tensor nor such an array: left out,
@@ -107,11 +103,7 @@ class Checkpoint:
         return cls(path, content, tensors, wrapper, metadata, found)
 
     def num_heads(self, prefix: str | None = None) -> int | None:
-        """Attention heads the encoder was trained with, if the file records them.
-
-        Args:
-            prefix: Of the encoder's keys, where it is not ``'backbone.'``.
-        """
+        """Attention heads the encoder below a prefix has, if the file records them."""
         names = ("backbone", "") if prefix is None else (prefix.rstrip("."),)
         heads = (self.metadata.get(name, {}).get(NUM_HEADS) for name in names)
         return next((number for number in heads if isinstance(number, int)), None)
