@@ -94,10 +94,13 @@ def convert_file(
             f"--merge-order {merge_order} is for LocalMIM's official pre-trained Swin "
             "Transformers alone, which this file is not: leave it out"
         )
-    if layout == "auto" and len(checkpoint.candidates) == 1:
-        layout = checkpoint.candidates[0].name
+    found = checkpoint.candidates
     conversion = convert(
-        checkpoint.tensors, layout, source=str(src), merge_order=merge_order, part=part
+        checkpoint.tensors,
+        found[0] if layout == "auto" and len(found) == 1 else layout,
+        source=str(src),
+        merge_order=merge_order,
+        part=part,
     )
     state, done = conversion.state, conversion.report
     metadata = _recorded(checkpoint)
@@ -161,10 +164,7 @@ def _to_official(
         )
     try:
         converted, report = to_official(
-            conversion.state,
-            metadata,
-            source=conversion.report.source,
-            img_size=height,
+            conversion.state, metadata, source=conversion.report.source, img_size=height
         )
     except RuntimeError as error:  # of mmpretrain's masks
         raise ValueError(

@@ -51,15 +51,9 @@ _ENDINGS = (".pth", ".pt", ".bin", ".safetensors", ".pdparams", ".pd", ".pkl", "
 
 
 def file_at(address: str) -> Path | None:
-    """The file that an address names; it is downloaded, once, if need be.
+    """The file that an ``http(s)://`` or ``file://`` address names; else None.
 
     The first rank downloads, and the others find the file where they share its disk.
-
-    Args:
-        address: It starts with ``http(s)://``, ``file://`` or something else.
-
-    Returns:
-        Its path; None for addresses of other kinds.
 
     Raises:
         ValueError: If it cannot be downloaded, or is another file than it should be.
@@ -86,13 +80,7 @@ def file_at(address: str) -> Path | None:
 def fetch(url: str, folder: str | Path | None = None, progress: bool = False) -> Path:
     """Downloads a file, unless it is there, and checks its digest if it is known.
 
-    Args:
-        url: The address, which may end in the digest.
-        folder: Where to; torch's folder of checkpoints by default.
-        progress: Whether a bar shows how far the download is.
-
-    Returns:
-        Its path.
+    It goes to a folder, by default torch's folder of checkpoints.
 
     Raises:
         ValueError: If it cannot be downloaded, or is no checkpoint, or another one.
@@ -135,9 +123,6 @@ def fetch(url: str, folder: str | Path | None = None, progress: bool = False) ->
 def check_file(path: str | Path) -> None:
     """Makes sure that there is a file, and that it is not plainly something else.
 
-    Args:
-        path: The file.
-
     Raises:
         FileNotFoundError: If there is none.
         ValueError: If it is a folder, empty, a web page, text or the like.
@@ -159,14 +144,7 @@ def check_file(path: str | Path) -> None:
 
 
 def misnamed(path: str | Path) -> str | None:
-    """What a checkpoint is that has the ending of another kind.
-
-    Args:
-        path: The file.
-
-    Returns:
-        A sentence that names the right ending; None if its ending may be right.
-    """
+    """A sentence that names the right ending, if a checkpoint has a wrong one."""
     with open(path, "rb") as file:
         head = file.read(9)
         size = file.seek(0, os.SEEK_END)

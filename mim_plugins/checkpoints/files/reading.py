@@ -72,10 +72,6 @@ class Checkpoint:
     def of(cls, content: Mapping[str, Any], path: str = "checkpoint") -> Checkpoint:
         """Unwraps what a file holds; arrays of numbers are taken as tensors.
 
-        Args:
-            content: What was read.
-            path: Where it is from, for messages.
-
         Raises:
             ValueError: If a key is not a name, or what goes by the name of a parameter
                 (``a.b``) is numbers, but neither a tensor nor such an array: left out,
@@ -107,22 +103,14 @@ class Checkpoint:
         return cls(path, content, tensors, wrapper, metadata, found)
 
     def num_heads(self, prefix: str | None = None) -> int | None:
-        """Attention heads the encoder was trained with, if the file records them.
-
-        Args:
-            prefix: Of the encoder's keys, where it is not ``'backbone.'``.
-        """
+        """Attention heads the encoder below a prefix has, if the file records them."""
         names = ("backbone", "") if prefix is None else (prefix.rstrip("."),)
         heads = (self.metadata.get(name, {}).get(NUM_HEADS) for name in names)
         return next((number for number in heads if isinstance(number, int)), None)
 
     @property
     def merge_coordinates(self) -> str | None:
-        """The token coordinates a Swin Transformer was pre-trained with.
-
-        Returns:
-            ``'official'``, ``'correct'``, or None if the file does not record them.
-        """
+        """Token coordinates of a pre-trained Swin, 'official' or 'correct'."""
         entries = (x for x in self.metadata.values() if MERGE_COORDINATES in x)
         return next((entry[MERGE_COORDINATES] for entry in entries), None)
 
@@ -178,11 +166,7 @@ def read_content(
 
 
 def strip_prefixes(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Takes off what parallel training or compilation put before every key.
-
-    Args:
-        state: Tensors by key.
-    """
+    """Takes off what parallel training or compilation put before every key."""
     stripped = dict(state)
     for prefix in _PREFIXES:
         if stripped and all(key.startswith(prefix) for key in stripped):
@@ -252,7 +236,13 @@ def _read_torch(path: Path, map_location: Any, trust: bool) -> Any:
     try:
         if _check_archive(path):
             return read_torchscript(path, map_location)
-        return _load(path, map_location, trust)
+        if trust:
+            return torch.load(path, map_location=map_location, weights_only=False)
+        if not _TAKES_NAMES:
+            return _load_in_old_torch(path, map_location)
+        names: Any = [(value, name) for name, value in allowed_globals().items()]
+        with torch.serialization.safe_globals(names):
+            return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # a damaged file can fail anywhere
         if name := _refused_global(path, error):
             raise ValueError(
@@ -292,13 +282,8 @@ def _check_archive(path: Path) -> bool:
     return is_script
 
 
-def _load(path: Path, map_location: Any, trust: bool) -> Any:
-    if trust:
-        return torch.load(path, map_location=map_location, weights_only=False)
-    if _TAKES_NAMES:
-        names: Any = [(value, name) for name, value in allowed_globals().items()]
-        with torch.serialization.safe_globals(names):
-            return torch.load(path, map_location=map_location, weights_only=True)
+def _load_in_old_torch(path: Path, map_location: Any) -> Any:
+    """Reads with our unpickler where ``weights_only=True`` takes no list."""
     restricted = SimpleNamespace(
         Unpickler=RestrictedUnpickler,
         # torch reads the head of a file from before 1.6 with it.

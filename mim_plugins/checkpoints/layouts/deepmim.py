@@ -40,10 +40,6 @@ def pretrain_rules(num_levels: int | None) -> KeyRules:
 def rules_for(keys: Iterable[str]) -> KeyRules:
     """The rules of an official state dict, inferred from its keys.
 
-    Args:
-        keys: Of pre-training (with decoders), of an encoder alone, or of a fine-tuned
-            classifier.
-
     Raises:
         KeyError: If the keys are of none of the known layouts.
     """

@@ -57,12 +57,10 @@ def is_hiera(keys: Iterable[str]) -> bool:
 
 
 def convert_official(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts an official Hiera state dict to ours.
+    """Converts an official state dict, of pre-training or a classifier, to ours.
 
     Args:
-        state: The official state dict: pre-training, with or without its decoder, or a
-            classifier, with or without its head. What is no tensor, such as a shape, is
-            renamed alone.
+        state: By official keys; what is no tensor, such as a shape, is renamed alone.
 
     Raises:
         KeyError: If a key is not accounted for.
@@ -82,9 +80,6 @@ def convert_official(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def convert_to_official(state: Mapping[str, Any]) -> dict[str, Any]:
     """Converts our state dict of a Hiera, in pre-training or classifying, back.
-
-    Args:
-        state: All keys of the model.
 
     Raises:
         KeyError: If a key is not accounted for.
@@ -110,12 +105,7 @@ def channels_first(pixels: Tensor, channels: int) -> Tensor:
 def reorder_pixels(
     ours: Mapping[str, Any], order: Callable[[Tensor, int], Tensor]
 ) -> dict[str, Any]:
-    """Reorders what has a row for each pixel, under our keys.
-
-    Args:
-        ours: Tensors by key; what is no tensor stays as it is.
-        order: :func:`channels_last` or :func:`channels_first`.
-    """
+    """Reorders what has a row for each pixel, under our keys."""
     result = dict(ours)
     for key, value in ours.items():
         if PREDICTION in key and isinstance(value, Tensor):

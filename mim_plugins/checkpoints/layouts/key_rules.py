@@ -11,8 +11,13 @@ from torch import Tensor
 T = TypeVar("T")
 Rules = list[tuple[str, str]]
 
-# What the placeholders of a rule stand for: block numbers, and a parameter's last name.
-_PLACEHOLDERS = {"i": r"\d+", "j": r"\d+", "p": r"weight|bias"}
+# What the placeholders of a rule stand for: block numbers, and last names of keys.
+_PLACEHOLDERS = {
+    "i": r"\d+",
+    "j": r"\d+",
+    "p": r"weight|bias",
+    "r": r"relative_position_bias_table|relative_position_index",
+}
 
 
 class KeyRules:
@@ -21,8 +26,9 @@ class KeyRules:
     Args:
         rules: Pairs of templates, official and ours, such as
             ``('blocks.{i}.norm1.{p}', 'layers.{i}.ln1.{p}')``. ``{i}`` and ``{j}``
-            stand for numbers, ``{p}`` for ``weight`` or ``bias``; both templates of a
-            pair hold the same ones. The first one that fits is taken.
+            stand for numbers, ``{p}`` for ``weight`` or ``bias``, ``{r}`` for a table
+            of relative positions or its index; both templates of a pair hold the same
+            ones. The first one that fits is taken.
     """
 
     def __init__(self, rules: Iterable[tuple[str, str]]) -> None:
@@ -60,13 +66,7 @@ class KeyRules:
 
 
 def block_rules(official: str, ours: str, parts: Rules | None = None) -> Rules:
-    """Rules of blocks below two prefixes that hold the block number.
-
-    Args:
-        official: The official prefix, such as ``'blocks.{i}.'``.
-        ours: Our prefix.
-        parts: Rules of one block, by default those of timm's Vision Transformer.
-    """
+    """Rules of blocks, by default timm's ViT's, below prefixes with their number."""
     return [(official + a, ours + b) for a, b in parts or BLOCK_RULES]
 
 
@@ -96,16 +96,11 @@ CLASSIFIER_RULES = [
 ]
 
 # Relative positions, as BEiT-style models have them; the indices are buffers.
-_RELATIVE_POSITION = ["relative_position_bias_table", "relative_position_index"]
 RELATIVE_POSITION_RULES = [
-    *((f"rel_pos_bias.{x}", f"backbone.rel_pos_bias.{x}") for x in _RELATIVE_POSITION),
+    ("rel_pos_bias.{r}", "backbone.rel_pos_bias.{r}"),
     *(
         (f"blocks.{{i}}.{name}", f"backbone.layers.{{i}}.{name}")
-        for name in ("attn.q_bias", "attn.v_bias", "gamma_1", "gamma_2")
-    ),
-    *(
-        (f"blocks.{{i}}.attn.{name}", f"backbone.layers.{{i}}.attn.{name}")
-        for name in _RELATIVE_POSITION
+        for name in ("attn.{r}", "attn.q_bias", "attn.v_bias", "gamma_1", "gamma_2")
     ),
 ]
 

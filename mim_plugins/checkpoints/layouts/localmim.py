@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..metadata import MERGE_COORDINATES
-from . import Layout, State, swin
+from . import Layout, State, drop, swin
 from .deepmim import num_decoders
 from .key_rules import (
     CLASSIFIER_RULES,
@@ -67,9 +67,6 @@ def _pretrain_rules(levels: int, is_swin: bool) -> KeyRules:
 def rules_for(keys: Iterable[str]) -> KeyRules:
     """The rules of an official state dict, inferred from its keys.
 
-    Args:
-        keys: Of pre-training (with decoders), or of a fine-tuned classifier.
-
     Raises:
         KeyError: If the keys are of none of the known layouts.
     """
@@ -113,7 +110,7 @@ def convert_official(
     """
     if merge_order not in _MERGE_ORDERS:
         raise ValueError(f"merge_order is one of {_MERGE_ORDERS}, got {merge_order!r}")
-    state = swin.without_shift_masks(state)
+    state, _ = drop(state, ())
     pretrained_swin = any(key.startswith("encoder.") for key in state)
     trained = pretrained_swin and merge_order == "trained"
     order = swin.ROW_BY_ROW if trained else swin.COLUMN_BY_COLUMN

@@ -72,10 +72,7 @@ def parts_of(state: Mapping[str, T]) -> dict[str, dict[str, T]]:
 
 
 def rules_for(keys: Iterable[str]) -> KeyRules:
-    """The rules of one Vision Transformer's keys, which have no prefix.
-
-    Args:
-        keys: Official keys.
+    """The rules of one Vision Transformer's official keys, which have no prefix.
 
     Raises:
         KeyError: If they are of none of the known layouts.
@@ -118,9 +115,6 @@ def convert_official(state: Mapping[str, Any]) -> dict[str, Any]:
 def convert_teacher(state: Mapping[str, Any]) -> dict[str, Any]:
     """Converts the teacher in a distillation checkpoint to our keys.
 
-    Args:
-        state: That of the training wrapper.
-
     Raises:
         KeyError: If there is none, or a key is not accounted for.
     """
@@ -137,9 +131,6 @@ def num_heads_of(state: Mapping[str, Tensor]) -> int | None:
     Transformer if the file is one of pre-training (or of a training wrapper). None if
     nothing shows them: timm's DeiT-Tiny, with 3 heads, has the keys and shapes of
     MAE-Lite's bare ones.
-
-    Args:
-        state: The official state dict.
     """
     parts = parts_of(state)
     student, adapters = parts[_STUDENT], parts.get("attn_adapter", {})

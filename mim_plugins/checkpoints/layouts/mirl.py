@@ -39,9 +39,6 @@ _CROSS_BLOCK_RULES = [
 def rules_for(keys: Iterable[str]) -> KeyRules:
     """The rules of an official state dict, inferred from its keys.
 
-    Args:
-        keys: Of pre-training, of a classifier, or of an encoder alone.
-
     Raises:
         KeyError: If the keys are of none of MIRL's layouts.
     """
@@ -59,9 +56,6 @@ def rules_for(keys: Iterable[str]) -> KeyRules:
 def is_paddle_layout(state: Mapping[str, Tensor]) -> bool:
     """Whether linear weights are (in, out), by the first block's oblong qkv.
 
-    Args:
-        state: The official state dict.
-
     Raises:
         KeyError: If there is no such block.
     """
@@ -76,9 +70,6 @@ def transpose_linears(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     In MIRL's models every tensor of two dimensions is the weight of a linear layer,
     square ones included, whose shape would not show it.
-
-    Args:
-        state: The official state dict.
     """
     return {k: v.t().contiguous() if v.ndim == 2 else v for k, v in state.items()}
 

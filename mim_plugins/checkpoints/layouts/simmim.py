@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import Layout, swin
+from . import Layout, drop, swin
 from .hiera import PREDICTION, channels_first, channels_last, reorder_pixels
 from .key_rules import KeyRules, Rules, block_rules, has_key, numbers
 
@@ -25,17 +25,16 @@ def is_swin(keys: Iterable[str]) -> bool:
 
 
 def convert_official(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts an official SimMIM state dict to ours.
+    """Converts an official state dict, of pre-training or a classifier, to ours.
 
     Args:
-        state: The official state dict: pre-training, an encoder alone, or a
-            classifier. What is no tensor, such as a shape, is renamed alone.
+        state: By official keys; what is no tensor, such as a shape, is renamed alone.
 
     Raises:
         KeyError: If a key is not accounted for.
     """
-    state = swin.without_shift_masks(state)
-    converted = reorder_pixels(_rules_for(state).convert(state), channels_last)
+    kept, _ = drop(state, ())
+    converted = reorder_pixels(_rules_for(kept).convert(kept), channels_last)
     return swin.reorder_quads(converted, swin.COLUMN_BY_COLUMN)
 
 
@@ -64,12 +63,7 @@ def convert_to_official(
 
 
 def extra_block_of(keys: Iterable[str], prefix: str = "") -> int | None:
-    """The index of D2-MAE's block of attention logits alone, which has no MLP.
-
-    Args:
-        keys: Official keys.
-        prefix: What comes before ``blocks.`` in the keys of the last stage.
-    """
+    """The index of D2-MAE's block of attention logits alone, which has no MLP."""
     keys = set(keys)
     start = f"{prefix}blocks."
     for number in numbers(keys, rf"{re.escape(start)}(\d+)\.norm1\.weight$"):

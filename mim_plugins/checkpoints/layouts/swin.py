@@ -9,7 +9,6 @@ from typing import TypeVar
 from mmpretrain.models.utils import ShiftWindowMSA
 from torch import Tensor
 
-from . import SHIFT_MASK
 from .key_rules import Rules, block_rules, numbers
 
 T = TypeVar("T")
@@ -21,15 +20,11 @@ ROW_BY_ROW, COLUMN_BY_COLUMN = (0, 1, 2, 3), (0, 2, 1, 3)
 
 _MERGE_WEIGHT = re.compile(r"downsample\.(norm\.(weight|bias)|reduction\.weight)$")
 
-# What a block is made of, official and ours; the last two are no more than a table and
-# a buffer.
+# What a block is made of, official and ours; D2-MAE's extra block has attention alone.
 ATTENTION_RULES = [
     ("norm1.{p}", "norm1.{p}"),
     ("attn.qkv.{p}", "attn.w_msa.qkv.{p}"),
-    *(
-        (f"attn.relative_position_{name}", f"attn.w_msa.relative_position_{name}")
-        for name in ("bias_table", "index")
-    ),
+    ("attn.{r}", "attn.w_msa.{r}"),
 ]
 BLOCK_RULES = [
     *ATTENTION_RULES,
@@ -58,11 +53,6 @@ def encoder_rules(prefix: str) -> Rules:
         (official + "downsample.norm.{p}", ours + "downsample.norm.{p}"),
         (official + "downsample.reduction.{p}", ours + "downsample.reduction.{p}"),
     ]
-
-
-def without_shift_masks(state: Mapping[str, T]) -> dict[str, T]:
-    """Leaves out what is computed from window and map; mmpretrain keeps none."""
-    return {key: x for key, x in state.items() if not SHIFT_MASK.search(key)}
 
 
 def reorder_quads(
@@ -94,10 +84,8 @@ def shift_masks(
 ) -> dict[str, Tensor]:
     """The masks of shifted windows, which official files hold next to the weights.
 
-    Args:
-        state: The official state dict; its position indices show the windows.
-        map_size: Tokens per side of the first stage's map.
-        prefix: What comes before the encoder's keys.
+    Their position indices show the windows; the first stage's map has ``map_size``
+    tokens per side.
     """
     masks = {}
     for key, index in state.items():

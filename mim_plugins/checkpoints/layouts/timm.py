@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from . import Layout, has_paddle_matrices, simmim
+from . import Layout, Options, State, has_paddle_matrices, simmim
 from .key_rules import CLASSIFIER_RULES, KeyRules, has_key
 from .swin import COLUMN_BY_COLUMN, reorder_quads
 
@@ -29,15 +29,8 @@ _DISTILLED_RULES = [
 ]
 
 
-def convert_official(state: Mapping[str, T]) -> dict[str, T]:
-    """Converts a state dict of timm's, DeiT's or Swin's own code to our keys.
-
-    Args:
-        state: Of a Vision Transformer or a Swin Transformer, classifier or not.
-
-    Raises:
-        KeyError: If a key is not accounted for.
-    """
+def _to_native(state: State, options: Options) -> State:
+    """Converts a state dict of timm's, DeiT's or Swin's own code to our keys."""
     if not has_key(state, r"layers\.\d+\.blocks\.\d+\."):
         rules = _DISTILLED_RULES if "dist_token" in state else VIT_RULES
         return KeyRules(rules).convert(state)
@@ -54,9 +47,7 @@ def convert_official(state: Mapping[str, T]) -> dict[str, T]:
 def convert_to_timm(state: Mapping[str, T]) -> dict[str, T]:
     """Converts our state dict, of encoder and classifier alone, to timm's keys.
 
-    Args:
-        state: Position indices are left out: timm computes them. What is no part of an
-            encoder or a classifier must not be in it.
+    Position indices are left out: timm computes them.
 
     Raises:
         KeyError: If timm has no place for a key.
@@ -108,7 +99,7 @@ LAYOUT = Layout(
     ),
     condition=lambda state: not has_paddle_matrices(state),
     chosen_by=lambda keys: "neck.norm.weight" not in keys,
-    to_native=lambda state, options: convert_official(state),
+    to_native=_to_native,
     writes=lambda native, recorded: not has_key(native, *_OF_OTHERS),
     to_official=lambda native, *_: KeyRules(
         _DISTILLED_RULES if "backbone.dist_token" in native else VIT_RULES

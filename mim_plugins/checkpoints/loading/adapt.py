@@ -43,6 +43,7 @@ _OF_IMAGE_SIZE = re.compile(r"pos_embed|relative_position|rel_pos|attn_mask")
 
 # Attention biases, of which one model has one form and another the other.
 _BIAS = re.compile(r"(layers\.\d+\.attn\.)(qkv\.bias|[qv]_bias)$")
+_ONE_FORM = r"\1qkv.bias"
 
 _RANDOM = "randomly initialised"
 
@@ -170,8 +171,8 @@ def adapt_official(
         else:
             report.dropped[key] = "of another size, such as another number of classes"
     report.converted = list(state)
-    held = {_of_any_form(key) for key in state}
-    missing = (key for key in target.shapes if _of_any_form(key) not in held)
+    held = {_BIAS.sub(_ONE_FORM, key) for key in state}
+    missing = (k for k in target.shapes if _BIAS.sub(_ONE_FORM, k) not in held)
     computed = re.compile(r"data_preprocessor\..*|.*(_index|num_batches_tracked)")
     report.missing |= {k: _RANDOM for k in missing if not computed.fullmatch(k)}
     # Entries are by module: the encoder's is to be found where the encoder is.
@@ -306,18 +307,11 @@ def _resize(
 
 def _missing(target: Target, encoder: Mapping[str, Any]) -> list[str]:
     """Keys of the encoder that a checkpoint lacks, but for what is computed."""
-    name = _of_any_form if target.converts_biases else str
-    held = {name(key) for key in encoder}
-    return [
-        key
-        for key in target.encoder_shapes
-        if name(key) not in held and not key.endswith("_index")
-    ]
-
-
-def _of_any_form(key: str) -> str:
-    """One name for both forms of attention biases."""
-    return _BIAS.sub(r"\1qkv.bias", key)
+    absent = [k for k in target.encoder_shapes if k not in encoder]
+    if target.converts_biases:
+        held = {_BIAS.sub(_ONE_FORM, key) for key in encoder}
+        absent = [key for key in absent if _BIAS.sub(_ONE_FORM, key) not in held]
+    return [key for key in absent if not key.endswith("_index")]
 
 
 def _other_architecture(target: Target, source: str, problem: str) -> ValueError:

@@ -71,9 +71,7 @@ class Target:
     def is_other_grid(self, table: Tensor) -> bool:
         """Whether positions of a square grid are as many as an oblong encoder has.
 
-        Args:
-            table: Position embedding, (1, extra + positions, C); official files are of
-                square images.
+        Official files are of square images; the table is (1, extra + positions, C).
         """
         rows, cols = self.grid or (0, 0)
         positions = table.shape[1] - self.num_extra_tokens
@@ -82,10 +80,6 @@ class Target:
 
     def check_heads(self, heads: int | None, source: str) -> None:
         """Refuses weights that were trained with another number of attention heads.
-
-        Args:
-            heads: Theirs, of a Hiera those of its first stage, if they are known.
-            source: Where the weights are from, for messages.
 
         Raises:
             ValueError: If they were.
