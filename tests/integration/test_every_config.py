@@ -126,7 +126,7 @@ def narrow_encoder(encoder: dict) -> int:
 
 def few(cfg: Config, images: Path) -> None:
     """One training step on three pictures, then a test on two, without processes."""
-    labelled = cfg.model.type in ("ImageClassifier", "DistilledClassifier")
+    labelled = cfg.model.type in ("MIMImageClassifier", "DistilledClassifier")
     cfg.train_dataloader.update(batch_size=3)
     loaders = [cfg.get(f"{part}_dataloader") for part in ("train", "val", "test")]
     for loader, part in zip(loaders, ("train", "val", "test"), strict=True):
