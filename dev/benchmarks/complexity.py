@@ -1,0 +1,96 @@
+"""Parameters and multiply-adds of a config's model, as its metafile gives them.
+
+Models are laid out on the meta device: nothing is computed and no weight exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from unittest import mock
+
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+from torch.backends.cuda import sdp_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+# What the second stage of a detector is counted on.
+PROPOSALS, MASKS = 1000, 100
+
+
+def complexity(cfg: Config) -> tuple[int, int]:
+    """Numbers of parameters and of multiply-adds.
+
+    Parameters are those of all that a checkpoint of the model holds, decoders of
+    pre-training included, teachers not. Multiply-adds are those of matrix products and
+    convolutions in a forward pass of one complete image: of the encoder for
+    pre-training (as mmpretrain's metafiles have it), of everything that a test runs
+    otherwise; a detector has 1,000 proposals and 100 masks.
+
+    Args:
+        cfg: A config of pre-training, classification, detection or segmentation.
+
+    Returns:
+        Parameters, multiply-adds.
+    """
+    options = cfg.model.get("module", cfg.model).copy()
+    options.backbone.init_cfg = None
+    scope = cfg.default_scope
+    with DefaultScope.overwrite_default_scope(scope), laid_out_only():
+        model = MODELS.build(dict(options, _scope_=scope))
+        model.eval()
+        side = options.backbone.img_size
+        if scope == "mmdet" and options.data_preprocessor.pad_size_divisor <= 32:
+            side = 800  # Any size will do: a square of the usual short side.
+        image = torch.empty(1, options.backbone.get("in_channels", 3), side, side)
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad(), explicit_attention():
+            run(model, image)
+    parameters = sum(
+        p.numel()
+        for name, p in model.named_parameters()
+        if not name.startswith(("teacher.", "target_generator."))
+    )
+    return parameters, counter.get_total_flops() // 2
+
+
+def run(model: BaseModel, image: Tensor) -> None:
+    """What is counted of a model, on one image (1, C, H, W)."""
+    if hasattr(model, "roi_head"):
+        maps = model.extract_feat(image)
+        model.rpn_head(maps)
+        heads = model.roi_head.bbox_head
+        for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
+            head(torch.empty(PROPOSALS, head.in_channels, 7, 7))
+        masks = model.roi_head.mask_head
+        for head in masks if isinstance(masks, nn.ModuleList) else [masks]:
+            head(torch.empty(MASKS, head.in_channels, 14, 14))
+    elif hasattr(model, "decode_head"):
+        model.decode_head(model.extract_feat(image))
+    elif hasattr(model, "target_generator"):
+        model.backbone(image)
+    else:
+        model(image, mode="tensor")
+
+
+@contextmanager
+def laid_out_only() -> Iterator[None]:
+    """Models and tensors made inside have shapes and no values.
+
+    Swin's drop path rates are read from a tensor, which must then have values.
+    """
+    with torch.device("meta"):
+        on_cpu = partial(torch.linspace, device="cpu")
+        with mock.patch.object(torch, "linspace", on_cpu):
+            yield
+
+
+@contextmanager
+def explicit_attention() -> Iterator[None]:
+    """Attention as two matrix products, which the counter sees."""
+    with sdp_kernel(enable_flash=False, enable_math=True, enable_mem_efficient=False):
+        yield
