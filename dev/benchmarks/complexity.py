@@ -13,7 +13,6 @@ from unittest import mock
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.backends.cuda import sdp_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,8 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 # What the second stage of a detector is counted on.
 PROPOSALS, MASKS = 1000, 100
 
+# Detectors on Swin take images of any size: the usual shorter side.
+SWIN_SIDE = 800
 
-def complexity(cfg: Config) -> tuple[int, int]:
+
+def complexity(model: BaseModel, cfg: Config) -> tuple[int, int]:
     """Numbers of parameters and of multiply-adds.
 
     Parameters are those of all that a checkpoint of the model holds, decoders of
@@ -32,24 +34,20 @@ def complexity(cfg: Config) -> tuple[int, int]:
     otherwise; a detector has 1,000 proposals and 100 masks.
 
     Args:
+        model: The config's model, built inside :func:`laid_out_only`.
         cfg: A config of pre-training, classification, detection or segmentation.
 
     Returns:
         Parameters, multiply-adds.
     """
-    options = cfg.model.get("module", cfg.model).copy()
-    options.backbone.init_cfg = None
-    scope = cfg.default_scope
-    with DefaultScope.overwrite_default_scope(scope), laid_out_only():
-        model = MODELS.build(dict(options, _scope_=scope))
-        model.eval()
-        side = options.backbone.img_size
-        if scope == "mmdet" and options.data_preprocessor.pad_size_divisor <= 32:
-            side = 800  # Any size will do: a square of the usual short side.
-        image = torch.empty(1, options.backbone.get("in_channels", 3), side, side)
-        counter = FlopCounterMode(display=False)
-        with counter, torch.no_grad(), explicit_attention():
-            run(model, image)
+    encoder = cfg.model.get("module", cfg.model).backbone
+    side = encoder.img_size
+    if cfg.default_scope == "mmdet" and "Swin" in encoder.type:
+        side = SWIN_SIDE  # its img_size is that of pre-training
+    model = getattr(model, "module", model)
+    counter = FlopCounterMode(display=False)
+    with laid_out_only(), counter, torch.no_grad(), explicit_attention():
+        run(model, torch.empty(1, encoder.get("in_channels", 3), side, side))
     parameters = sum(
         p.numel()
         for name, p in model.named_parameters()
