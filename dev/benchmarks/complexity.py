@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 from unittest import mock
 
 import torch
@@ -56,16 +57,16 @@ def complexity(model: BaseModel, cfg: Config) -> tuple[int, int]:
     return parameters, counter.get_total_flops() // 2
 
 
-def run(model: BaseModel, image: Tensor) -> None:
+def run(model: Any, image: Tensor) -> None:
     """What is counted of a model, on one image (1, C, H, W)."""
     if hasattr(model, "roi_head"):
         maps = model.extract_feat(image)
         model.rpn_head(maps)
         heads = model.roi_head.bbox_head
-        for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
+        for head in _each(heads):
             head(torch.empty(PROPOSALS, head.in_channels, 7, 7))
         masks = model.roi_head.mask_head
-        for head in masks if isinstance(masks, nn.ModuleList) else [masks]:
+        for head in _each(masks):
             head(torch.empty(MASKS, head.in_channels, 14, 14))
     elif hasattr(model, "decode_head"):
         model.decode_head(model.extract_feat(image))
@@ -73,6 +74,11 @@ def run(model: BaseModel, image: Tensor) -> None:
         model.backbone(image)
     else:
         model(image, mode="tensor")
+
+
+def _each(heads: Any) -> list[Any]:
+    """Heads of the stages of a cascade, or the one there is."""
+    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
 
 
 @contextmanager

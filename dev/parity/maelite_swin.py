@@ -73,7 +73,7 @@ def run_pretraining(case: GoldenCase) -> Produced:
     return {"loss": total, **arrays, **gradients(model, case.weights)}
 
 
-def load_student(model: nn.Module, weights: dict[str, Tensor]) -> None:
+def load_student(model: Any, weights: dict[str, Tensor]) -> None:
     """Loads official weights of pre-training, every key.
 
     The latents of the last two stages are equally wide, so that the file does not say
