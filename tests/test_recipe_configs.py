@@ -1,10 +1,12 @@
 """Values of the recipes that the official code has, one by one."""
 
+import json
 import re
 from functools import cache
 
 import pytest
 from mmengine.config import Config
+from mmpretrain.registry import DATASETS
 from samples import ROOT
 
 FOLDER = ROOT / "configs"
@@ -225,3 +227,35 @@ def test_detection__on_vitl_has_vitdets_settings(path):
     assert tuple(encoder.global_blocks) == (5, 11, 17, 23)
     assert encoder.arch.embed_dims == cfg.model.neck.in_channels == 1024
     assert cfg.optim_wrapper.paramwise_cfg.layer_decay_rate == 0.8
+
+
+def test_inaturalist__lists_are_made_as_the_data_file_says(tmp_path, monkeypatch):
+    """By the code in its head comment, from files in the published form."""
+    monkeypatch.chdir(tmp_path)
+    for part, label in (("train2018", 8141), ("val2018", 3)):
+        image = dict(id=7, file_name=f"train_val2018/Plantae/{label}/a b.jpg")
+        label = dict(id=9, image_id=7, category_id=label)
+        content = json.dumps(dict(images=[image], annotations=[label]))
+        (tmp_path / f"{part}.json").write_text(content)
+    text = (FOLDER / "_base_/datasets/inaturalist18.py").read_text()
+    code = re.findall(r"^#   (.*)$", text, re.MULTILINE)
+    exec("\n".join(code), {})
+    cfg = read("distilled/benchmarks/mae_vitt_transfer-50e_inat18.py")
+    for loader, label in ((cfg.train_dataloader, 8141), (cfg.val_dataloader, 3)):
+        options = loader.dataset.get("dataset", loader.dataset)
+        data = DATASETS.build(dict(options, data_root=str(tmp_path), pipeline=[]))
+        (item,) = [data.get_data_info(index) for index in range(len(data))]
+        assert item["gt_label"] == label
+        wanted = tmp_path / f"train_val2018/Plantae/{label}/a b.jpg"
+        assert item["img_path"] == str(wanted)
+
+
+def test_heads__say_where_a_value_is_from():
+    head = (FOLDER / "distilled/benchmarks/mae_vitt_finetune-100e_in1k.py").read_text()
+    assert "Unverified" not in head
+    for path in FOLDER.rglob("*.py"):
+        text = path.read_text().replace("\n# ", " ")
+        # Equal decays over all depths leave the embedding the same, not the blocks.
+        assert not re.search("leaves the first block as much", text), path
+        if "appendix A.1, table 9" in text:  # MAE's table has no lr of 5e-4
+            assert "mixup, CutMix and label smoothing" in text, path
