@@ -14,7 +14,7 @@ from mim_plugins.engine.print_config import base_files
 FOLDER = ROOT / "configs"
 EVERY = sorted(FOLDER.rglob("*.py"))
 CONFIGS = [path for path in EVERY if "_base_" not in path.parts]
-STARTS = re.compile(r"work_dirs/(.+)/(?:epoch|best_accuracy_top1_epoch)_(\d+)\.pth")
+STARTS = re.compile(r"work_dirs/(.+)/epoch_(\d+)\.pth")
 
 
 def name(path) -> str:
@@ -80,6 +80,8 @@ def test_checkpoint_to_start_from__is_the_last_of_a_run_of_ours(path):
         assert match is not None
         run = FOLDER / f"{match[1]}.py"
         assert read(run).train_cfg.max_epochs == int(match[2])
+        # The last one is always kept; the best one may be of any epoch.
+        assert read(run).default_hooks.checkpoint.get("save_last", True)
 
 
 def pipelines(cfg: Config, part: str) -> list[str]:

@@ -75,6 +75,19 @@ def test_pretraining__every_tensor_of_a_file_arrives(tmp_path, name, official):
     torch.testing.assert_close(features(model), features(trained))
 
 
+def test_pretraining__the_encoder_that_maes_authors_released_arrives(tmp_path):
+    """Their file, which the metafile names, has no decoder."""
+    trained = pretraining_model("mae_vitb-1600e")
+    path = saved(tmp_path, trained, official=True)
+    state = torch.load(path, weights_only=True)["model"]
+    encoder = {key: x for key, x in state.items() if "decoder" not in key}
+    del encoder["mask_token"]
+    torch.save(dict(model=encoder), path)
+    model = pretraining_model("mae_vitb-1600e", pretrained=path)
+    own, wanted = model.backbone.state_dict(), trained.backbone.state_dict()
+    assert all(torch.equal(own[key], wanted[key]) for key in own)
+
+
 @pytest.mark.parametrize("official", [False, True], ids=["ours", "official"])
 def test_finetuned__encoder_of_a_pretraining_file_arrives(tmp_path, official):
     trained = pretraining_model("deepmim_mae-vitb_800e")

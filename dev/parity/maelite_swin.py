@@ -8,7 +8,7 @@ from typing import Any
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from mim_plugins.checkpoints.layouts.mae_lite import parts_of
+from mim_plugins.checkpoints.layouts.mae_lite import convert_official, parts_of
 from mim_plugins.checkpoints.layouts.simmim import convert_to_official
 from mim_plugins.models.masking import PatchMask
 
@@ -51,7 +51,7 @@ def run_pretraining(case: GoldenCase) -> Produced:
             ],
         )
     model: Any = MODELS.build(config)
-    load_official(model, case.weights)
+    load_student(model, case.weights)
     images = case.inputs["images"]
     mask = cell_mask(case.inputs["mask"], model.backbone.image_grid(images))
     stream = list(model.backbone.stream(images, mask))
@@ -71,6 +71,25 @@ def run_pretraining(case: GoldenCase) -> Produced:
         total, arrays = total + loss, arrays | taught
     total.backward()
     return {"loss": total, **arrays, **gradients(model, case.weights)}
+
+
+def load_student(model: Any, weights: dict[str, Tensor]) -> None:
+    """Loads official weights of pre-training, every key.
+
+    The latents of the last two stages are equally wide, so that the file does not say
+    of which of them its norm is; the model does.
+
+    Raises:
+        KeyError: If a key has no counterpart.
+    """
+    last = f"backbone.norm{len(model.backbone.stages) - 1}."
+    state = convert_official(weights)
+    if last + "weight" not in model.state_dict():
+        state = {key.replace(last, "neck.norm."): state[key] for key in state}
+    if missing := model.state_dict().keys() ^ state.keys():
+        raise KeyError(f"keys without a counterpart: {sorted(missing)}")
+    model.load_state_dict(state)
+    model.eval()
 
 
 def run_classifier(case: GoldenCase) -> Produced:

@@ -134,7 +134,7 @@ class BlockwiseEncoder(MaskedEncoder):
 
     Attributes:
         final_block: Zero-based index of the block whose output becomes the last latent.
-            The blocks after it are trained by distillation alone.
+            The blocks after it are trained by distillation alone, or frozen.
     """
 
     final_block: int

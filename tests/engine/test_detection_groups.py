@@ -32,6 +32,16 @@ def groups_of(model, optim_wrapper):
     return {name: found[id(p)] for name, p in model.named_parameters()}
 
 
+def layer_norms(model, part: str) -> set[str]:
+    """Names of the parameters of layer norms in a part of a model."""
+    return {
+        f"{part}.{path}.{name}"
+        for path, module in model.get_submodule(part).named_modules()
+        if isinstance(module, nn.LayerNorm)
+        for name, _ in module.named_parameters()
+    }
+
+
 def published_scale(name: str, rate: float, depth: int) -> float:
     """ViTDet's released rule: embeddings at 0, block i at i + 1, the rest above."""
     layer = depth + 1
@@ -54,19 +64,30 @@ def published_scale(name: str, rate: float, depth: int) -> float:
     ],
 )
 def test_groups__are_those_of_the_released_rules(path, depth, rate, decay):
-    """Norms and the position embedding are not decayed; biases and tables are."""
+    """Of the encoder, norms and position embedding are not decayed; the rest is."""
     model, cfg = model_and_cfg(path)
-    norms = {
-        f"{path}.{name}"
-        for path, module in model.named_modules()
-        if isinstance(module, nn.LayerNorm)
-        for name, _ in module.named_parameters()
-    }
+    norms = layer_norms(model, "backbone")
     assert len(norms) >= 2 * 2 * depth
     for name, found in groups_of(model, cfg.optim_wrapper).items():
         spared = name in norms or name == "backbone.pos_embed"
         wanted = (1e-4 * published_scale(name, rate, depth), 0.0 if spared else decay)
         assert found == pytest.approx(wanted), name
+
+
+@pytest.mark.parametrize(
+    ("path", "count"),
+    [
+        ("mae/detection/vitb_mask-rcnn_coco.py", 34),
+        ("mae/detection/vitb_cascade-mask-rcnn_coco.py", 66),
+    ],
+)
+def test_groups__decay_the_layer_norms_of_pyramid_and_heads(path, count):
+    """As detectron2, which spares torch's LayerNorm alone: theirs is another class."""
+    model, cfg = model_and_cfg(path)
+    groups = groups_of(model, cfg.optim_wrapper)
+    norms = layer_norms(model, "neck") | layer_norms(model, "roi_head")
+    assert len(norms) == count
+    assert {groups[name] for name in norms} == {(1e-4, 0.1)}
 
 
 def test_groups__of_swin_spare_norms_and_tables():

@@ -146,10 +146,6 @@ def test_patch_mean__unmasked_normed_patch_tokens(build):
             dict(head=dict(type="ResidualPairHead")),
             "compared with one target: DeepMIM 1, MIMDecoder 1, ResidualPairHead 2",
         ),
-        (
-            dict(backbone=dict(taps=(1,), final_block=2)),
-            "nothing in DeepMIM would train those after it: leave .*final_block",
-        ),
         (dict(head=dict(criterion=None)), "unknown criterion None: choose one of"),
         (dict(head=dict(criterion=[["L2"]] * 3)), r"unknown criterion \['L2'\]"),
         (dict(head=dict(weights=2.0)), "weights is a list with one number .* got 2.0"),

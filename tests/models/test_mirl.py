@@ -339,10 +339,6 @@ def test_targets__pairs_may_sum_to_clip_features(mirl, tmp_path):
             "MIRLDecoder attends .* set backbone.tap_embedding=True",
         ),
         (dict(backbone=dict(final_block=2)), r"\[0, 1, 2, 2\] do not increase"),
-        (
-            dict(backbone=dict(taps=(0,), final_block=2)),
-            "the deepest latent is block 2's, of blocks 0 to 3",
-        ),
     ],
 )
 def test_build__parts_that_do_not_fit_are_refused(changes, message):

@@ -1,8 +1,8 @@
 # Labelled ImageNet for fine-tuning, 224 pixels, 8 GPUs x 128 = 1024 images per step.
-# Augmentation of MAE (appendix A.1, table 9) and of DeepMIM's released code: crop of
-# 8-100 % of the area, flip, RandAugment (9, 0.5) with increasing severity, random
-# erasing 0.25 with noise; no colour jitter. Mixup and CutMix belong to the model.
-# Test: short edge 256, bicubic, centre 224.
+# Augmentation of MAE's and DeepMIM's released code: crop of 8-100 % of the area, flip,
+# RandAugment (9, 0.5) with increasing severity, random erasing 0.25 with noise (MAE's
+# fine-tuning page, not its table 9); no colour jitter. Mixup and CutMix belong to the
+# model. Test: short edge 256, bicubic, centre 224.
 data_root = "data/imagenet/"
 
 train_pipeline = [

@@ -49,7 +49,6 @@ model = dict(
         mask_head=dict(norm_cfg=_base_.norm),
     ),
     train_cfg=dict(
-        rpn_proposal=dict(max_per_img=2000),
         rcnn=[
             dict(
                 assigner=dict(pos_iou_thr=iou, neg_iou_thr=iou, min_pos_iou=iou)

@@ -2,6 +2,8 @@
 # 4 to 64, with the settings of mmdet's and detectron2's; 80 classes. Backbone and neck
 # are to be added.
 model = dict(
+    # For mmpretrain's get_model, which builds in its own scope.
+    _scope_="mmdet",
     type="MaskRCNN",
     data_preprocessor=dict(
         type="DetDataPreprocessor",

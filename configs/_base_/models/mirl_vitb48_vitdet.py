@@ -7,5 +7,5 @@ mirl_vitdet = dict(
     # Every block is computed again in the backward pass: 48 of them fill a GPU.
     with_cp=True,
 )
-# 0.7 over 12 blocks is as much as this over 48.
+# The embedding keeps as much of the lr as 0.7 leaves it below 12 blocks.
 mirl_layer_decay = 0.7 ** (13 / 49)

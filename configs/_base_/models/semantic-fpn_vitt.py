@@ -2,6 +2,8 @@
 # of relative positions and layer scale in every block, four maps narrowed to 48
 # channels.
 model = dict(
+    # For mmpretrain's get_model, which builds in its own scope.
+    _scope_="mmseg",
     type="EncoderDecoder",
     data_preprocessor=dict(
         type="SegDataPreProcessor",

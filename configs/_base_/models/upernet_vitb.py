@@ -2,6 +2,8 @@
 # LocalMIM's come: a table of relative positions (from zero) and layer scale (from one)
 # in every block, un-normed maps of four blocks brought to strides 4, 8, 16 and 32.
 model = dict(
+    # For mmpretrain's get_model, which builds in its own scope.
+    _scope_="mmseg",
     type="EncoderDecoder",
     data_preprocessor=dict(
         type="SegDataPreProcessor",

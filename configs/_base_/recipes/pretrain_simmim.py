@@ -1,5 +1,6 @@
 # Pre-training of SimMIM as the lightweight study has it: 400 epochs, 256 images per
-# GPU, crops of 67-100 % of the area, a constant rate after 10 epochs of warm-up.
+# GPU, crops of 67-100 % of the area in a random interpolation, a constant rate after 10
+# epochs of warm-up.
 _base_ = [
     "../datasets/imagenet_pretrain.py",
     "../schedules/pretrain.py",
@@ -12,7 +13,7 @@ train_pipeline = [
         type="TensorRandomResizedCrop",
         scale=224,
         crop_ratio_range=(0.67, 1.0),
-        interpolation="bilinear",
+        interpolation="random",
     ),
     dict(type="DrawFlip", prob=0.5),
     dict(type="PackPretrainInputs"),

@@ -29,4 +29,4 @@ log_processor = dict(by_epoch=False)
 
 # The model around a trained one that averages over scales and flips; see the configs
 # named `-ms`.
-tta_model = dict(type="SegTTAModel")
+tta_model = dict(_scope_="mmseg", type="SegTTAModel")

@@ -1,7 +1,8 @@
 # ViTDet's published schedule (https://arxiv.org/abs/2203.16527, appendix A.2, and its
 # released code): 184,375 iterations of 64 images, 100 epochs of COCO; warm-up over 250
-# iterations, learning rate divided by 10 after 8/9 and 26/27 of them. Norms and the
-# position embedding have no weight decay.
+# iterations, learning rate divided by 10 after 8/9 and 26/27 of them. The position
+# embedding and the norms of the encoder have no weight decay; those of pyramid and
+# heads are decayed, as in the released code, which spares torch's own layer norms.
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="LayerDecayOptimWrapperConstructor",
@@ -10,8 +11,9 @@ optim_wrapper = dict(
         layer_decay_rate=0.7,
         custom_keys={
             "backbone.pos_embed": dict(decay_mult=0.0),
-            # Every norm: ln1 and ln2 of the blocks, ln of pyramid and heads.
-            ".ln": dict(decay_mult=0.0),
+            # Those of the blocks; `ln` of pyramid and heads is another name.
+            ".ln1": dict(decay_mult=0.0),
+            ".ln2": dict(decay_mult=0.0),
         },
     ),
 )

@@ -1,7 +1,8 @@
 # Fine-tuning of a DeepMIM or MAE pixel model, ViT-B/16, 100 epochs on ImageNet-1K.
 # Papers: DeepMIM, https://arxiv.org/abs/2303.08817 (84.2 top-1 after 1600 epochs of
 # pre-training, 83.4 after 300, the paper's); its recipe for the pixel model is not
-# published, so this is MAE's (https://arxiv.org/abs/2111.06377, appendix A.1, table 9).
+# published, so this is MAE's (https://arxiv.org/abs/2111.06377, appendix A.1; learning
+# rate, layer decay and random erasing by the fine-tuning page of its released code).
 # Not reproduced here.
 # Global batch size: 1024 (8 GPUs x 128); the lr scales to the real one.
 # Command: tools/dist_train.sh \

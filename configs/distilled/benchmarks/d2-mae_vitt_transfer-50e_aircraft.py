@@ -7,7 +7,8 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/benchmarks/d2-mae_vitt_transfer-50e_aircraft.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Unverified: lr and epochs, here CIFAR-100's, which alone are documented.
+# Unverified: lr and epochs, which the official code takes as arguments; here they are
+# those of its one documented command, for CIFAR-100, which is not for D2-MAE.
 _base_ = [
     "../../_base_/recipes/transfer_vitt.py",
     "../../_base_/datasets/flowers102.py",

@@ -16,8 +16,7 @@ _base_ = [
 ]
 
 pretrained = (
-    "work_dirs/distilled/benchmarks/d2-mae_vitt_finetune-rpe-1000e_in1k/"
-    "best_accuracy_top1_epoch_1000.pth"
+    "work_dirs/distilled/benchmarks/d2-mae_vitt_finetune-rpe-1000e_in1k/epoch_1000.pth"
 )
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))

@@ -24,5 +24,5 @@ model = dict(
         init_cfg=dict(checkpoint=pretrained),
     )
 )
-# 0.7 over 12 blocks is as much as this over 24.
+# The embedding keeps as much of the lr as 0.7 leaves it below 12 blocks.
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.7 ** (13 / 25)))

@@ -2,7 +2,7 @@
 # Paper: MIRL, https://arxiv.org/abs/2309.14136; its recipe and figures on COCO are not
 # known to us. The recipe is ours: ViTDet's published one for ViT-B
 # (https://arxiv.org/abs/2203.16527), the last block of each quarter attending globally
-# and a layer decay that leaves the first block as much as there. Not reproduced here.
+# and a layer decay that leaves the embedding as much as there. Not reproduced here.
 # Global batch size: 64 (32 GPUs x 2); the lr scales to the real one, the
 # number of iterations does not.
 # Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \

@@ -2,7 +2,7 @@
 # Paper: MIRL, https://arxiv.org/abs/2309.14136. Neither its recipe nor its results on
 # ADE20K are known to us. The recipe is ours: DeepMIM's for ViT-B with CLIP targets (lr
 # 5e-5, layer decay 0.9), with maps of four evenly spaced blocks and a layer decay that
-# leaves the first block as much as there. Not reproduced here.
+# leaves the embedding as much as there. Not reproduced here.
 # Global batch size: 16 (8 GPUs x 2); the lr scales to the real one.
 # Command: tools/dist_train.sh \
 #   configs/mirl/segmentation/vitb48_800e_upernet_ade20k.py 8 \

@@ -52,7 +52,8 @@ class MIMVisionTransformer(RecordsNumHeads, VisionTransformer, BlockwiseEncoder)
             before all others (MIRL's low feature).
         final_block: Zero-based index of the block whose output is normed and returned
             last; by default the last block. The blocks after it stay in the encoder and
-            are trained by distillation alone (D2-MAE, which decodes after block 8: 7).
+            are trained by distillation alone (D2-MAE, which decodes after block 8: 7);
+            without it they are frozen.
         with_cp: Recompute every block in the backward pass instead of keeping its
             activations: less memory for about a third more time.
         fixed_pos_embed: Initialise the position embedding as the fixed sine-cosine

@@ -20,10 +20,10 @@ from ..targets import LevelTargets, Target
 from ..targets.cells import with_cells
 from ..targets.teacher import require_teachers
 from .checks import (
-    check_blocks,
     check_parts,
     check_targets,
     check_tokens,
+    freeze_untrained_blocks,
     one_per_level,
 )
 from .feature_extraction import FeatureExtraction
@@ -58,7 +58,7 @@ class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor, MaskedModel):
         ValueError: If the parts do not fit each other: number of levels and scales,
             cells that are not squares of whole pixels, width of predictions and
             targets, channels of data and encoder, or a mask ratio that keeps no patch
-            of the grid; or if blocks would be trained by nothing.
+            of the grid.
     """
 
     head: ReconstructionHead
@@ -112,7 +112,7 @@ class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor, MaskedModel):
         convert_when_loaded(self)
         check_parts(self)
         check_targets(self, targets)
-        check_blocks(self)
+        freeze_untrained_blocks(self)
 
     def init_weights(self) -> None:
         """Initialises every part; a runner calls it before training starts.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
+
+from mmengine.logging import print_log
+from torch import nn
 
 from ..data_preprocessor import image_statistics
 from ..mask_samplers import RandomPatchMask
@@ -65,23 +69,54 @@ def check_targets(model: MaskedModel, targets: Sequence[LevelSpec]) -> None:
             )
 
 
-def check_blocks(model: MaskedModel) -> None:
-    """Checks that every block of the encoder is trained by something.
+def freeze_untrained_blocks(model: MaskedModel) -> None:
+    """Freezes the encoder's blocks that no loss depends on, and warns of them.
 
-    Raises:
-        ValueError: Naming those that are not.
+    The official code computes such models; see :func:`freeze_blocks_from`.
     """
     encoder = model.backbone
-    if model.trains_all_blocks or not isinstance(encoder, BlockwiseEncoder):
-        return
-    final, last = encoder.final_block, len(encoder.blocks) - 1
-    if final < last:
-        raise ValueError(
-            f"the deepest latent is block {final}'s, of blocks 0 to {last}, so that "
-            f"nothing in {type(model).__name__} would train those after it: leave "
-            "backbone.final_block (of a SimMIMSwin, final_stage) out, or distil a "
-            "teacher into them, type='DistilledMIM'"
+    if isinstance(encoder, BlockwiseEncoder) and not model.trains_all_blocks:
+        freeze_blocks_from(
+            encoder,
+            encoder.final_block + 1,
+            f"the deepest latent is block {encoder.final_block}'s; leave "
+            "backbone.final_block (of a SimMIMSwin or MIMHiera, final_stage) out, or "
+            "distil a teacher into them, type='DistilledMIM'",
         )
+
+
+def freeze_blocks_from(
+    encoder: BlockwiseEncoder,
+    first: int,
+    reason: str,
+    read: Iterable[nn.Parameter] = (),
+) -> None:
+    """Freezes blocks that no loss depends on, and warns of them.
+
+    They would get no gradients, which distributed training takes for an error.
+
+    Args:
+        encoder: The encoder; it is not changed if it has no such blocks.
+        first: Zero-based index of the first of them.
+        reason: Why nothing trains them and how to change it, for the warning.
+        read: Parameters of these blocks that a loss depends on all the same.
+    """
+    last = len(encoder.blocks) - 1
+    if first > last:
+        return
+    spared = set(map(id, read))
+    for name, parameter in encoder.named_parameters():
+        # Block i has depth i + 1, embeddings 0, final norms the last.
+        depth, num_depths = encoder.get_layer_depth(name)
+        if first < depth < num_depths - 1 and id(parameter) not in spared:
+            parameter.requires_grad = False
+    blocks = f"block {last}" if first == last else f"blocks {first} to {last}"
+    print_log(
+        f"nothing trains {'all of ' if spared else ''}{blocks} of the encoder (of 0 to "
+        f"{last}), which keeps the weights it starts with there: {reason}",
+        logger="current",
+        level=logging.WARNING,
+    )
 
 
 def _check_levels(model: MaskedModel) -> None:

@@ -16,6 +16,7 @@ from ..masking import PatchMask
 from ..protocols import BlockwiseEncoder
 from ..targets.teacher import FrozenTeacher, load_teacher
 from .base import MaskedImageModel, build_part
+from .checks import freeze_blocks_from
 
 
 @MODELS.register_module()
@@ -50,8 +51,8 @@ class DistilledMIM(MaskedImageModel):
 
     Raises:
         ValueError: If the teacher does not see the student's patches or is the student,
-            the checkpoint is another model's, a layer does not exist, or a block would
-            be trained by nothing.
+            the checkpoint is another model's, a layer does not exist, or an extra
+            block is compared with nothing.
     """
 
     backbone: BlockwiseEncoder
@@ -129,12 +130,13 @@ class DistilledMIM(MaskedImageModel):
         }
 
     def _check_training(self) -> None:
-        """Checks that every block of the student is trained by something.
+        """Freezes what of the student no loss depends on, and warns of it.
 
         Raises:
-            ValueError: Naming the blocks that are not, and what to change.
+            ValueError: If there is an extra block that no loss depends on.
         """
-        blocks = len(self.backbone.blocks)
+        encoder, final = self.backbone, self.backbone.final_block
+        blocks = len(encoder.blocks)
         layers = {n: term.student_layers for n, term in self.distillation.items()}
         if self.extra_block is not None and blocks not in layers.get("attention", ()):
             raise ValueError(
@@ -142,17 +144,22 @@ class DistilledMIM(MaskedImageModel):
                 " name it in student_layers of an AttentionDistillation, or leave "
                 "extra_block out"
             )
-        # A layer's features depend on the blocks before it; all of its own block is
-        # trained only if something depends on the block's output.
-        final = self.backbone.final_block
-        trained = max(final + 1, *(max(indices) for indices in layers.values()))
-        if trained < blocks:
-            raise ValueError(
-                f"nothing would train all of the blocks from {trained} on: the decoder "
-                f"reads block {final} (backbone.final_block), the distillation what "
-                f"enters layers {layers}; set extra_block=True and distil layer "
-                f"{blocks}, after the last block"
-            )
+        # A layer's features depend on the blocks before it, and on little of its own.
+        first = max(final + 1, *(max(indices) for indices in layers.values()))
+        read: list[nn.Parameter] = []
+        if first < blocks and first in layers.get("hidden", ()):
+            read += encoder.norms[first].parameters()
+        if first < blocks and first in layers.get("attention", ()):
+            block, needed = encoder.blocks[first], encoder.attention_only_block()
+            read += (block.get_parameter(n) for n, _ in needed.named_parameters())
+        freeze_blocks_from(
+            encoder,
+            first,
+            f"the decoder reads block {final} (backbone.final_block), the distillation "
+            f"what enters layers {layers}; to train them set extra_block=True and "
+            f"distil layer {blocks}, after the last block",
+            read,
+        )
 
 
 def _by_feature(terms: Iterable[LayerDistillation]) -> Any:

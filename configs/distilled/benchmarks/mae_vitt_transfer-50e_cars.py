@@ -1,0 +1,32 @@
+# Transfer of MAE-Tiny (ViT-Tiny/16, 12 heads) to Stanford Cars at 224 pixels,
+# 50 epochs.
+# Papers: https://arxiv.org/abs/2205.14443 and its extension,
+# https://arxiv.org/abs/2404.12210.
+# Expected: unknown, not reproduced here.
+# Global batch size: 512 (8 GPUs x 64); the lr scales to the real one.
+# Command: tools/dist_train.sh \
+#   configs/distilled/benchmarks/mae_vitt_transfer-50e_cars.py 8 \
+#   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
+# Needs: pip install mat4py, to read the labels.
+# Unverified: lr and epochs, which the official code takes as arguments; here they are
+# those of its one documented command, for CIFAR-100.
+_base_ = [
+    "../../_base_/recipes/transfer_vitt.py",
+    "../../_base_/datasets/flowers102.py",
+]
+
+pretrained = "work_dirs/distilled/mae_vitt_400e/epoch_400.pth"
+
+model = dict(
+    data_preprocessor=dict(num_classes=196),
+    backbone=dict(init_cfg=dict(checkpoint=pretrained)),
+    head=dict(num_classes=196),
+)
+
+data_root = "data/Stanford_Cars"
+train_dataloader = dict(
+    sampler=dict(seed=0),
+    dataset=dict(dataset=dict(type="StanfordCars", data_root=data_root, split="train")),
+)
+val_dataloader = dict(dataset=dict(type="StanfordCars", data_root=data_root))
+test_dataloader = val_dataloader

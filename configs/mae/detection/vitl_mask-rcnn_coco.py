@@ -1,0 +1,30 @@
+# Mask R-CNN on COCO from MAE, ViT-L/16, 100 epochs at 1024 pixels.
+# Paper: MAE, https://arxiv.org/abs/2111.06377. The recipe is not its own, but ViTDet's
+# published one for ViT-L (https://arxiv.org/abs/2203.16527): layer decay 0.8, drop path
+# 0.4. Not reproduced here.
+# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one, the
+# number of iterations does not.
+# Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
+#   configs/mae/detection/vitl_mask-rcnn_coco.py WORK_DIR \
+#   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
+_base_ = [
+    "../../_base_/models/mask-rcnn_vitdet.py",
+    "../../_base_/datasets/coco_lsj-1024.py",
+    "../../_base_/recipes/vitdet_100e.py",
+]
+
+# The checkpoint of the pre-training, ours as it is, or the official one.
+pretrained = "work_dirs/mae/vitl_1600e/epoch_1600.pth"
+
+model = dict(
+    backbone=dict(
+        arch=dict(
+            embed_dims=1024, num_layers=24, num_heads=16, feedforward_channels=4096
+        ),
+        global_blocks=(5, 11, 17, 23),
+        drop_path_rate=0.4,
+        init_cfg=dict(checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=1024),
+)
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.8))
