@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...checkpoints.metadata import RecordsNumHeads
+from ...checkpoints.metadata import RecordsGeometry
 from ..attention import self_attention_logits, use_attention_dispatch
 from ..initialisation import init_transformer, is_pretrained
 from ..masking import PatchMask, as_patch_mask
@@ -24,7 +24,7 @@ from .taps import check_final_block, check_taps
 
 
 @MODELS.register_module()
-class MIMVisionTransformer(RecordsNumHeads, VisionTransformer):
+class MIMVisionTransformer(RecordsGeometry, VisionTransformer):
     """mmpretrain's Vision Transformer with a masked forward pass and taps.
 
     Without a mask it is mmpretrain's ``VisionTransformer``: same parameters, same
