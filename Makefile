@@ -16,11 +16,11 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):  ## /  make \1\t/p' Makefile
 	@sed -n '2,5s/^# */  /p' Makefile
 
-demo:  ## pre-train on real images and show what was learnt
+demo:  ## pre-train on real images and evaluate the encoders
 	@$(INSTALL) demo
 	@$(PY) tools/demo.py $(if $(DATA),--data "$(DATA)") $(ARGS)
 
-test:  ## run the whole test suite (compiles mmcv's operators once)
+test:  ## run the full test suite (compiles mmcv's operators once)
 	@$(INSTALL) test
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --durations=15 $(ARGS)
 

@@ -42,7 +42,7 @@ EXTRAS = {
     # What frozen teachers come from: networks of timm, files of safetensors.
     "teachers": ["safetensors>=0.4", "timm>=1.0"],
     # What reads the folders that `convert_checkpoint.py --to hf` writes; mmpretrain
-    # cannot be imported beside newer releases.
+    # cannot be imported with newer releases.
     "hf": ["transformers>=4.40,<5"],
     # ruff, mypy and codespell: the same versions as in .pre-commit-config.yaml.
     "dev": [
@@ -83,6 +83,9 @@ def add_mim_extension() -> None:
             link.symlink_to(Path("..", "..", name))
 
 
+# Tools that need `dev`, which is not shipped; MANIFEST.in leaves them out, too.
+DEV_TOOLS = ("parity.py", "benchmark.py")
+
 # Of setuptools, or of wheel where setuptools has none.
 bdist_wheel = Distribution().get_command_class("bdist_wheel")
 
@@ -101,7 +104,7 @@ class WheelWithIndex(bdist_wheel):  # type: ignore[valid-type, misc]
         shutil.copytree(
             ROOT / "mim_plugins" / ".mim",
             Path(distinfo_path, ".mim"),
-            ignore=shutil.ignore_patterns("__pycache__"),
+            ignore=shutil.ignore_patterns("__pycache__", *DEV_TOOLS),
             dirs_exist_ok=True,
         )
 

@@ -1,7 +1,15 @@
 """Masked-image-modelling pre-training for OpenMMLab; importing it registers all."""
 
 from . import compat  # isort: skip  (first: it makes torchvision importable)
-from . import checkpoints, datasets, engine, model_index, models, visualization
+from . import (
+    checkpoints,
+    datasets,
+    engine,
+    evaluation,
+    model_index,
+    models,
+    visualization,
+)
 
 model_index.register()
 
@@ -13,6 +21,7 @@ __all__ = [
     "compat",
     "datasets",
     "engine",
+    "evaluation",
     "model_index",
     "models",
     "visualization",

@@ -3,9 +3,9 @@
 Two families of packages provide ``mmengine``, ``mmcv``, ``mmpretrain``, ``mmdet``
 and ``mmseg``: the maintained ``onedl-*`` packages and the classic OpenMMLab ones.
 Both import under the same names, so the rest of the package does not care; what does
-differ between them, or between torch releases, is settled here.
+differ between them, or between torch releases, is handled here.
 
-Importing this module makes torchvision importable beside a torch whose build it does
+Importing this module makes torchvision importable with a torch whose build it does
 not match, so it has to be imported before anything that imports torchvision.
 """
 
@@ -47,7 +47,7 @@ TORCHVISION_SCHEMAS = (
 
 
 def _torchvision_ops_load() -> bool:
-    """Tell whether torchvision's compiled operators can be loaded by this torch.
+    """Return whether torchvision's compiled operators can be loaded by this torch.
 
     The library is loaded the way torchvision itself does it on import; loading it
     twice is harmless, while guessing from version strings would not be: once the
@@ -71,7 +71,7 @@ def _torchvision_ops_load() -> bool:
 def define_torchvision_schemas() -> "torch.library.Library | None":
     """Define torchvision's operator schemas where its compiled part cannot load.
 
-    A torchvision wheel built for CUDA cannot load its operators beside a CPU build
+    A torchvision wheel built for CUDA cannot load its operators with a CPU build
     of torch, and ``import torchvision`` then stops because ``torchvision::nms`` does
     not exist. With the schemas defined, everything but those operators works, and
     calling one of them still ends in torchvision's own explanation.
@@ -143,7 +143,7 @@ def warn_unsupported() -> None:
 
 
 def supports_fused_optimizer(device_type: str) -> bool:
-    """Tell whether torch's fused AdamW and SGD run on a kind of device.
+    """Return whether torch's fused AdamW and SGD run on a kind of device.
 
     Args:
         device_type: Kind of device, such as ``"cpu"`` or ``"cuda"``.
@@ -160,7 +160,7 @@ def model_hub() -> Any:
     """The class behind mmpretrain's ``list_models`` and ``get_model``.
 
     Returns:
-        It, or None where a stack has none that can be told of another model index.
+        It, or None if the stack has none that takes further model indices.
     """
     try:
         from mmpretrain.apis.model import ModelHub
@@ -171,13 +171,13 @@ def model_hub() -> Any:
 
 
 def import_mmpretrain() -> None:
-    """Imports what of mmpretrain everything here needs, without its messages.
+    """Imports the part of mmpretrain that all modules need, without its messages.
 
     The maintained package prints a line about an optional package when it is imported,
-    which would stand in the JSON that the command lines print.
+    which would mix with the JSON that the tools print.
 
     Raises:
-        ImportError: If it cannot be imported beside the transformers release there is.
+        ImportError: If it cannot be imported with the installed transformers.
     """
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -187,13 +187,13 @@ def import_mmpretrain() -> None:
         if int(found.split(".")[0]) < 5:
             raise
         raise ImportError(
-            f"mmpretrain cannot be imported beside transformers {found} ({error!r}): "
+            f"mmpretrain cannot be imported with transformers {found} ({error!r}): "
             "it was written for releases before 5. Run pip install 'transformers<5', "
             "or remove transformers, which training does not need"
         ) from error
 
 
-# Library fragments forget their schemas when they are collected: this one stays.
+# A library fragment drops its schemas when it is garbage-collected: keep it.
 _TORCHVISION_LIBRARY = define_torchvision_schemas()
 warn_unsupported()
 import_mmpretrain()

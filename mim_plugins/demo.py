@@ -1,4 +1,4 @@
-"""`make demo`: pre-train on real images within minutes and show what was learnt."""
+"""`make demo`: pre-train on real images within minutes and evaluate the encoders."""
 
 from __future__ import annotations
 
@@ -277,5 +277,5 @@ def format_table(results: list[Accuracy]) -> str:
 
 
 def _log_level() -> str:
-    """Warnings only beside a progress bar, everything where there is none."""
+    """Only warnings if there is a progress bar, everything otherwise."""
     return "WARNING" if sys.stdout.isatty() else "INFO"

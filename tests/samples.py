@@ -19,7 +19,8 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from mim_plugins.engine.settings import apply_options
+from mim_plugins.engine.overrides import apply_options
+from mim_plugins.engine.schedules import leave_out_unreached
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -77,7 +78,7 @@ def hiera_model(**backbone: Any) -> dict:
 
 
 def golden_folder(case: str) -> Path:
-    """A golden case folder, of this repository or of the full set beside it."""
+    """A golden case folder, of this repository or of the full set next to it."""
     for base in (ROOT / "tests" / "goldens", SHARED / "goldens"):
         if (base / case).exists():
             return base / case
@@ -208,6 +209,7 @@ def small_segmentor(cfg: Config, data_root: Path, work_dir: Path) -> None:
         loader.update(num_workers=0, persistent_workers=False)
         loader.dataset.indices = 2 if part == "train" else 1
     cfg.train_cfg.update(max_iters=1, val_interval=10)
+    leave_out_unreached(cfg)
     cfg.work_dir = str(work_dir)
 
 

@@ -23,7 +23,7 @@ def test_digits__test_part_is_held_out(tmp_path):
     init_default_scope("mmpretrain")
     chosen = demo._few_labels(tmp_path, seed=0)
     assert len(set(chosen)) == 100 and chosen != demo._few_labels(tmp_path, seed=1)
-    # Untrained features already tell digits apart better than chance.
+    # Untrained features already separate digits better than chance.
     assert 20 < demo.knn_accuracy(tmp_path, None, seed=0) < 90
 
 

@@ -19,7 +19,7 @@ from mmengine.utils import digit_version
 from samples import ROOT, laid_out_only
 
 from mim_plugins import engine
-from mim_plugins.engine.settings import check_schedule
+from mim_plugins.engine.schedules import check_schedule
 
 pytest.importorskip("mmdet")
 pytest.importorskip("mmcv._ext")
@@ -56,8 +56,7 @@ def test_detection_config__builds_and_is_complete(path):
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     assert wrapper.optimizer.param_groups
     # The last rates are those of the last iterations.
-    length = cfg.train_cfg.get("max_iters") or cfg.train_cfg.max_epochs
-    assert cfg.param_scheduler[-1].end == length
+    assert not {"end", "T_max"} & cfg.param_scheduler[-1].keys()
     assert cfg.val_evaluator.metric == ["bbox", "segm"]
     # Boxes are learnt as in ViTDet's published code.
     heads = model.roi_head.bbox_head

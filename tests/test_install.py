@@ -23,6 +23,7 @@ case "$*" in
         echo "pip $*" >>"$CALLS"
         case "$*" in *"${{PIP_FAILS:-nothing}}"*) echo "no such release"; exit 1 ;; esac
         if [ "$1" = wheel ]; then touch "${{@: -1}}/mmcv.whl"; fi ;;
+    "setup.py "*) echo "python $*" >>"$CALLS" ;;
     *'version("torch")'* | *torch/version.py*) echo 2.13.0+cpu ;;
     *CUDA_HOME*) echo cpu ;;
     *Python.h* | *"import mmcv"* | *"import torch"* | *"import pip"*) ;;
@@ -90,6 +91,7 @@ def test_demo__builds_mmcv_isolated_from_torch(install):
     _, _, calls = install("demo")
     build = calls[index(calls, "pip wheel")]
     assert "--no-build-isolation" not in build and "--no-cache-dir" in build
+    assert "--use-pep517" in build
 
 
 def test_test__replaces_plain_mmcv_by_a_compiled_one(install):
@@ -131,6 +133,8 @@ def test_classic_stack__has_its_own_pins(install):
     assert code == 0, output
     assert calls[0].startswith("pip install torch==2.1.2 setuptools<70")
     assert not [call for call in calls if "onedl" in call]
+    # Without metadata in the checkout, openmim finds no editable installation.
+    assert calls[-1] == "python setup.py -q egg_info"
 
 
 def test_failing_pip__shows_its_error_and_leaves_no_stamp(install):

@@ -1,4 +1,4 @@
-"""Models by name: with weights of any origin, with and without their teachers."""
+"""Models by name: with weights of any origin."""
 
 import shutil
 import warnings
@@ -6,10 +6,8 @@ import warnings
 import mmpretrain
 import pytest
 import torch
-from mmengine.config import Config
 from mmpretrain.apis.model import ModelHub
-from mmpretrain.registry import MODELS
-from samples import ROOT, TINY_ARCH, clip_state_dict, laid_out_only, tiny_model
+from samples import ROOT, TINY_ARCH
 
 from mim_plugins import compat, model_index
 from mim_plugins.checkpoints import to_official
@@ -102,101 +100,6 @@ def test_readme__its_example_runs_at_full_size():
         exec(code, found)
     assert found["features"].shape == (1, 192)
     assert found["model"].head.fc.weight.shape == (1000, 192)
-
-
-def distilled(name, **changes):
-    """A student and the teacher that its adapters are built for, both tiny."""
-    return pretraining_model(name, teacher=tiny_encoder(), **changes)
-
-
-def classifier(name):
-    return mmpretrain.get_model(
-        name,
-        backbone=tiny_encoder() | dict(init_cfg=None),
-        head=dict(in_channels=24, num_classes=5),
-    )
-
-
-TAUGHT = {
-    "deepmim_mae-clip-vitb_300e": (pretraining_model, "ViT-B-16.pt"),
-    "deepmim_mae-hybrid-vitb_300e": (pretraining_model, "epoch_1600.pth"),
-    "distilled_mae-lite-vitt_400e": (distilled, "mae_base_1600e.pth.tar"),
-    "distilled_d2-mae-vitt_400e": (distilled, "mae_base_1600e.pth.tar"),
-    "distilled_d2-mae-vitt_400e_finetune-distilled-300e": (classifier, "itself"),
-}
-
-
-@pytest.mark.parametrize("name", TAUGHT)
-def test_absent_teacher__features_are_there_and_training_is_refused(name):
-    get, source = TAUGHT[name]
-    model = get(name)
-    assert features(model).shape == (2, 24) or "finetune" in name
-    wanted = f"{source}.: it makes features, and cannot be trained. (Give|Set) "
-    # A runner's first step, and that of a loop which initialises nothing.
-    with pytest.raises(FileNotFoundError, match=wanted):
-        model.init_weights()
-    with pytest.raises(FileNotFoundError, match=wanted):
-        model.loss(IMAGES, None)
-
-
-@pytest.mark.parametrize("name", [name for name in TAUGHT if "finetune" not in name])
-def test_absent_teacher__the_config_itself_is_refused_at_build(name):
-    cfg = Config.fromfile(ModelHub.get(name).config.filename)
-    with laid_out_only(), pytest.raises(FileNotFoundError):
-        MODELS.build(cfg.model)
-
-
-def test_absent_teacher__what_distillation_trains_arrives_too(tmp_path):
-    name = "distilled_d2-mae-vitt_400e"
-    trained = distilled(name)
-    assert any(key.startswith("extra_block.") for key in trained.state_dict())
-    path = saved(tmp_path, trained, official=False)
-    own = distilled(name, pretrained=path).state_dict()
-    assert all(torch.equal(own[k], x) for k, x in trained.state_dict().items())
-
-
-def test_teacher__is_taken_where_its_file_is(tmp_path):
-    name = "deepmim_mae-clip-vitb_300e"
-    assert ModelHub.get(name).config.model.target_generator.type == "AbsentTarget"
-    path = tmp_path / "checkpoints" / "ViT-B-16.pt"
-    path.parent.mkdir()
-    torch.save(clip_state_dict(patch=8, size=32, out=20), path)
-    model = pretraining_model(name)
-    assert model.target_generator.dims == 20
-    assert set(model.loss(IMAGES)) == {f"loss_{level}" for level in range(4)}
-
-
-def test_absent_target__shows_pictures_as_the_teacher_would():
-    model = pretraining_model("deepmim_mae-hybrid-vitb_300e")
-    pictures = model.reconstruct(IMAGES)["levels"]
-    assert [picture.shape for picture in pictures] == [IMAGES.shape] * 4
-    model = pretraining_model("deepmim_mae-clip-vitb_300e")
-    assert model.reconstruct(IMAGES)["levels"] == [None] * 4
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (dict(), "needs dims.*got dims=None and like=None"),
-        (dict(dims=4, like=dict(type="PixelTarget")), "needs dims"),
-        (dict(dims=4, checkpoint="there.pt"), "there.pt is there: .* path of the conf"),
-    ],
-)
-def test_absent_target__refuses_what_it_cannot_stand_for(tmp_path, options, message):
-    (tmp_path / "there.pt").touch()
-    cfg = dict(type="AbsentTarget", checkpoint="absent.pt") | options
-    with pytest.raises(ValueError, match=message):
-        MODELS.build(cfg)
-
-
-def test_targets_of_a_list__are_looked_at_one_by_one():
-    here = dict(type="PixelTarget", norm_pix=True)
-    clip = dict(type="mmpretrain.CLIPTarget", checkpoint="absent.pt")
-    model = tiny_model() | dict(target_generator=[here, clip, here])
-    cfg = Config(dict(model=model, clip_dims=16))
-    model_index.leave_out_absent_teachers(cfg)
-    kinds = [target["type"] for target in cfg.model.target_generator]
-    assert kinds == ["PixelTarget", "AbsentTarget", "PixelTarget"]
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_config__builds_and_says_what_it_is(path):
     batch = re.search(r"Global batch size: (\d+)", header[0])
     assert batch and int(batch[1]) == cfg.auto_scale_lr.base_batch_size
     warm_up, then = cfg.param_scheduler
-    assert then.begin in (0, warm_up.end) and then.end == cfg.train_cfg.max_iters
+    assert then.begin in (0, warm_up.end) and "end" not in then
     segmentor = segmentor_of(cfg)
     assert segmentor.backbone.init_cfg.type == "Pretrained"
     assert segmentor.backbone.init_cfg.checkpoint
@@ -100,7 +100,7 @@ def test_schedule__follows_the_official_formula(path, rest):
     cfg = Config.fromfile(ROOT / "configs" / path)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedulers = [
-        PARAM_SCHEDULERS.build(dict(options, optimizer=optimizer))
+        PARAM_SCHEDULERS.build({"end": 160000, **options, "optimizer": optimizer})
         for options in cfg.param_scheduler
     ]
     for step in range(1700):

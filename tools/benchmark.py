@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Race ours against other implementations: training steps, data pipelines, targets.
+"""Benchmark ours against other implementations: steps, data pipelines, targets.
 
     python tools/benchmark.py step CONFIG --vs mmpretrain-mae --vs reference
     python tools/benchmark.py data CONFIG --data-root /path/to/images
     python tools/benchmark.py hog
     python tools/benchmark.py memory configs/mirl/vits54_800e.py
 
-All contenders run in turns in one process (of ``memory``, one after the other in
+All implementations run in turns in one process (of ``memory``, one after the other in
 processes of their own). One JSON object goes to stdout, a table to
 stderr.
 """
@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import json
 import sys
+from pathlib import Path
 
 from mmengine.config import DictAction
 
@@ -35,7 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="mmpretrain-mae|mmpretrain-simmim|reference|CONFIG",
-        help="another contender; can be repeated",
+        help="another implementation; can be repeated",
     )
     step.add_argument("--device", help="default: cuda where there is one, else cpu")
     step.add_argument("--batch-size", type=int, help="default: 256 on a GPU, else 8")
@@ -54,14 +55,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("config", help="path of a training config")
     data.add_argument(
         "--data-root",
-        help="image folder in place of the config's; without one, and where the "
+        help="image folder instead of the config's; without one, and where the "
         "config's does not exist, synthetic images are used",
     )
     data.add_argument(
         "--vs",
         action="append",
         metavar="mmpretrain-mae|CONFIG",
-        help="another contender; can be repeated; default: mmpretrain-mae",
+        help="another implementation; can be repeated; default: mmpretrain-mae",
     )
     data.add_argument("--workers", type=int, default=0, help="loading processes")
     data.add_argument("--images", type=int, default=300, help="images in a round")
@@ -107,8 +108,9 @@ def run(args: argparse.Namespace) -> dict:
     # Imported here, so that --help answers at once.
     from mmengine.logging import MMLogger
 
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `dev`
     import mim_plugins  # noqa: F401
-    from mim_plugins.benchmarks import render, run_data, run_hog, run_memory, run_step
+    from dev.benchmarks import render, run_data, run_hog, run_memory, run_step
 
     MMLogger.get_current_instance().setLevel("WARNING")
     if args.command == "hog":

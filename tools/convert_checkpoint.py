@@ -2,7 +2,7 @@
 """Converts checkpoints between official code, mmpretrain, timm and transformers.
 
     # An official file (DeepMIM's, LocalMIM's, MIRL's, MAE-Lite's, MAE's, Hiera's,
-    # timm's, BEiT-style, CLIP's) to ours, whatever it is:
+    # timm's, BEiT-style, CLIP's, DINOv2's, I-JEPA's) to ours, whatever it is:
     python tools/convert_checkpoint.py DeepMIM-CLIP-PT.pth deepmim.pth
     python tools/convert_checkpoint.py checkpoint-799.pdparams mirl.pth
     python tools/convert_checkpoint.py swin.pth ours.pth --from localmim
@@ -18,8 +18,8 @@
 
 An official SRC is converted to ours on the way, whatever --to says. The end of DST
 decides on the format: .safetensors, .pdparams (arrays, as PaddlePaddle), else
-torch.save. Nothing in SRC is executed. A table says what became of every tensor; a key
-that nobody knows is an error. Models need no conversion of official files by hand:
+torch.save. Nothing in SRC is executed. A table says what became of every tensor; an
+unknown key is an error. Models need no conversion of official files by hand:
 init_cfg=dict(type='Pretrained', checkpoint=OFFICIAL_FILE) and load_from do it, too.
 """
 
@@ -27,8 +27,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-
-LAYOUTS = "mmpretrain deepmim localmim mirl mae-lite mae simmim hiera timm beit clip"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -42,8 +40,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--from",
         dest="layout",
         default="auto",
-        choices=["auto", *LAYOUTS.split()],
-        help="layout of SRC; default: told by its keys",
+        metavar="LAYOUT",
+        help="layout of SRC, a file of mim_plugins/checkpoints/layouts; default: auto, "
+        "detected from its keys",
     )
     parser.add_argument(
         "--to",

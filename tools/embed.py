@@ -29,7 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--model",
         metavar="NAME|CONFIG",
         help="a name of mmpretrain.list_models(), or a config file, of pre-training or "
-        "classification (default: the config beside the checkpoint)",
+        "classification (default: the config next to the checkpoint)",
     )
     parser.add_argument(
         "--checkpoint",
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     # Imported after the arguments, so that --help answers at once.
     import mim_plugins  # noqa: F401
     from mim_plugins.engine.errors import InputError, explained
-    from mim_plugins.evaluation.embedding import embed
+    from mim_plugins.evaluation.embed import embed
 
     options = vars(args)
     debug = options.pop("debug")

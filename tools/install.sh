@@ -120,7 +120,8 @@ trap '[ -z "$BUILD_PID" ] || kill -- "-$BUILD_PID" 2>/dev/null; [ -z "$PART" ] |
 
 build_plain_wheel() {  # $1: folder. In an isolated build torch is absent, and so are operators.
     say "mmcv $VERSION without compiled operators"
-    run "$PY" -m pip wheel --no-deps --no-cache-dir "$MMCV==$VERSION" -w "$1"
+    # Older releases of pip build what has no pyproject.toml in the environment itself.
+    run "$PY" -m pip wheel --use-pep517 --no-deps --no-cache-dir "$MMCV==$VERSION" -w "$1"
 }
 
 build_compiled_wheel() {  # $1: folder
@@ -198,6 +199,9 @@ if [ "$PROFILE" = test ]; then
     # that only `mim download --dataset` needs and that wants half of this downgraded.
     say "$MIM"
     pip_install --no-build-isolation --no-deps "$MIM"
+    # openmim looks for the model index next to a distribution's metadata, which pip puts
+    # into site-packages: with a copy here, `PYTHONPATH=. mim` finds that of the checkout.
+    [ "$STACK" != openmmlab ] || run "$PY" setup.py -q egg_info
 fi
 
 say "checking"

@@ -4,11 +4,9 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from mmengine.logging import MMLogger
-
-import mim_plugins  # noqa: F401
-from mim_plugins.parity import run_case
 
 
 def main() -> int:
@@ -27,6 +25,10 @@ def main() -> int:
         help="where to compute, such as cuda; default cpu, as the golden cases",
     )
     args = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `dev`
+    import mim_plugins  # noqa: F401
+    from dev.parity import run_case
+
     MMLogger.get_instance("parity", log_level="ERROR")
     ok = True
     for case in args.cases:

@@ -20,7 +20,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("config", help="path of the config file")
     parser.add_argument(
         "--work-dir",
-        help="where checkpoints and logs go (default: work_dirs/<config name>)",
+        help="where checkpoints and logs go (default: work_dirs/ and the config's path "
+        "below configs/)",
     )
     parser.add_argument(
         "--resume",
@@ -49,7 +50,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action=DictAction,
         metavar="KEY=VALUE",
         help="replace values of the config, as in train_dataloader.batch_size=64; "
-        "data_root=PATH reaches every data set of the config",
+        "data_root=PATH reaches every data set of the config, train_pipeline.… the "
+        "data sets with that pipeline; an option that changes nothing is an error",
+    )
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print the final config and where changed values come from, and stop",
     )
     parser.add_argument(
         "--launcher",
@@ -73,18 +80,21 @@ def main() -> None:
     """Run the command line."""
     args = parse_args()
     # Imported after the arguments, so that --help answers at once.
-    from mim_plugins.engine import InputError, train
+    from mim_plugins.engine import InputError, annotated_config, train
 
+    options = dict(
+        work_dir=args.work_dir,
+        resume=args.resume,
+        precision="bf16" if args.amp else args.precision,
+        auto_scale_lr=not args.no_auto_scale_lr,
+        cfg_options=args.cfg_options,
+        launcher=args.launcher,
+    )
     try:
-        train(
-            args.config,
-            work_dir=args.work_dir,
-            resume=args.resume,
-            precision="bf16" if args.amp else args.precision,
-            auto_scale_lr=not args.no_auto_scale_lr,
-            cfg_options=args.cfg_options,
-            launcher=args.launcher,
-        )
+        if args.print_config:
+            print(annotated_config(args.config, **options))
+        else:
+            train(args.config, **options)
     except InputError as error:
         if args.debug:
             raise

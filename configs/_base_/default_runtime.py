@@ -21,6 +21,8 @@ default_hooks = dict(
 )
 
 custom_hooks = [
+    # Converts the checkpoint of load_from, or says why it does not fit the model.
+    dict(type="ConvertCheckpointHook"),
     # Images per second on the log line.
     dict(type="ThroughputHook"),
     # Compares images and model before the first step.

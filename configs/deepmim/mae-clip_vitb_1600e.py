@@ -11,11 +11,10 @@
 #   --cfg-options model.target_generator.checkpoint=ViT-B-16.pt
 # Cost: multiply-adds of a forward pass, by formula: encoder and decoders 15.2 G per
 # image, the CLIP tower 17.6 G; no time measured here.
-# Known deviations: bf16 in place of fp16 with loss scaling.
+# Known deviations: bf16 instead of fp16 with loss scaling.
 _base_ = [
-    "../_base_/models/mim-clip_vitb.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_1600e.py",
-    # No pictures of reconstructions: features are predicted, not pixels.
-    "../_base_/default_runtime.py",
+    "../_base_/models/deepmim-clip_vitb.py",
+    "../_base_/recipes/pretrain_features.py",
 ]
+
+train_cfg = dict(max_epochs=1600)

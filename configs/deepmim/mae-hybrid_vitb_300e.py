@@ -12,10 +12,10 @@
 # Cost: on top of DeepMIM on pixels the frozen MAE's forward pass; not measured here.
 # Known deviations: no official code exists. The paper's notes give the shares alpha;
 # that x and x_hat are both in the space the MAE was trained in (patches normalised)
-# is our reading. bf16 in place of fp16 with loss scaling.
+# is our reading. bf16 instead of fp16 with loss scaling.
 _base_ = [
-    "../_base_/models/mim-hybrid_vitb.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_300e.py",
-    "../_base_/pretrain_runtime.py",
+    "../_base_/models/deepmim-hybrid_vitb.py",
+    "../_base_/recipes/pretrain_pixels.py",
 ]
+
+train_cfg = dict(max_epochs=300)

@@ -7,12 +7,12 @@
 # real one.
 # Command: tools/dist_train.sh configs/deepmim/mae_vitb_1600e.py 8
 # Cost: the paper's notes give 115 hours on 32 V100 for 1600 epochs; not measured here.
-# Known deviations: bf16 in place of fp16 with loss scaling; that the paper's pixel
+# Known deviations: bf16 instead of fp16 with loss scaling; that the paper's pixel
 # model normalises each patch (norm_pix) is likely but not stated in the released code,
 # which holds the CLIP-target model only.
 _base_ = [
-    "../_base_/models/mim_vitb.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_1600e.py",
-    "../_base_/pretrain_runtime.py",
+    "../_base_/models/deepmim_vitb.py",
+    "../_base_/recipes/pretrain_pixels.py",
 ]
+
+train_cfg = dict(max_epochs=1600)

@@ -3,7 +3,10 @@
 # the arch and its levels are ours. Expected result: unknown, not reproduced here.
 # Global batch size: 4096; the lr scales to the real one.
 # Command: tools/dist_train.sh configs/deepmim/mae_vitl_800e.py 8
-_base_ = "./mae_vitb_800e.py"
+_base_ = [
+    "../_base_/models/deepmim_vitb.py",
+    "../_base_/recipes/pretrain_pixels.py",
+]
 
-# Ours: the supervised blocks at the same relative depths, 12, 16, 20 and 24 of 24.
 model = dict(backbone=dict(arch="large", taps=(11, 15, 19)))
+train_cfg = dict(max_epochs=800)

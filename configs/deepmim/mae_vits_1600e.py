@@ -3,6 +3,10 @@
 # the arch and its levels are ours. Expected result: unknown, not reproduced here.
 # Global batch size: 4096; the lr scales to the real one.
 # Command: tools/dist_train.sh configs/deepmim/mae_vits_1600e.py 8
-_base_ = "./mae_vitb_1600e.py"
+_base_ = [
+    "../_base_/models/deepmim_vitb.py",
+    "../_base_/recipes/pretrain_pixels.py",
+]
 
 model = dict(backbone=dict(arch="deit-small"))
+train_cfg = dict(max_epochs=1600)

@@ -1,11 +1,12 @@
 # The demo on one's own images: DeepMIM at 64x64 on a plain folder, sized for a CPU.
 # A demonstration, no paper's experiment; `make demo DATA=/folder` runs it.
 # Global batch size: 64; the lr scales to the real one.
-_base_ = "./deepmim_digits.py"
+_base_ = "./mae_digits.py"
 
 data_root = "data/images/"
 
 model = dict(
+    type="DeepMIM",
     data_preprocessor=dict(
         mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
     ),
@@ -14,8 +15,9 @@ model = dict(
         img_size=64,
         patch_size=8,
         in_channels=3,
+        taps=(2, 3, 4),
     ),
-    neck=dict(embed_dims=96, num_heads=6),
+    neck=dict(embed_dims=96, depth=1, num_heads=6),
 )
 
 train_pipeline = [

@@ -6,7 +6,7 @@ _base_ = ["../_base_/default_runtime.py"]
 data_root = "work_dirs/demo/data/"
 
 model = dict(
-    type="ImageClassifier",
+    type="MIMImageClassifier",
     data_preprocessor=dict(num_classes=10, mean=[77.8], std=[83.5], to_rgb=False),
     backbone=dict(
         type="VisionTransformer",
@@ -70,20 +70,19 @@ optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(layer_decay_rate=0.75, flat_decay_mult=0.0, bias_decay_mult=0.0),
 )
+warmup_epochs = 5
 param_scheduler = [
     dict(
         type="LinearLR",
         start_factor=1e-3,
         begin=0,
-        end=5,
+        end=warmup_epochs,
         by_epoch=True,
         convert_to_iter_based=True,
     ),
     dict(
         type="CosineAnnealingLR",
-        begin=5,
-        end=40,
-        T_max=35,
+        begin=warmup_epochs,
         by_epoch=True,
         convert_to_iter_based=True,
     ),

@@ -6,7 +6,7 @@ _base_ = ["../_base_/default_runtime.py"]
 data_root = "work_dirs/demo/data/"
 
 model = dict(
-    type="DeepMIM",
+    type="MaskedImageModel",
     data_preprocessor=dict(type="MIMDataPreprocessor", mean=[77.8], std=[83.5]),
     mask_sampler=dict(type="RandomPatchMask", mask_ratio=0.75),
     backbone=dict(
@@ -47,20 +47,19 @@ optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=1.5e-3, betas=(0.9, 0.95), weight_decay=0.05),
     paramwise_cfg=dict(flat_decay_mult=0.0, bias_decay_mult=0.0),
 )
+warmup_epochs = 10
 param_scheduler = [
     dict(
         type="LinearLR",
         start_factor=1e-3,
         begin=0,
-        end=10,
+        end=warmup_epochs,
         by_epoch=True,
         convert_to_iter_based=True,
     ),
     dict(
         type="CosineAnnealingLR",
-        begin=10,
-        end=100,
-        T_max=90,
+        begin=warmup_epochs,
         by_epoch=True,
         convert_to_iter_based=True,
     ),

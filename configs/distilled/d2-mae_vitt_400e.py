@@ -10,20 +10,8 @@
 # Command: tools/dist_train.sh configs/distilled/d2-mae_vitt_400e.py 8 \
 #   --cfg-options model.teacher_checkpoint=MAE_VITB.pth
 # Cost: as mae-lite_vitt_400e.py; not measured here.
-# Known deviations: bf16 in place of fp16 with loss scaling; errors in fp32.
-_base_ = "./mae-lite_vitt_400e.py"
-
-model = dict(
-    # Zero-based: the eighth of 12.
-    backbone=dict(final_block=7),
-    # Layer 12, behind the last; it is no part of the encoder.
-    extra_block=True,
-    distillation=[
-        dict(
-            type="AttentionDistillation",
-            student_layers=(12,),
-            teacher_layers=(11,),
-            weight=1.0,
-        )
-    ],
-)
+# Known deviations: bf16 instead of fp16 with loss scaling; errors in fp32.
+_base_ = [
+    "../_base_/models/d2-mae_vitt.py",
+    "../_base_/recipes/pretrain_lightweight.py",
+]

@@ -10,8 +10,11 @@
 # Global batch size: 2048 (8 GPUs x 256); the lr scales to the real one.
 # Command: tools/dist_train.sh configs/distilled/d2-simmim_swint_400e.py 8 \
 #   --cfg-options model.teacher_checkpoint=SIMMIM_SWINS.pth
-# Known deviations: bf16 in place of fp16 with loss scaling; errors in fp32.
-_base_ = "./simmim_swint_400e.py"
+# Known deviations: bf16 instead of fp16 with loss scaling; errors in fp32.
+_base_ = [
+    "../_base_/models/simmim_swint.py",
+    "../_base_/recipes/pretrain_simmim.py",
+]
 
 model = dict(
     type="DistilledMIM",

@@ -8,8 +8,11 @@
 # Global batch size: 4096 (8 GPUs x 512); the lr scales to the real one.
 # Command: tools/dist_train.sh configs/distilled/mae-lite_hierat_400e.py 8 \
 #   --cfg-options model.teacher_checkpoint=MAE_HIERAB.pth
-# Known deviations: bf16 in place of fp16 with loss scaling; errors in fp32.
-_base_ = "./mae_hierat_400e.py"
+# Known deviations: bf16 instead of fp16 with loss scaling; errors in fp32.
+_base_ = [
+    "../_base_/models/mae_hierat.py",
+    "../_base_/recipes/pretrain_lightweight.py",
+]
 
 model = dict(
     type="DistilledMIM",

@@ -7,8 +7,11 @@
 # Global batch size: 4096 (8 GPUs x 512); the lr scales to the real one.
 # Command: tools/dist_train.sh configs/distilled/mae-lite_vits_400e.py 8 \
 #   --cfg-options model.teacher_checkpoint=MAE_VITB.pth
-# Known deviations: bf16 in place of fp16 with loss scaling.
-_base_ = "./mae-lite_vitt_400e.py"
+# Known deviations: bf16 instead of fp16 with loss scaling.
+_base_ = [
+    "../_base_/models/mae-lite_vitt.py",
+    "../_base_/recipes/pretrain_lightweight.py",
+]
 
 model = dict(
     backbone=dict(arch=dict(embed_dims=384, feedforward_channels=1536)),

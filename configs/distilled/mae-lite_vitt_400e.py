@@ -10,22 +10,8 @@
 #   --cfg-options model.teacher_checkpoint=MAE_VITB.pth
 # Cost: by operations five times MAE-Tiny's, four fifths of it the teacher's forward
 # pass; not measured here.
-# Known deviations: bf16 in place of fp16 with loss scaling; errors in fp32.
-_base_ = "./mae_vitt_400e.py"
-
-model = dict(
-    type="DistilledMIM",
-    teacher=dict(type="MIMVisionTransformer", arch="base", img_size=224, patch_size=16),
-    # MAE ViT-B/16 of 1600 epochs: of MAE-Lite's or MAE's authors, or of
-    # configs/mae/vitb_1600e.py.
-    teacher_checkpoint="checkpoints/mae_base_1600e.pth.tar",
-    # Layers are zero-based: the last of 12.
-    distillation=[
-        dict(
-            type="AttentionDistillation",
-            student_layers=(11,),
-            teacher_layers=(11,),
-            weight=1.0,
-        )
-    ],
-)
+# Known deviations: bf16 instead of fp16 with loss scaling; errors in fp32.
+_base_ = [
+    "../_base_/models/mae-lite_vitt.py",
+    "../_base_/recipes/pretrain_lightweight.py",
+]

@@ -5,8 +5,11 @@
 # reproduced here.
 # Global batch size: 4096 (8 GPUs x 512); the lr scales to the real one.
 # Command: tools/dist_train.sh configs/distilled/mae_vits_400e.py 8
-# Known deviations: bf16 in place of fp16 with loss scaling.
-_base_ = "./mae_vitt_400e.py"
+# Known deviations: bf16 instead of fp16 with loss scaling.
+_base_ = [
+    "../_base_/models/mim_vitt.py",
+    "../_base_/recipes/pretrain_lightweight.py",
+]
 
 model = dict(
     backbone=dict(arch=dict(embed_dims=384, feedforward_channels=1536)),

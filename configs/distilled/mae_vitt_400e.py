@@ -6,26 +6,8 @@
 # positions (the official checkpoints'). Not reproduced here.
 # Global batch size: 4096 (8 GPUs x 512); the lr scales to the real one.
 # Command: tools/dist_train.sh configs/distilled/mae_vitt_400e.py 8
-# Known deviations: bf16 in place of fp16 with loss scaling.
+# Known deviations: bf16 instead of fp16 with loss scaling.
 _base_ = [
     "../_base_/models/mim_vitt.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_400e.py",
-    "../_base_/pretrain_runtime.py",
+    "../_base_/recipes/pretrain_lightweight.py",
 ]
-
-# Crops of 8-100 % of the area, bilinear or bicubic, drawn per image.
-train_pipeline = [
-    dict(type="LoadImageFromFile", color_type="color_ignore_orientation"),
-    dict(
-        type="TensorRandomResizedCrop",
-        scale=224,
-        crop_ratio_range=(0.08, 1.0),
-        interpolation="random",
-    ),
-    dict(type="DrawFlip", prob=0.5),
-    dict(type="PackPretrainInputs"),
-]
-train_dataloader = dict(
-    batch_size=512, dataset=dict(dataset=dict(pipeline=train_pipeline))
-)

@@ -7,13 +7,10 @@
 # Command: tools/dist_train.sh configs/localmim/swinb_hog_100e.py 8
 # Cost: 1.1 GPU hours per epoch on V100 without data loading (110 in all), by the
 # official README; not measured here.
-# Known deviations: bf16 in place of fp16 with loss scaling; targets always in fp32.
+# Known deviations: bf16 instead of fp16 with loss scaling; targets always in fp32.
 _base_ = [
     "../_base_/models/localmim_swinb.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_100e.py",
-    # No pictures of reconstructions: histograms are predicted, not pixels.
-    "../_base_/default_runtime.py",
+    "../_base_/recipes/pretrain_features.py",
 ]
 
 optim_wrapper = dict(
@@ -26,4 +23,10 @@ optim_wrapper = dict(
         }
     ),
 )
+warmup_epochs = 10
+param_scheduler = [
+    {**_base_.param_scheduler[0], "end": warmup_epochs},
+    {**_base_.param_scheduler[1], "begin": warmup_epochs},
+]
+train_cfg = dict(max_epochs=100)
 auto_scale_lr = dict(base_batch_size=2048)

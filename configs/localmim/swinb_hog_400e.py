@@ -8,13 +8,10 @@
 # Command: tools/dist_train.sh configs/localmim/swinb_hog_400e.py 8
 # Cost: 1.1 GPU hours per epoch on V100 without data loading (440 in all), by the
 # official README; not measured here.
-# Known deviations: bf16 in place of fp16 with loss scaling; targets always in fp32.
+# Known deviations: bf16 instead of fp16 with loss scaling; targets always in fp32.
 _base_ = [
     "../_base_/models/localmim_swinb.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_400e.py",
-    # No pictures of reconstructions: histograms are predicted, not pixels.
-    "../_base_/default_runtime.py",
+    "../_base_/recipes/pretrain_features.py",
 ]
 
 optim_wrapper = dict(
@@ -27,4 +24,5 @@ optim_wrapper = dict(
         }
     ),
 )
+train_cfg = dict(max_epochs=400)
 auto_scale_lr = dict(base_batch_size=2048)

@@ -8,13 +8,10 @@
 # Command: tools/dist_train.sh configs/localmim/swinl_hog_800e.py 8
 # Cost: 1.6 GPU hours per epoch on V100 without data loading (1280 in all), by the
 # official README; not measured here.
-# Known deviations: bf16 in place of fp16 with loss scaling; targets always in fp32.
+# Known deviations: bf16 instead of fp16 with loss scaling; targets always in fp32.
 _base_ = [
     "../_base_/models/localmim_swinb.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_800e.py",
-    # No pictures of reconstructions: histograms are predicted, not pixels.
-    "../_base_/default_runtime.py",
+    "../_base_/recipes/pretrain_features.py",
 ]
 
 model = dict(backbone=dict(arch="large", window_size=14))
@@ -29,3 +26,4 @@ optim_wrapper = dict(
         }
     ),
 )
+train_cfg = dict(max_epochs=800)

@@ -8,13 +8,10 @@
 # Command: tools/dist_train.sh configs/localmim/vitb_hog_1600e.py 8
 # Cost: 0.7 GPU hours per epoch on V100 without data loading (1120 in all), by the
 # official README; not measured here.
-# Known deviations: bf16 in place of fp16 with loss scaling; targets always in fp32.
+# Known deviations: bf16 instead of fp16 with loss scaling; targets always in fp32.
 _base_ = [
     "../_base_/models/localmim_vitb.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_1600e.py",
-    # No pictures of reconstructions: histograms are predicted, not pixels.
-    "../_base_/default_runtime.py",
+    "../_base_/recipes/pretrain_features.py",
 ]
 
 optim_wrapper = dict(optimizer=dict(lr=2e-4 * 2048 / 256))
@@ -22,4 +19,5 @@ param_scheduler = [
     _base_.param_scheduler[0],
     {**_base_.param_scheduler[1], "eta_min": 1e-6},
 ]
+train_cfg = dict(max_epochs=1600)
 auto_scale_lr = dict(base_batch_size=2048)

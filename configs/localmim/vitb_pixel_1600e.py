@@ -9,9 +9,7 @@
 # normalised per cell as the official Swin model; recipe of vitb_hog_1600e.
 _base_ = [
     "../_base_/models/localmim_vitb.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_1600e.py",
-    "../_base_/pretrain_runtime.py",
+    "../_base_/recipes/pretrain_pixels.py",
 ]
 
 model = dict(
@@ -25,4 +23,5 @@ param_scheduler = [
     _base_.param_scheduler[0],
     {**_base_.param_scheduler[1], "eta_min": 1e-6},
 ]
+train_cfg = dict(max_epochs=1600)
 auto_scale_lr = dict(base_batch_size=2048)

@@ -8,13 +8,10 @@
 # Command: tools/dist_train.sh configs/localmim/vitl_hog_800e.py 8
 # Cost: 1.0 GPU hours per epoch on V100 without data loading (800 in all), by the
 # official README; not measured here.
-# Known deviations: bf16 in place of fp16 with loss scaling; targets always in fp32.
+# Known deviations: bf16 instead of fp16 with loss scaling; targets always in fp32.
 _base_ = [
     "../_base_/models/localmim_vitb.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_800e.py",
-    # No pictures of reconstructions: histograms are predicted, not pixels.
-    "../_base_/default_runtime.py",
+    "../_base_/recipes/pretrain_features.py",
 ]
 
 model = dict(
@@ -28,3 +25,4 @@ param_scheduler = [
     _base_.param_scheduler[0],
     {**_base_.param_scheduler[1], "eta_min": 1e-6},
 ]
+train_cfg = dict(max_epochs=800)

@@ -6,12 +6,10 @@
 # Global batch size: 4096 (the official run: 8 nodes x 8 GPUs x 64); the lr scales to
 # the real one.
 # Command: tools/dist_train.sh configs/mae/vitb_1600e.py 8
-# Known deviations: bf16 in place of fp16 with loss scaling.
+# Known deviations: bf16 instead of fp16 with loss scaling.
 _base_ = [
     "../_base_/models/mim_vitb.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_1600e.py",
-    "../_base_/pretrain_runtime.py",
+    "../_base_/recipes/pretrain_pixels.py",
 ]
 
-model = dict(backbone=dict(taps=()), neck=dict(depth=8))
+train_cfg = dict(max_epochs=1600)

@@ -6,13 +6,13 @@
 # Global batch size: 4096 (the official run: 8 nodes x 8 GPUs x 64); the lr scales to
 # the real one.
 # Command: tools/dist_train.sh configs/mirl/vitb_300e.py 8
-# Known deviations: bf16 in place of fp16 with loss scaling; the official number of
+# Known deviations: bf16 instead of fp16 with loss scaling; the official number of
 # epochs, 300 or 301, is unverified.
 # Unverified: segments and decoders (see the model file), and that ViT-B is pre-trained
 # with the published command of ViT-B-48.
 _base_ = [
     "../_base_/models/mirl_vitb.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_300e.py",
-    "../_base_/pretrain_runtime.py",
+    "../_base_/recipes/pretrain_pixels.py",
 ]
+
+train_cfg = dict(max_epochs=300)

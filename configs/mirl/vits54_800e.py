@@ -6,12 +6,12 @@
 # Global batch size: 4096 (the official run: 8 nodes x 8 GPUs x 64); the lr scales to
 # the real one.
 # Command: tools/dist_train.sh configs/mirl/vits54_800e.py 8
-# Known deviations: bf16 in place of fp16 with loss scaling; the official command says
+# Known deviations: bf16 instead of fp16 with loss scaling; the official command says
 # 801 epochs, so its lr is just above 0 at the end of epoch 800.
 # Unverified: that ViT-S-54 is pre-trained with the published command of ViT-B-48.
 _base_ = [
     "../_base_/models/mirl_vits54.py",
-    "../_base_/datasets/imagenet_pretrain.py",
-    "../_base_/schedules/pretrain_800e.py",
-    "../_base_/pretrain_runtime.py",
+    "../_base_/recipes/pretrain_pixels.py",
 ]
+
+train_cfg = dict(max_epochs=800)

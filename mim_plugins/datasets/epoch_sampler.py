@@ -1,4 +1,4 @@
-"""Sampler that tells the data set the epoch, worker or not."""
+"""Sampler that passes the epoch to the data set, with or without workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples that are the same wherever they are loaded, and survive bad files."""
+"""Samples that do not depend on rank or worker, and tolerate unreadable files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS
 from mmengine.structures import BaseDataElement
 from torch.utils.data import get_worker_info
 
-from .seeding import preserved_draws, sample_key, seed_draws
+from .seeding import preserve_rng_state, sample_key, seed_rng
 
 
 @DATASETS.register_module()
@@ -21,13 +21,13 @@ class SeededDataset:
     """A wrapper that seeds each sample's draws and replaces unreadable images.
 
     Every random draw of the wrapped data set's pipeline follows from the run's seed,
-    the epoch and the sample's index alone, hence not from rank, worker or restart.
+    the epoch and the sample's index alone, not from rank, worker or restart.
     Use it with ``EpochSampler``, which sets :attr:`seed` and puts the epoch into the
     index: index ``i`` is sample ``i % len(self)`` of epoch ``i // len(self)``.
 
     Pipelines find the sample's key as ``results['seed']``, its index as
     ``results['sample_idx']``, and in ``results['replaced']`` whether (1) or not (0)
-    it stands in for an unreadable image. Items that hold an mmengine data element
+    it replaces an unreadable image. Items that hold an mmengine data element
     instead of a dict get ``replaced`` as meta information, where it is 1.
 
     An image is unreadable if an exception ends the pipeline before there is an
@@ -43,7 +43,7 @@ class SeededDataset:
         seed: Seed of the run, unless ``EpochSampler`` sets it.
         max_corrupt_ratio: Largest share of unreadable images in an epoch, in [0, 1],
             with which ``CorruptImageHook`` lets a run continue.
-        max_tries: Samples to try in place of an unreadable one before giving up.
+        max_tries: Replacements to try for an unreadable sample before giving up.
 
     Raises:
         TypeError: If ``dataset`` is neither a config nor a data set.
@@ -60,7 +60,7 @@ class SeededDataset:
     ) -> None:
         if not 0 <= max_corrupt_ratio <= 1:
             raise ValueError(
-                "max_corrupt_ratio is the share of unreadable images to put up with, "
+                "max_corrupt_ratio is the tolerated share of unreadable images, "
                 f"in [0, 1]; got {max_corrupt_ratio}"
             )
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
@@ -93,8 +93,8 @@ class SeededDataset:
                 f"the wrapped {type(self.dataset).__name__} has no samples: check its "
                 "data folder, annotation file and filters"
             )
-        # In shared memory, so that workers know what others have logged already and
-        # the main process what all of them found.
+        # In shared memory: workers see what others have already logged, and the main
+        # process what all of them found.
         self._unreadable = torch.zeros(self._length, dtype=torch.bool).share_memory_()
         self._fully_initialized = True
 
@@ -143,11 +143,11 @@ class SeededDataset:
         """
         # Keeping the process's random state takes 0.1 ms: once a batch, not a sample.
         in_worker = get_worker_info() is not None
-        with nullcontext() if in_worker else preserved_draws():
+        with nullcontext() if in_worker else preserve_rng_state():
             return [self._load(int(idx)) for idx in indices]
 
     def _load(self, idx: int) -> Any:
-        """Loads one sample, or one in its place.
+        """Loads one sample, or a replacement.
 
         Raises:
             RuntimeError: If none of ``max_tries`` replacements can be read either, or
@@ -162,7 +162,7 @@ class SeededDataset:
             dataset, inner = self._locate(index)
             results = dataset.get_data_info(inner)
             results.update(sample_idx=index, seed=key, replaced=replaced)
-            seed_draws(key)
+            seed_rng(key)
             try:
                 item = dataset.pipeline(results)
             except Exception as caught:
@@ -175,11 +175,10 @@ class SeededDataset:
             path = _path(results)
             if dataset.test_mode:
                 raise RuntimeError(
-                    f"{path} cannot be read, and nothing can stand in for it when "
-                    f"testing: {reason_of(error, path)}"
+                    f"{path} cannot be read, and is not replaced when testing: "
+                    f"{reason_of(error, path)}"
                 ) from error
-            # With an image, the pipeline has turned the sample down: that is no fault
-            # of the file.
+            # With an image, the pipeline has rejected the sample; the file is fine.
             if "img" not in results:
                 replaced = 1
                 self._report(index, path, error)
@@ -213,7 +212,7 @@ class SeededDataset:
 
 
 def _flag(item: Any) -> Any:
-    """Marks an item that stands in for another in its meta information."""
+    """Marks an item as a replacement in its meta information."""
     samples = item.get("data_samples") if isinstance(item, dict) else None
     if isinstance(samples, BaseDataElement):
         samples.set_metainfo({"replaced": 1})
@@ -229,7 +228,7 @@ def _path(results: dict) -> str:
 
 
 def reason_of(error: Exception | None, path: str) -> str:
-    """The error in one line, without the path that is told already."""
+    """The error in one line, without the path, which the caller names."""
     if error is None:
         return "the pipeline returned nothing"
     text = " ".join(str(error).replace(path, "").split()).rstrip(": ")

@@ -26,7 +26,7 @@ def sample_key(seed: int, epoch: int, index: int) -> int:
         index: Index of the sample.
 
     Returns:
-        A number that fits torch's int64.
+        A non-negative int64.
     """
     state = 0
     for value in (seed, epoch, index):
@@ -41,7 +41,7 @@ def _mix(state: int) -> int:
     return state ^ (state >> 31)
 
 
-def seed_draws(key: int) -> None:
+def seed_rng(key: int) -> None:
     """Seeds the generators that transforms draw from: random, numpy, torch (CPU).
 
     ``torch.manual_seed`` is avoided: it takes a hundred times as long, since it seeds
@@ -56,13 +56,13 @@ def seed_draws(key: int) -> None:
 
 
 @contextmanager
-def preserved_draws(seed: int | None = None) -> Iterator[None]:
+def preserve_rng_state(seed: int | None = None) -> Iterator[None]:
     """Restores the random state of the process on leaving.
 
     A loader without workers runs in the process that trains: seeding for a sample
-    must not reset the draws of the model, such as dropout. Nor must a look at the
-    model change its training. The generators are those of :func:`seed_draws` and, in
-    a process that uses CUDA, that of the current GPU.
+    must not reset the draws of the model, such as dropout. Nor must an evaluation
+    during training change it. The generators are those of :func:`seed_rng` and, in a
+    process that uses CUDA, that of the current GPU.
 
     Args:
         seed: Seed of these generators inside; None leaves them as they are.
@@ -72,11 +72,11 @@ def preserved_draws(seed: int | None = None) -> Iterator[None]:
         np.random.get_state(),
         torch.default_generator.get_state(),
     )
-    # Asking would start CUDA where nothing has used it yet.
+    # Asking would initialise CUDA.
     on_gpu = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
     try:
         if seed is not None:
-            seed_draws(seed)
+            seed_rng(seed)
             if on_gpu is not None:
                 torch.cuda.manual_seed(seed)
         yield

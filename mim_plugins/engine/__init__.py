@@ -7,7 +7,6 @@ from .hooks import (
     CheckSegmentationHook,
     CorruptImageHook,
     DeferredRuntimeInfoHook,
-    KNNHook,
     ProgressBarHook,
     ReconstructionHook,
     StepEMAHook,
@@ -16,6 +15,7 @@ from .hooks import (
 )
 from .launch import build_runner, load_config, test, train, training_config
 from .optimizers import AutocastOptimWrapper, LayerDecayOptimWrapperConstructor
+from .print_config import annotated_config
 from .sharding import shard_transformer_blocks
 
 __all__ = [
@@ -26,13 +26,13 @@ __all__ = [
     "CorruptImageHook",
     "DeferredRuntimeInfoHook",
     "InputError",
-    "KNNHook",
     "LayerDecayOptimWrapperConstructor",
     "ProgressBarHook",
     "ReconstructionHook",
     "StepEMAHook",
     "ThroughputHook",
     "WarmupEMA",
+    "annotated_config",
     "build_runner",
     "load_config",
     "shard_transformer_blocks",

@@ -1,4 +1,4 @@
-"""Scalars that stay on the device until somebody wants to read them."""
+"""Log scalars that stay on the device until they are written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DeferredScalars:
     mmengine's message hub calls ``.item()`` on every value it is given, and each of
     these calls makes the host wait for the device. Values added here are cloned on
     their device instead (a cloned value survives CUDA graphs and in-place updates), and
-    :meth:`flush` stacks everything that has piled up and copies it once.
+    :meth:`flush` stacks all of them and copies them once.
     """
 
     def __init__(self) -> None:
@@ -42,8 +42,8 @@ class DeferredScalars:
             message_hub: Where the values go.
         """
         pending, self._pending = self._pending, []
-        # Values of unlike type cannot share a tensor without being rounded; almost
-        # always there is one group, thus one copy.
+        # Values of different types cannot share a tensor without rounding; almost
+        # always there is one group, so one copy.
         groups: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
         for position, (_, value) in enumerate(pending):
             if isinstance(value, torch.Tensor) and value.dim() == 0:

@@ -1,10 +1,11 @@
-"""Processes, devices and where one stands among them."""
+"""Processes, devices and installed toolboxes."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import subprocess
+import time
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
@@ -19,8 +20,7 @@ _TOOLBOXES = {"mmdet": "detection", "mmseg": "segmentation"}
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 
-# Where the launchers say how many processes there are, which one this is, and which
-# one on its machine.
+# The launchers' environment variables: world size, rank and local rank.
 _VARIABLES = {
     "pytorch": ("WORLD_SIZE", "RANK", "LOCAL_RANK"),
     "slurm": ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
@@ -91,7 +91,7 @@ def prepare_processes(cfg: Config) -> None:
 
     With GPUs they are only counted here: mmengine's runner connects them over NCCL.
     Without, mmengine asks for a CUDA device while connecting and while wrapping the
-    model, so both are settled here.
+    model, so both are done here.
 
     Args:
         cfg: The config about to be run, whose ``launcher`` is set; changed in place.
@@ -123,11 +123,11 @@ def prepare_processes(cfg: Config) -> None:
 
 
 def _shard_on_cpu(strategy: dict[str, Any]) -> None:
-    """Let mmengine's fully sharded data parallel run, and save, where no GPU is."""
+    """Let mmengine's fully sharded data parallel train, and save, without a GPU."""
     strategy.setdefault("model_wrapper", {}).setdefault("device_id", "cpu")
     if strategy.get("state_dict_cfg") == "full":
-        # "full" moves tensors to the CPU before they are let go of on their device; if
-        # that is the CPU, what is saved is gone.
+        # "full" copies tensors to the CPU before it frees them on their device; if that
+        # is the CPU, the copies are freed, too.
         kept = dict(offload_to_cpu=False, rank0_only=False)
         strategy["state_dict_cfg"] = dict(
             state_dict_type="FULL_STATE_DICT",
@@ -137,14 +137,14 @@ def _shard_on_cpu(strategy: dict[str, Any]) -> None:
 
 
 def connect_over_gloo(launcher: str, timeout: timedelta | None = None) -> int:
-    """Connect the processes that a launcher has started, whatever devices they have.
+    """Connect the processes that a launcher has started, with or without GPUs.
 
     Args:
         launcher: ``pytorch``, ``slurm`` or ``mpi``.
         timeout: How long processes wait for each other; torch's default if None.
 
     Returns:
-        The number of this process on its machine, from 0.
+        The local rank of this process.
 
     Raises:
         ValueError: If this process was not started by that launcher.
@@ -168,7 +168,7 @@ def connect_over_gloo(launcher: str, timeout: timedelta | None = None) -> int:
 
 
 def check_gpus(local_rank: int) -> None:
-    """Refuse what CUDA would call an invalid device ordinal."""
+    """Check that there is a GPU for this local rank."""
     gpus = torch.cuda.device_count()
     if local_rank >= gpus:
         raise ValueError(
@@ -181,9 +181,13 @@ def check_gpus(local_rank: int) -> None:
 def leave_processes() -> None:
     """Disconnect this process from the others, if it is connected."""
     if distributed.is_available() and distributed.is_initialized():
+        if distributed.get_backend() == "gloo":
+            # torch 2.1 holds the GIL while it waits for gloo's threads, which may need
+            # it to drop the tensors of the last exchange: let them do so before.
+            time.sleep(0.1)
         distributed.destroy_process_group()
 
 
 def has_fast_bfloat16() -> bool:
-    """Return whether the GPU computes in bfloat16 by itself (Ampere and later)."""
+    """Return whether the GPU has bfloat16 instructions (Ampere and later)."""
     return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8

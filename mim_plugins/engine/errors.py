@@ -1,4 +1,4 @@
-"""One clear line for a mistake in a config, a path or an option."""
+"""Errors of the user's input, explained in one line."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from ..datasets.seeded_dataset import SeededDataset
 _UNKNOWN_KEY = re.compile(r"got an unexpected keyword argument '(\w+)'")
 _UNKNOWN_TYPE = re.compile(r"^(\S+) is not in the \S+ registry")
 
-# What builders raise for input they cannot use. Anything else is an accident inside the
-# program and keeps its traceback.
+# What builders raise for invalid input. Anything else is a bug and keeps its traceback.
 _INPUT_ERRORS = (
     ValueError,
     TypeError,
@@ -34,7 +33,7 @@ _INPUT_ERRORS = (
     SyntaxError,
 )
 
-# RuntimeErrors that are no fault of the data, wherever they come up.
+# RuntimeErrors that are not caused by the data, wherever they are raised.
 _DEVICE_ERROR = re.compile(r"CUDA|out of memory|allocate memory")
 _FROM_WORKER = re.compile(r"^Caught \w+ in DataLoader worker process")
 
@@ -63,15 +62,15 @@ def explained(cfg: Config | None = None) -> Iterator[None]:
     except _INPUT_ERRORS as error:
         raise InputError(explain(error, cfg)) from error
     except RuntimeError as error:
-        # Its subclasses are those of devices, and of accidents such as recursion.
-        accident = type(error) is not RuntimeError or _DEVICE_ERROR.search(str(error))
-        if accident or not _from_dataset(error):
+        # Its subclasses are errors of devices, or bugs such as infinite recursion.
+        is_bug = type(error) is not RuntimeError or _DEVICE_ERROR.search(str(error))
+        if is_bug or not _from_dataset(error):
             raise
         raise InputError(explain(error, cfg)) from error
 
 
 def explain(error: BaseException, cfg: Config | None = None) -> str:
-    """Say in one line what is wrong, and where in the config if that can be told.
+    """Explain in one line what is wrong, and where in the config if that is known.
 
     Args:
         error: What was raised while building.
@@ -122,7 +121,7 @@ def _from_dataset(error: BaseException) -> bool:
 
 
 def _empty_dataset(error: BaseException) -> BaseDataset | None:
-    """The data set without an image whose list mmengine could not put into an array."""
+    """The data set without images for which mmengine's serialisation fails."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_name == "_serialize_data":
             dataset = frame.f_locals["self"]
@@ -131,7 +130,7 @@ def _empty_dataset(error: BaseException) -> BaseDataset | None:
 
 
 def _why_empty(dataset: Any) -> str:
-    """What to say of a data set without images."""
+    """The message for a data set without images."""
     message = f"{type(dataset).__name__} holds no image"
     classes = dataset.metainfo.get("classes")
     if classes is not None and hasattr(dataset, "cat_ids"):
@@ -160,7 +159,7 @@ def _annotation_file(error: BaseException) -> str | None:
 
 
 def _checkpoint_option(error: BaseException, cfg: Config) -> str:
-    """How to name the checkpoint a model starts from, if that is what is missing."""
+    """The option that names the initial checkpoint, if that is what is missing."""
     loading = [x for x in _objects_in(error) if isinstance(x, PretrainedInit)]
     if not loading:
         return ""
@@ -207,8 +206,8 @@ def _explain_key(key: str, message: str, cfg: Config) -> str | None:
         if not inspect.isclass(cls):
             continue
         accepted = _accepted_keys(cls)
-        # Python names the class that refused the key: the one in the config or one of
-        # its parents, to which it passed the key on.
+        # The message names the class that rejected the key: the one in the config or
+        # one of its parents, to which it passed the key on.
         refused = any(parent.__name__ + "." in message for parent in cls.__mro__)
         if key in accepted or not (refused or "__init__" not in message):
             continue
@@ -233,7 +232,7 @@ def typed_parts(value: Any, path: str = "") -> Iterator[tuple[str, Mapping]]:
 
 
 def _accepted_keys(cls: type) -> list[str]:
-    """Return the keys a class takes, those it hands on to its parents included."""
+    """Return the keys a class accepts, including those it passes to its parents."""
     accepted: list[str] = []
     for parent in cls.__mro__:
         if "__init__" not in vars(parent) or parent is object:

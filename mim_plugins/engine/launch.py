@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,30 @@ from mmengine.runner import Runner
 from torch import distributed
 from torch.utils.data import DataLoader
 
-from .complete import require_all
+from ..checkpoints.loading import SCHEME
 from .environment import check_toolbox, leave_processes, prepare_processes, world_size
 from .errors import explained
 from .hooks.data_health import check_loader
 from .hooks.progress_bar import ProgressBarHook
+from .overrides import apply_options, unread_names
 from .resume import SameBatchHook, apply_resume
-from .settings import (
-    Caution,
-    apply_options,
-    apply_precision,
+from .schedules import (
+    check_length,
     check_schedule,
+    describe_schedule,
+    leave_out_unreached,
+    run_length,
+    scale_milestones,
+)
+from .settings import (
+    Note,
+    apply_precision,
     complete_dataloaders,
     global_batch,
     plain_batch_norm,
     scale_learning_rate,
 )
+from .strict_loading import require_strict_loading
 
 
 def train(
@@ -53,7 +61,7 @@ def train(
     Args:
         config: Path of the config file.
         work_dir: Where checkpoints and logs go; by default the config's ``work_dir``,
-            or ``work_dirs/<name of the config>``.
+            or ``work_dirs/`` and the config's path below ``configs/``.
         resume: ``auto``, the path of a checkpoint, or None.
         precision: ``fp32``, ``bf16``, ``fp16``; None is bf16 on CUDA (fp16 for
             detection, which bf16 is not for), fp32 on the CPU.
@@ -80,8 +88,7 @@ def train(
         )
     with _run(cfg) as runner:
         for note in notes:
-            level = logging.WARNING if isinstance(note, Caution) else logging.INFO
-            runner.logger.log(level, note)
+            runner.logger.log(note.level, note.message)
         started = _StartedHook()
         runner.register_hook(started, priority="LOWEST")
         batch = global_batch(cfg, runner.world_size)
@@ -125,7 +132,7 @@ def test(
             or the checkpoint lacks some of the model.
     """
     with explained():
-        cfg = load_config(config, cfg_options)
+        cfg = load_config(config, cfg_options, testing=True)
         world_size(launcher)
         cfg.launcher = launcher
         cfg.work_dir = work_dir or _work_dir(cfg, config)
@@ -143,19 +150,25 @@ def test(
             cfg.test_cfg.fp16 = True
         complete_dataloaders(cfg)
     with _run(cfg) as runner, explained(cfg):
-        require_all(runner.model, checkpoint)
+        require_strict_loading(runner.model, checkpoint)
         return runner.test()
 
 
-def load_config(config: str | Path, options: dict[str, Any] | None = None) -> Config:
+def load_config(
+    config: str | Path,
+    options: dict[str, Any] | None = None,
+    testing: bool = False,
+) -> Config:
     """Read a config file and merge the options of the command line.
 
     Args:
         config: Path of the config file.
         options: Values that replace those of the config, by dotted key.
+        testing: Whether the config is read for a test alone.
 
     Raises:
         FileNotFoundError: If the file does not exist.
+        ValueError: If an option would change nothing.
     """
     path = Path(config)
     if not path.is_file():
@@ -164,7 +177,9 @@ def load_config(config: str | Path, options: dict[str, Any] | None = None) -> Co
         hint = f" Did you mean {path.parent / close[0]}?" if close else ""
         raise FileNotFoundError(f"The config file {path} does not exist.{hint}")
     cfg = Config.fromfile(path)
-    apply_options(cfg, options)
+    length, _ = run_length(cfg)
+    apply_options(cfg, options, testing)
+    scale_milestones(cfg, length, options or {})
     return cfg
 
 
@@ -177,8 +192,20 @@ def training_config(
     auto_scale_lr: bool = True,
     cfg_options: dict[str, Any] | None = None,
     launcher: str = "none",
-) -> tuple[Config, list[str]]:
+    step: Callable[[str, Config], None] = lambda name, cfg: None,
+) -> tuple[Config, list[Note]]:
     """Prepare a training config without building anything; see :func:`train`.
+
+    Args:
+        config: Path of the config file.
+        work_dir: See :func:`train`, as the arguments up to ``launcher``.
+        resume: See :func:`train`.
+        precision: See :func:`train`.
+        auto_scale_lr: See :func:`train`.
+        cfg_options: See :func:`train`.
+        launcher: See :func:`train`.
+        step: Called with the name of each step that changes the config, and with the
+            config after it.
 
     Returns:
         The config to build a runner from, and lines for the log that say what was
@@ -201,20 +228,34 @@ def training_config(
         )
     check_toolbox(cfg.get("default_scope"))
     processes = world_size(launcher)
+    step("--cfg-options", cfg)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or _work_dir(cfg, config)
-    notes = [apply_precision(cfg, precision)]
-    if caution := check_schedule(cfg, processes):
-        notes.append(caution)
+    step("--launcher and --work-dir", cfg)
+    notes = [Note(apply_precision(cfg, precision))]
+    step("precision", cfg)
+    leave_out_unreached(cfg)
+    step("length of the run", cfg)
+    notes.append(Note(describe_schedule(cfg)))
+    warnings = [
+        f"config: nothing in it uses {name}={value!r}; a config that sets {name} has "
+        "to give it to the data sets or the model as well"
+        for name, value in unread_names(cfg).items()
+    ]
+    warnings += filter(None, (check_length(cfg), check_schedule(cfg, processes)))
+    notes += [Note(message, logging.WARNING) for message in warnings]
     if auto_scale_lr:
-        notes.append(scale_learning_rate(cfg, processes))
+        notes.append(Note(scale_learning_rate(cfg, processes)))
     else:
-        notes.append("learning rate: as in the config (--no-auto-scale-lr)")
+        notes.append(Note("learning rate: as in the config (--no-auto-scale-lr)"))
         if cfg.get("auto_scale_lr"):
             cfg.auto_scale_lr.enable = False
+    step("scaling of the learning rate", cfg)
     if resumed := apply_resume(cfg, resume):
-        notes.append(resumed)
+        notes.append(Note(resumed))
+    step("--resume", cfg)
     complete_dataloaders(cfg)
+    step("defaults of this machine and toolbox", cfg)
     return cfg, notes
 
 
@@ -231,9 +272,22 @@ def build_runner(cfg: Config) -> Runner:
         prepare_processes(cfg)
         if distributed.is_initialized() and get_device() == "cpu":
             plain_batch_norm(cfg)
+        _read_safely(cfg)
         if "runner_type" in cfg:
             return RUNNERS.build(cfg)
         return Runner.from_cfg(cfg)
+
+
+def _read_safely(cfg: Config) -> None:
+    """Has the checkpoint of ``load_from`` read without running code, and converted."""
+    if not cfg.get("load_from"):
+        return
+    if not cfg.load_from.startswith(SCHEME):
+        cfg.load_from = f"{SCHEME}{cfg.load_from}"
+    convert = dict(type="ConvertCheckpointHook")
+    hooks = cfg.get("custom_hooks") or []
+    if not any(hook["type"] == convert["type"] for hook in hooks):
+        cfg.custom_hooks = [*hooks, convert]
 
 
 class _StartedHook(Hook):
@@ -247,7 +301,26 @@ class _StartedHook(Hook):
 
 
 def _work_dir(cfg: Config, config: str | Path) -> str:
-    return cfg.get("work_dir") or str(Path("work_dirs") / Path(config).stem)
+    return cfg.get("work_dir") or str(default_work_dir(config))
+
+
+def default_work_dir(config: str | Path) -> Path:
+    """Return the folder a config's run goes to, another one for every config.
+
+    It is ``work_dirs/`` with the config's path below ``configs/``, else with its path
+    below the current folder, or its folder's name: ``work_dirs/mae/vitb_1600e``.
+
+    Args:
+        config: Path of the config file.
+    """
+    path = Path(config).absolute().with_suffix("")
+    *folders, stem = path.parts
+    if "configs" in folders:
+        below = len(folders) - folders[::-1].index("configs")
+        return Path("work_dirs", *folders[below:], stem)
+    if path.is_relative_to(Path.cwd()):
+        return Path("work_dirs", path.relative_to(Path.cwd()))
+    return Path("work_dirs", *folders[1:][-1:], stem)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Finding the checkpoint a run goes on from, and seeing that the run fits it."""
+"""Finding the checkpoint to resume from, and checking that the run matches it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def newest_checkpoint(work_dir: str | Path) -> Path | None:
 
 
 def apply_resume(cfg: Config, resume: str | None) -> str | None:
-    """Make a config go on from a checkpoint.
+    """Make a config resume from a checkpoint.
 
     Args:
         cfg: The config with its ``work_dir``; changed in place.
@@ -73,7 +73,7 @@ def apply_resume(cfg: Config, resume: str | None) -> str | None:
 
 
 class SameBatchHook(Hook):
-    """Notes the global batch in checkpoints, and refuses to resume with another one.
+    """Saves the global batch in checkpoints, and refuses to resume with another one.
 
     A checkpoint restores the learning rate and the schedules, which mmengine counts in
     iterations. With another number of images per iteration the schedule would end too
@@ -83,8 +83,8 @@ class SameBatchHook(Hook):
 
     Args:
         batch: The batch of this run; None, if the config does not say, checks nothing.
-        resuming: Whether the checkpoint that is loaded is gone on from, rather than
-            only its weights are taken.
+        resuming: Whether the run resumes from the loaded checkpoint, rather than only
+            using its weights.
     """
 
     def __init__(self, batch: GlobalBatch | None, resuming: bool) -> None:
@@ -92,14 +92,14 @@ class SameBatchHook(Hook):
         self.resuming = resuming
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note the batch beside epoch and iteration.
+        """Save the batch along with epoch and iteration.
 
         Args:
             runner: The runner of the training process.
             checkpoint: What is about to be written.
         """
         if self.batch is not None:
-            checkpoint["meta"]["global_batch"] = self._noted(self.batch)
+            checkpoint["meta"]["global_batch"] = self._as_dict(self.batch)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the batch of the checkpoint with this run's.
@@ -121,12 +121,12 @@ class SameBatchHook(Hook):
         if not self.resuming or self.batch is None:
             return
         old = checkpoint.get("meta", {}).get("global_batch")
-        new = self._noted(self.batch)
+        new = self._as_dict(self.batch)
         if old is None:
             runner.logger.info(
                 "resume: the checkpoint does not say its global batch; its learning "
-                f"rate and schedule fit this run's batch of {self.batch.size} only if "
-                "it is the same"
+                f"rate and schedule match this run's batch of {self.batch.size} only "
+                "if it is the same"
             )
         elif old != new:
             raise ValueError(
@@ -141,12 +141,12 @@ class SameBatchHook(Hook):
             )
 
     @staticmethod
-    def _noted(batch: GlobalBatch) -> dict[str, int]:
+    def _as_dict(batch: GlobalBatch) -> dict[str, int]:
         return dict(per_iteration=batch.per_iteration, accumulated=batch.accumulated)
 
 
-def _describe(noted: dict[str, int]) -> str:
-    images, accumulated = noted["per_iteration"], noted["accumulated"]
+def _describe(saved: dict[str, int]) -> str:
+    images, accumulated = saved["per_iteration"], saved["accumulated"]
     return (
         f"{images * accumulated} ({images} per iteration x {accumulated} accumulated)"
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import MutableMapping, MutableSequence
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.fileio import join_path
 
 from .environment import has_fast_bfloat16
 
@@ -159,80 +159,16 @@ def scale_learning_rate(cfg: Config, world_size: int) -> str:
     )
 
 
-class Caution(str):
-    """A line for the log that is a warning."""
-
-
-def check_schedule(cfg: Config, world_size: int) -> Caution | None:
-    """Compare what a schedule in iterations sees with what it is meant to see.
-
-    The learning rate is scaled to the real batch, the number of iterations is not: with
-    a quarter of the batch, 100 epochs are 25.
+class Note(NamedTuple):
+    """A line for the log, which says what was decided.
 
     Args:
-        cfg: The config, before :func:`scale_learning_rate`; not changed.
-        world_size: Number of processes.
-
-    Returns:
-        A line for the log with the options that make up for it, or None if the batch is
-        that of the config or the schedule counts epochs.
+        message: The line.
+        level: As of :mod:`logging`.
     """
-    base = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
-    iterations, batch = cfg.train_cfg.get("max_iters"), global_batch(cfg, world_size)
-    if base is None or iterations is None or batch is None:
-        return None
-    # Iterations are those of the loop, whether the optimiser steps in each or not.
-    real = batch.per_iteration
-    if real == base:
-        return None
-    times, change = (base / real, "fewer") if real < base else (real / base, "more")
-    options = {"train_cfg.max_iters": round(iterations * base / real)}
-    schedulers = cfg.get("param_scheduler")
-    schedulers = schedulers if isinstance(schedulers, list) else []
-    for index, scheduler in enumerate(schedulers):
-        # Those that run to the end; a warm-up stays as it is.
-        if scheduler.get("by_epoch", True) or scheduler.get("end") != iterations:
-            continue
-        end = options["train_cfg.max_iters"]
-        lengthened: dict[str, Any] = dict(end=end)
-        if "T_max" in scheduler:
-            lengthened["T_max"] = end - scheduler.get("begin", 0)
-        if "milestones" in scheduler:
-            stones = (round(m * base / real) for m in scheduler.milestones)
-            lengthened["milestones"] = "[" + ",".join(map(str, stones)) + "]"
-        for key, value in lengthened.items():
-            options[f"param_scheduler.{index}.{key}"] = value
-    return Caution(
-        f"schedule: {iterations} iterations are meant for a global batch of {base}; "
-        f"this run has {real} images in an iteration and sees {times:g} times {change} "
-        "images: for as many as meant, use that batch (more GPUs, or "
-        "train_dataloader.batch_size), or --cfg-options "
-        + " ".join(f"{key}={value}" for key, value in options.items())
-    )
 
-
-def apply_options(cfg: Config, options: dict[str, Any] | None) -> None:
-    """Merge ``--cfg-options``; a new ``data_root`` reaches every data set.
-
-    Args:
-        cfg: The config, changed in place.
-        options: Values by dotted key. A top-level ``data_root`` also replaces the old
-            one in every dict of the config that has it.
-
-    Raises:
-        ValueError: If ``data_root`` is given and the config has none at the top level.
-    """
-    options = dict(options or {})
-    if "data_root" in options:
-        old, new = cfg.get("data_root"), options["data_root"]
-        if old is None:
-            raise ValueError(
-                "--cfg-options data_root=… replaces the config's top-level data_root, "
-                "but this config has none; name the data set, as in "
-                "train_dataloader.dataset.data_root=…"
-            )
-        _replace(cfg._cfg_dict, "data_root", old, new)
-    cfg.merge_from_dict(options)
+    message: str
+    level: int = logging.INFO
 
 
 def plain_batch_norm(cfg: Config) -> None:
@@ -247,12 +183,8 @@ def plain_batch_norm(cfg: Config) -> None:
 def _replace(node: Any, key: str, old: Any, new: Any) -> None:
     """Replace a value under a key wherever it stands in nested dicts and lists."""
     if isinstance(node, MutableMapping):
-        if key in node and node[key] == old:
+        if node.get(key) == old:
             node[key] = new
-        file = node.get("ann_file")
-        if isinstance(file, str) and old and file.startswith(old):
-            # A metric's, which has no data_root of its own.
-            node["ann_file"] = join_path(new, file[len(old) :].lstrip("/"))
         children: Any = node.values()
     elif isinstance(node, (MutableSequence, tuple)):
         children = node

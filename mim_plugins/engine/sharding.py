@@ -1,4 +1,4 @@
-"""Which parts of a model are sharded by themselves (FSDP)."""
+"""Which modules are FSDP units of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 def shard_transformer_blocks(
     module: nn.Module, recurse: bool, nonwrapped_numel: int
 ) -> bool:
-    """Whether a module is sharded by itself, as ``auto_wrap_policy`` of FSDP.
+    """Whether a module is an FSDP unit of its own, as ``auto_wrap_policy``.
 
     Blocks of Vision Transformers are: they run through ``forward``, in which shards are
     gathered. Heads of detectors and segmentors do not, so that a rule by size alone

@@ -1,6 +1,6 @@
-"""Judging a pre-trained encoder without fine-tuning it."""
+"""Evaluating a pre-trained encoder without fine-tuning: k-NN, features of images."""
 
-from .features import extract_features
-from .knn import knn_predict
+from .knn import extract_features, knn_predict
+from .knn_hook import KNNHook
 
-__all__ = ["extract_features", "knn_predict"]
+__all__ = ["KNNHook", "extract_features", "knn_predict"]

@@ -21,24 +21,24 @@ from ..checkpoints.files import read
 from ..checkpoints.layouts.key_rules import listed
 from ..checkpoints.loading import Target, state_for
 from ..engine.launch import load_config
-from ..engine.settings import apply_options
-from ..models.selfsup.unmasked import (
+from ..engine.overrides import apply_options
+from ..models.selfsup.feature_extraction import (
+    FeatureExtraction,
     ImageFeatures,
-    UnmaskedFeatures,
+    extract_features,
     inference_pipeline,
-    unmasked_features,
 )
-from .run_config import config_beside
+from .run_config import config_next_to
 
 
 class Encoder(BaseModel):
-    """What of a model makes features, without decoders, teachers and heads.
+    """The part of a model that computes features, without decoders, teachers, heads.
 
     Args:
         config: A config of pre-training or of classification.
 
     Raises:
-        ValueError: If it is a config of something else, or its images are no files.
+        ValueError: If it is another kind of config, or its images are not files.
     """
 
     def __init__(self, config: Config) -> None:
@@ -51,19 +51,19 @@ class Encoder(BaseModel):
                     "features are made by models of pre-training and classification; "
                     f"this config's model is of type {model.get('type')!r}"
                 )
-            self.masks = issubclass(kind, UnmaskedFeatures)
+            self.masks = issubclass(kind, FeatureExtraction)
             super().__init__(data_preprocessor=_preprocessor(config, self.masks))
             self.backbone: Any = MODELS.build(model["backbone"])
             neck = None if self.masks else model.get("neck")
             neck = MODELS.build(neck) if neck else None
-        # A neck that averages belongs to the mean, others to the head.
+        # A pooling neck is part of the mean feature, any other neck of the head.
         self.neck = neck if isinstance(neck, GlobalAveragePooling) else None
         self.pipeline = inference_pipeline(config, self.backbone)
         if not any("Load" in str(step["type"]) for step in self.pipeline):
-            # Which order of colours its data set has, nothing here tells.
+            # Nothing here says whether its arrays are RGB or BGR.
             raise ValueError(
                 "the test pipeline of this config loads no files: its data set holds "
-                "arrays, as CIFAR's does. Give a config whose test_dataloader has a "
+                "arrays, as CIFAR's does. Use a config whose test_dataloader has a "
                 "pipeline that begins with LoadImageFromFile"
             )
 
@@ -76,25 +76,25 @@ class Encoder(BaseModel):
     def image_features(self, inputs: Tensor) -> ImageFeatures:
         """Features of normalised images, (N, C, H, W)."""
         if self.masks:
-            return unmasked_features(self.backbone, inputs)
+            return extract_features(self.backbone, inputs)
         return plain_features(self.backbone, inputs, self.neck)
 
     def load(self, checkpoint: str) -> None:
-        """Loads the encoder of a checkpoint, ours or an official one.
+        """Loads the encoder's weights from a checkpoint, ours or an official one.
 
         Args:
             checkpoint: Path or URL of the file.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If something of the encoder is not in it, or of another size.
+            FileNotFoundError: If the file does not exist.
+            ValueError: If tensors of the encoder are missing or have other sizes.
         """
         state = state_for(Target.of(self), read(checkpoint))
         parts = ("backbone.", "neck.") if self.neck is not None else ("backbone.",)
         kept = OrderedDict((k, x) for k, x in state.items() if k.startswith(parts))
         kept._metadata = getattr(state, "_metadata", {})  # type: ignore[attr-defined]
         try:
-            # mmengine's would go on with what fits.
+            # mmengine's own function would load only the matching tensors.
             missing = self.load_state_dict(kept, strict=False).missing_keys
         except RuntimeError as error:
             sizes = re.findall(
@@ -106,14 +106,14 @@ class Encoder(BaseModel):
             raise ValueError(
                 f"{checkpoint} has other sizes than the encoder, which is a "
                 f"{type(self.backbone).__name__} here: {len(some)} tensors, "
-                f"{listed(some, 4)}. Give the config it was trained with"
+                f"{listed(some, 4)}. Use the config it was trained with"
             ) from error
         buffers = dict(self.named_buffers())
         if missing := [key for key in missing if key not in buffers]:
             raise ValueError(
-                f"{checkpoint} does not hold the whole encoder, which is a "
+                f"{checkpoint} lacks part of the encoder, which is a "
                 f"{type(self.backbone).__name__} here: {len(missing)} tensors are "
-                f"missing, {listed(missing, 4)}. Give the config it was trained with"
+                f"missing, {listed(missing, 4)}. Use the config it was trained with"
             )
 
 
@@ -125,17 +125,17 @@ def load_encoder(
     """Builds the encoder of a model and loads its weights.
 
     Args:
-        model: Name or config file; None for the only one beside the checkpoint.
-        checkpoint: The weights; None for those the model names.
+        model: Name or config file; None for the only config next to the checkpoint.
+        checkpoint: The weights; None for those of the model index or the config.
         cfg_options: Values that replace those of the config, by dotted key.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If there is no such model, or nobody names its weights.
+        FileNotFoundError: If a file does not exist.
+        ValueError: If the model is unknown, or no weights are given.
     """
     weights = None
     if model is None:
-        model, config = config_beside(checkpoint)
+        model, config = config_next_to(checkpoint)
         apply_options(config, cfg_options)
     elif model.endswith(".py"):
         config = load_config(model, cfg_options)
@@ -143,13 +143,15 @@ def load_encoder(
         entry = ModelHub.get(model)
         config, weights = entry.config, entry.weights
         if not isinstance(config, Config):
-            raise ValueError(f"the zoo has no config of {model}: give a config file")
+            raise ValueError(
+                f"the model index has no config of {model}: give a config file"
+            )
         apply_options(config, cfg_options)
     weights = checkpoint or weights or config.get("load_from")
     if not weights:
         raise ValueError(
-            f"nobody names the weights of {model}, and without them features mean "
-            "nothing: give a checkpoint"
+            f"no weights are known for {model}, and features of random weights are "
+            "meaningless: give a checkpoint"
         )
     encoder = Encoder(config)
     encoder.load(str(weights))
@@ -162,21 +164,21 @@ def plain_features(
     """Features of an encoder of mmpretrain.
 
     Args:
-        backbone: A Vision Transformer, or an encoder that returns maps. Of several
-            outputs the last one is taken.
+        backbone: A Vision Transformer, or an encoder that returns feature maps. If it
+            has several outputs, the last one is used.
         inputs: Normalised images, (N, C, H, W).
-        neck: What averages maps, where it does more than that.
+        neck: The pooling neck of the classifier, if any.
 
     Returns:
-        Tokens as the encoder gives them to its head; their mean normed where the
-        encoder or the neck norms it, so that it is what the head gets.
+        Tokens as the encoder passes them to its head; their mean with the norm of the
+        encoder or the neck, if any, so that it equals the input of the head.
 
     Raises:
-        ValueError: If the encoder returns neither tokens nor a map.
+        ValueError: If the encoder returns neither tokens nor a feature map.
     """
-    # mmpretrain's own encoders of pre-training mask unless told not to.
+    # mmpretrain's own pre-training encoders mask by default.
     masks = "mask" in inspect.signature(backbone.forward).parameters
-    with _whole_output(backbone):
+    with _all_tokens(backbone):
         outputs = backbone(inputs, mask=None) if masks else backbone(inputs)
     last = outputs[-1] if isinstance(outputs, (tuple, list)) else outputs
     norm = getattr(backbone, "ln2", None) or nn.Identity()
@@ -202,8 +204,8 @@ def plain_features(
 
 
 @contextmanager
-def _whole_output(backbone: Any) -> Iterator[None]:
-    """Lets an encoder return all tokens, or its map, inside."""
+def _all_tokens(backbone: Any) -> Iterator[None]:
+    """Context in which an encoder returns all tokens, or its feature map."""
     chosen = getattr(backbone, "out_type", None)
     if chosen is not None:
         tokens = "raw" in getattr(backbone, "OUT_TYPES", ())
@@ -216,7 +218,7 @@ def _whole_output(backbone: Any) -> Iterator[None]:
 
 
 def _preprocessor(config: Config, masks: bool) -> dict:
-    """The config of what normalises batches."""
+    """The config of the data preprocessor."""
     given = config.model.get("data_preprocessor") or config.get("data_preprocessor")
     kind = "MIMDataPreprocessor" if masks else "ClsDataPreprocessor"
     return {"type": kind, **(given or {})}

@@ -1,4 +1,4 @@
-"""Writes features of any number of images without holding them in memory."""
+"""Writes features of any number of images without keeping them in memory."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from numpy.lib import format as npy
 
 from ..checkpoints.files import write_atomically
 
-# Bytes of an array copied at once.
+# Bytes copied at a time.
 _CHUNK = 1 << 26
 
 
 class FeatureParts:
-    """Arrays on disk, of which each process writes the rows of its images.
+    """Memory-mapped arrays, of which each process writes the rows of its images.
 
-    They lie in a hidden folder beside the file they become, so that many processes
-    need to see one disk and nobody has to hold, or send, more than a batch.
+    They are in a hidden folder next to the final file, so that processes need a shared
+    disk, and none has to keep, or send, more than a batch.
 
     Args:
         path: The ``.npz`` file to be written at the end.
         shapes: Shape of one image's row in each array.
         rows: Number of images.
         dtype: Of the arrays.
-        tag: Tells this run's folder from those of others.
+        tag: Makes the folder's name unique to this run.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class FeatureParts:
         return sum(map(math.prod, self.shapes.values())) * self.dtype.itemsize
 
     def describe(self) -> str:
-        """The arrays and their size, for people."""
+        """The arrays and their size, for the log."""
         arrays = ", ".join(
             f"{name} {' x '.join(map(str, shape))}"
             for name, shape in self.shapes.items()
@@ -60,31 +60,30 @@ class FeatureParts:
         return f"{arrays} ({self.dtype}), {readable(self.nbytes)}"
 
     def check_space(self) -> None:
-        """Refuses what the disk cannot hold.
+        """Checks that the disk has space for the arrays and their copy in the file.
 
         Raises:
-            OSError: If the arrays, and their copy in the file, are larger than what is
-                left.
+            OSError: If it has not.
         """
         free = shutil.disk_usage(self.path.parent).free
-        # Each array goes into the file and is removed before the next one does.
+        # Each array is removed as soon as it has been copied into the file.
         largest = max(map(math.prod, self.shapes.values())) * self.dtype.itemsize
         if self.nbytes + largest > free:
             raise OSError(
                 f"{self.path} would hold {self.describe()}, and needs "
                 f"{readable(self.nbytes + largest)} while it is written; "
-                f"{readable(free)} are free there: write elsewhere, leave out the "
-                "feature 'patch', or take float16"
+                f"{readable(free)} are free there: write to another disk, without the "
+                "feature 'patch', or as float16"
             )
 
     def create(self) -> None:
-        """Makes the arrays; one process does."""
+        """Creates the arrays; called by one process."""
         self.folder.mkdir()
         for name, shape in self.shapes.items():
             npy.open_memmap(self._file(name), "w+", self.dtype, shape)
 
     def open(self) -> None:
-        """Opens the arrays to write rows."""
+        """Opens the arrays for writing."""
         self.arrays = {
             name: npy.open_memmap(self._file(name), "r+") for name in self.shapes
         }
@@ -95,13 +94,13 @@ class FeatureParts:
             array[rows] = values[name]
 
     def close(self) -> None:
-        """Hands over what was written to the others."""
+        """Flushes the arrays, so that other processes see them."""
         for array in self.arrays.values():
             array.flush()  # type: ignore[attr-defined]  # it is a memmap
         self.arrays = {}
 
     def stop(self) -> None:
-        """Tells the other processes that this one has failed."""
+        """Signals the other processes that this one has failed."""
         if self.folder.is_dir():
             (self.folder / "stop").touch()
 
@@ -111,16 +110,16 @@ class FeatureParts:
         return (self.folder / "stop").exists()
 
     def finish(self, keep: np.ndarray, others: Mapping[str, Any]) -> None:
-        """Makes the file; one process does.
+        """Writes the final file; called by one process.
 
         Args:
-            keep: Numbers of the rows that go into it.
+            keep: Indices of the rows to write.
             others: Further arrays.
         """
         write_atomically(self.path, lambda file: self._pack(file, keep, others))
 
     def remove(self) -> None:
-        """Removes the arrays; one process does."""
+        """Removes the arrays; called by one process."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _pack(self, path: Path, keep: np.ndarray, others: Mapping[str, Any]) -> None:
@@ -138,7 +137,7 @@ class FeatureParts:
 
 
 def _copy(array: np.ndarray, keep: np.ndarray, file: Any) -> None:
-    """Writes some rows of an array in numpy's format, a few at a time."""
+    """Writes some rows of an array in numpy's format, chunk by chunk."""
     npy.write_array_header_1_0(
         file,
         {
@@ -156,7 +155,7 @@ def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def readable(size: float) -> str:
-    """A number of bytes for people."""
+    """A human-readable number of bytes."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""The config a training run left beside its checkpoint, read without running it."""
+"""The config that training leaves next to its checkpoint, read but not executed."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from mmpretrain import registry as registries
 
 from ..engine.errors import registered_classes, typed_parts
 
-# Whose modules are imported anyway, so that a config may ask for them.
-_OURS = ("mim_plugins", "mmpretrain", "mmdet", "mmseg", "mmcv", "mmengine")
+# Packages that are imported anyway, so that a config may import their modules.
+_TRUSTED = ("mim_plugins", "mmpretrain", "mmdet", "mmseg", "mmcv", "mmengine")
 
-# What of a config something is built from to make features.
+# The entries of a config from which objects are built for feature extraction.
 _BUILT = ("model", "data_preprocessor", "test_pipeline", "test_dataloader")
 
 
-def config_beside(checkpoint: str | Path | None) -> tuple[str, Config]:
-    """Reads the config that training has left beside a checkpoint.
+def config_next_to(checkpoint: str | Path | None) -> tuple[str, Config]:
+    """Reads the config that training has left next to a checkpoint.
 
-    Nobody has named it, so it may be anything that came with the file. mmengine would
-    run it; here it is only read, and may be no more than what a run leaves: values by
-    name, and types that are registered already.
+    The user has not named it, so it may be anything that was downloaded along with the
+    checkpoint. mmengine would execute it; here it is only parsed, and may contain no
+    more than a dumped config does: literal values and types that are registered.
 
     Args:
         checkpoint: Path of the checkpoint.
@@ -33,11 +33,11 @@ def config_beside(checkpoint: str | Path | None) -> tuple[str, Config]:
         The path of the config, and the config.
 
     Raises:
-        ValueError: If there is none, or more, or it is more than a list of values.
+        ValueError: If there is not exactly one, or it has more than literal values.
     """
     found = sorted(Path(checkpoint).parent.glob("*.py")) if checkpoint else []
     if len(found) != 1:
-        where = f"{len(found)} config files are beside {checkpoint}"
+        where = f"there are {len(found)} config files next to {checkpoint}"
         raise ValueError(
             "name the model, or its config file (--model)"
             + (f": {where}" if checkpoint else ", and give its weights (--checkpoint)")
@@ -48,19 +48,19 @@ def config_beside(checkpoint: str | Path | None) -> tuple[str, Config]:
         _check_names(values)
     except (ValueError, SyntaxError, RecursionError, OSError) as error:
         raise ValueError(
-            f"{path}, the only Python file beside {checkpoint}, is not taken for the "
-            f"config of its run: {error}. Nothing of it was run. If it is one that you "
-            f"trust, name it: --model {path}"
+            f"{path}, the only Python file next to {checkpoint}, is not accepted as "
+            f"the config of its run: {error}. None of it was executed. If you trust "
+            f"it, name it: --model {path}"
         ) from error
     return str(path), Config(values, filename=str(path))
 
 
 def _values(path: Path) -> dict[str, Any]:
-    """The values of a file that has nothing else in it, by name.
+    """The values of a file of assignments, by name.
 
     Raises:
-        SyntaxError: If it is no Python.
-        ValueError: If it does anything.
+        SyntaxError: If it is not Python.
+        ValueError: If there is anything but assignments of literal values.
     """
     values = {}
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -74,7 +74,7 @@ def _values(path: Path) -> dict[str, Any]:
                 continue
             raise ValueError(
                 f"line {statement.lineno} is more than `name = value`, which is all "
-                "that a run leaves"
+                "that a dumped config has"
             )
         values[target.id] = _value(statement.value)
     return values
@@ -86,10 +86,10 @@ def _is_text(statement: ast.stmt) -> bool:
 
 
 def _value(node: ast.expr) -> Any:
-    """What an expression of literals, and of ``dict(name=value)``, stands for.
+    """Evaluates an expression of literals and ``dict(name=value)``.
 
     Raises:
-        ValueError: If it is another one.
+        ValueError: If it is any other expression.
     """
     match node:
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
@@ -108,20 +108,20 @@ def _value(node: ast.expr) -> Any:
             return tuple(_value(item) for item in items)
         case ast.Constant() | ast.UnaryOp() | ast.Set() | ast.BinOp():
             return ast.literal_eval(node)
-    raise ValueError(f"line {node.lineno} holds more than plain values")
+    raise ValueError(f"line {node.lineno} has more than literal values")
 
 
 def _check_names(values: dict[str, Any]) -> None:
-    """Refuses what has mmengine import modules by their names.
+    """Rejects entries that make mmengine import other modules.
 
     Raises:
-        ValueError: If there is such a thing.
+        ValueError: If there are any.
     """
     if "_base_" in values:
         raise ValueError("it names other files (_base_)")
     imports = (values.get("custom_imports") or {}).get("imports") or []
     for name in [imports] if isinstance(imports, str) else imports:
-        if str(name).split(".")[0] not in _OURS:
+        if str(name).split(".")[0] not in _TRUSTED:
             raise ValueError(f"it imports {name} (custom_imports)")
     known = registered_classes()
     for registry in vars(registries).values():
@@ -131,7 +131,7 @@ def _check_names(values: dict[str, Any]) -> None:
     built = {name: values[name] for name in _BUILT if name in values}
     for where, part in typed_parts(built):
         scope, _, name = str(part["type"]).rpartition(".")
-        if scope not in ("", "mmcls", *_OURS) or name not in known:
+        if scope not in ("", "mmcls", *_TRUSTED) or name not in known:
             raise ValueError(f"its type {part['type']!r} ({where}) is not registered")
         if "_scope_" in part:
             raise ValueError(f"it has a _scope_ of its own ({where})")

@@ -1,21 +1,20 @@
-"""Checks of single arguments, which configs fill with anything."""
+"""Checks of arguments that come from configs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value is a finite number, which booleans and texts are not."""
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number, not a bool or a string."""
     return (
         isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     )
 
 
-def as_numbers(name: str, values: Any, what: str) -> list:
+def as_numbers(name: str, values: object, what: str) -> list:
     """Numbers as a list.
 
     Args:
@@ -24,7 +23,7 @@ def as_numbers(name: str, values: Any, what: str) -> list:
         what: What the argument takes, likewise.
 
     Raises:
-        ValueError: If these are no numbers, or no sequence.
+        ValueError: If they are not numbers, or not a sequence.
     """
     if (
         isinstance(values, str)

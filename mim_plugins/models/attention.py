@@ -69,7 +69,7 @@ def attention(
 def attention_logits(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
     """Logits before the softmax, ``scale q k^T``, (N, heads, L_q, L_k).
 
-    The query is scaled before the product: L_q * d multiplications in place of
+    The query is scaled before the product: L_q * d multiplications instead of
     L_q * L_k.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
@@ -93,7 +93,7 @@ class WindowAttention(WindowMSA):
         qkv = self.qkv(x).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
         bias = self.position_bias()
         if mask is not None:
-            # The windows of an image stand beside its heads: one bias for all images.
+            # Windows join the heads dimension: one bias for all images.
             bias = (bias + mask.unsqueeze(1)).flatten(0, 1)
             qkv = qkv.reshape(3, -1, len(bias), *qkv.shape[3:])
         dropout = self.attn_drop.p if self.training else 0.0
@@ -119,8 +119,8 @@ def self_attention_logits(
 ) -> Tensor:
     """Logits of mmpretrain's self-attention, (N, L, C) -> (N, heads, L, L).
 
-    They are computed beside the layer, which goes on using fused attention; values,
-    which they do not depend on, are not.
+    They are computed separately from the layer, which keeps its fused attention;
+    values, which they do not depend on, are not computed.
     """
     dims = 2 * attn.embed_dims
     bias = None if attn.qkv.bias is None else attn.qkv.bias[:dims]
@@ -136,7 +136,7 @@ def split_heads(tokens: Tensor, num_heads: int) -> Tensor:
 
 
 def use_attention_dispatch(module: nn.Module) -> None:
-    """Lets every ``MultiheadAttention`` of mmpretrain below ``module`` use ours."""
+    """Makes mmpretrain's ``MultiheadAttention`` layers use :func:`attention`."""
     for layer in module.modules():
         if isinstance(layer, MultiheadAttention):
             layer.scaled_dot_product_attention = attention

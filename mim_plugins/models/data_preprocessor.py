@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from mmengine.model import BaseDataPreprocessor
 from mmpretrain.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @MODELS.register_module()
@@ -19,14 +19,14 @@ class MIMDataPreprocessor(BaseDataPreprocessor):
     and reads the batch by its keys. Images travel as uint8, a quarter of the bytes.
 
     It accepts the batches of ``PackPretrainInputs`` (``data_samples`` a dict of batch
-    tensors, of which ``flip`` (N,) says which images to mirror) and of mmpretrain's
+    tensors, of which ``flip`` (N,) marks the images to mirror) and of mmpretrain's
     ``PackInputs`` (a list of ``DataSample``; what a transform flipped stays as it is),
     with images stacked or in a list, uint8 or floating. Floating images are normalised
     just as well: they are expected in the units of ``mean`` and ``std``.
 
     Args:
         mean: Mean of each channel, in the order of the channels after
-            ``bgr_to_rgb``; one value stands for all channels. ``None``, together with
+            ``bgr_to_rgb``; one value applies to all channels. ``None``, together with
             ``std=None``, leaves the values as they are.
         std: Standard deviation of each channel, likewise.
         bgr_to_rgb: Reverse the channels; only for three of them.
@@ -75,7 +75,7 @@ class MIMDataPreprocessor(BaseDataPreprocessor):
         Args:
             data: ``inputs``: images, (N, C, H, W), or a list of (C, H, W);
                 ``data_samples``: see the class.
-            training: Without effect: whether to mirror is said by the batch.
+            training: Unused: the batch itself marks the images to mirror.
 
         Returns:
             ``inputs``: float32 images, (N, C, H, W); ``data_samples``: as given, its
@@ -109,7 +109,7 @@ class MIMDataPreprocessor(BaseDataPreprocessor):
         return {"inputs": images.float(), "data_samples": samples}
 
     def _check_channels(self, images: Tensor) -> None:
-        """Refuses what would broadcast or index into something else silently.
+        """Checks the shape of images, which would otherwise broadcast silently.
 
         Raises:
             ValueError: Naming both counts.
@@ -135,7 +135,16 @@ class MIMDataPreprocessor(BaseDataPreprocessor):
             )
 
 
-def reverses_channels(preprocessor: Any) -> bool:
+def image_statistics(preprocessor: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+    """Mean and standard deviation of a data preprocessor, ours or another.
+
+    Each (C, 1, 1) or (1, 1, 1); None if it does not normalise.
+    """
+    mean, std = (getattr(preprocessor, name, None) for name in ("mean", "std"))
+    return mean, std
+
+
+def reverses_channels(preprocessor: nn.Module) -> bool:
     """Whether a data preprocessor, ours or mmpretrain's, turns BGR images into RGB."""
     names = ("bgr_to_rgb", "to_rgb", "_channel_conversion")
     return any(getattr(preprocessor, name, False) for name in names)

@@ -1,4 +1,4 @@
-"""How layers start, and when they must not: the official MAE's rules."""
+"""Initialisation of layers, as in the official MAE."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def init_transformer(module: nn.Module) -> None:
 
 
 def is_pretrained(init_cfg: dict | list | None) -> bool:
-    """Tells whether mmengine has just loaded weights that must not be overwritten."""
+    """Whether mmengine has just loaded weights that must not be overwritten."""
     cfgs = init_cfg if isinstance(init_cfg, list) else [init_cfg]
     return any(cfg and cfg.get("type") == "Pretrained" for cfg in cfgs)

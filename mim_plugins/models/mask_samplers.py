@@ -1,4 +1,4 @@
-"""What draws masks: one per image, or one for the images of a process."""
+"""Mask samplers: a mask per image, or one for all images of a process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .hashing import hashed_uniform
+from .counter_rng import counter_uniform
 from .masking import PatchMask, count_visible
 
 
@@ -14,8 +14,8 @@ from .masking import PatchMask, count_visible
 class RandomPatchMask(nn.Module):
     """Draws a uniform random mask per image (MAE, section 3; DeepMIM, section 3).
 
-    With one seed per image, the noise is a counter-based hash of (seed, patch), so
-    that an image's mask depends on neither its place in the batch, nor the rank,
+    With one seed per image, the noise comes from a counter-based RNG of (seed, patch),
+    so that an image's mask depends on neither its place in the batch, nor the rank,
     nor a restart; without seeds it comes from torch's generator.
 
     Args:
@@ -52,7 +52,7 @@ class RandomPatchMask(nn.Module):
         if seeds is None:
             noise = torch.rand(batch_size, length, device=device)
         else:
-            noise = hashed_uniform(seeds.to(device), length)
+            noise = counter_uniform(seeds.to(device), length)
         return PatchMask.from_noise(noise, self.mask_ratio, grid)
 
     def count_visible(self, num_patches: int) -> int:
@@ -101,7 +101,7 @@ class SharedPatchMask(RandomPatchMask):
         if seeds is None:
             noise = torch.rand(1, length, device="cpu")
         else:
-            noise = hashed_uniform(seeds[:1].cpu(), length)
+            noise = counter_uniform(seeds[:1].cpu(), length)
         return self.from_ranks(noise.argsort(dim=1)[0], batch_size, grid, device)
 
     def from_ranks(

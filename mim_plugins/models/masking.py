@@ -1,4 +1,4 @@
-"""Which patches an encoder sees: the mask type that travels."""
+"""The mask type that all parts of a model share."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def as_patch_mask(
         grid: Rows and columns of the patches (cells, mask units) that they have.
 
     Raises:
-        TypeError: If ``mask`` is no mask.
+        TypeError: If ``mask`` is not a mask.
         ValueError: If it is of another grid or of another number of images.
     """
     if not isinstance(mask, PatchMask):

@@ -3,6 +3,22 @@
 from torch import Tensor, nn
 
 
+def patch_grid(
+    image_size: tuple[int, int], patch_size: tuple[int, int]
+) -> tuple[int, int]:
+    """Rows and columns of the patches of an image, all sizes in pixels.
+
+    Raises:
+        ValueError: If the image does not divide into patches.
+    """
+    if any(side % patch for side, patch in zip(image_size, patch_size, strict=True)):
+        raise ValueError(
+            f"image size {image_size} is not a multiple of the patch size {patch_size}:"
+            " change img_size (and the crop of the data pipeline) or patch_size"
+        )
+    return image_size[0] // patch_size[0], image_size[1] // patch_size[1]
+
+
 def patchify(images: Tensor, grid: tuple[int, int]) -> Tensor:
     """Cuts images into flat patches, (N, C, H, W) -> (N, L, p*q*C).
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_MIN_CELL = 112  # pixels; smaller images are enlarged, so that one sees something
+_MIN_CELL = 112  # pixels; smaller images are enlarged
 _GAP = 4
 _BACKGROUND = 255
-_MASKED = 127.5  # the grey that stands for a removed patch
+_MASKED = 127.5  # grey of removed patches
 
 
 def to_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ def _table(columns: Mapping[str, np.ndarray]) -> np.ndarray:
         _write_caption(table, name, left, header, width)
         for row, image in enumerate(images):
             top = header + row * (height + _GAP)
-            # Whole pixels stay whole: nearest neighbour by repetition.
+            # Nearest-neighbour enlargement.
             cell = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
             table[top : top + height, left : left + width] = cell
     return table

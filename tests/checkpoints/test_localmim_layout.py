@@ -7,8 +7,8 @@ import torch
 from mmpretrain.registry import MODELS
 from samples import golden_folder
 
+from dev.parity.localmim import official_taps
 from mim_plugins.checkpoints.layouts.localmim import convert_official, rules_for
-from mim_plugins.parity.localmim import official_taps
 
 PRETRAIN = ["pretrain_vit_base_patch16_hog", "pretrain_vit_large_patch16_hog"]
 FINETUNE = ["finetune_vit_base_patch16", "finetune_vit_large_patch16"]

@@ -10,13 +10,13 @@ from mmpretrain.registry import MODELS
 from safetensors.torch import load_file, save_file
 from samples import ROOT, golden_folder
 
+from dev.parity import run_case
 from mim_plugins.checkpoints.layouts.mirl import (
     convert_official,
     convert_to_official,
     is_paddle_layout,
     transpose_linears,
 )
-from mim_plugins.parity import run_case
 
 FULL_SIZE = {
     "vit_s54_pretrain": "vits54_800e.py",

@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def photos(request: pytest.FixtureRequest) -> list[Path]:
-    """Photographs of the sample beside the repository."""
+    """Photographs of the sample next to the repository."""
     default = request.config.rootpath.parent / "shared" / "data"
     folder = Path(os.environ.get("MIM_DATA", default)) / "imagenet_sample"
     if not folder.exists():

@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "_base_" / "datasets"
-NAMES = ["imagenet_pretrain", "imagenet_finetune", "imagenet_linear"]
+CONFIGS = Path(__file__).parents[2] / "configs" / "_base_"
+NAMES = ["datasets/imagenet_pretrain", "datasets/imagenet_finetune", "recipes/linear"]
 
 
 def load(name):
@@ -64,7 +64,7 @@ def test_batches_are_what_the_model_takes(name, imagenet):
         assert batch["inputs"].shape == (2, 3, 224, 224)
         assert batch["inputs"].dtype == torch.uint8
         samples = batch["data_samples"]
-        if key == "train_dataloader" and name == "imagenet_pretrain":
+        if key == "train_dataloader" and name == NAMES[0]:
             assert samples["seed"].shape == samples["flip"].shape == (2,)
         else:
             assert all(0 <= sample.gt_label.item() < 4 for sample in samples)

@@ -14,7 +14,7 @@ from mmpretrain.registry import TRANSFORMS
 from torch.utils.data import DataLoader
 
 from mim_plugins.datasets import EpochSampler, SeededDataset
-from mim_plugins.datasets.seeding import preserved_draws, sample_key, seed_draws
+from mim_plugins.datasets.seeding import preserve_rng_state, sample_key, seed_rng
 
 PRETRAIN = [
     dict(type="LoadImageFromFile", color_type="color_ignore_orientation"),
@@ -145,8 +145,8 @@ def test_loading_in_the_training_process_leaves_its_draws_alone(folder):
 
 def test_draws_are_restored_after_an_error():
     state = torch.get_rng_state()
-    with pytest.raises(KeyError), preserved_draws():
-        seed_draws(1)
+    with pytest.raises(KeyError), preserve_rng_state():
+        seed_rng(1)
         raise KeyError
     assert torch.equal(torch.get_rng_state(), state)
 

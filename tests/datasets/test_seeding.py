@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mim_plugins.datasets.seeding import preserved_draws
+from mim_plugins.datasets.seeding import preserve_rng_state
 
 
 def draws() -> tuple[float, ...]:
@@ -16,19 +16,19 @@ def draws() -> tuple[float, ...]:
     return tuple(values)
 
 
-def test_preserved_draws__seeds_inside_and_restores_outside() -> None:
+def test_preserve_rng_state__seeds_inside_and_restores_outside() -> None:
     draws()  # starts CUDA where there is one
-    with preserved_draws():
+    with preserve_rng_state():
         expected = draws()
-    with preserved_draws(seed=3):
+    with preserve_rng_state(seed=3):
         seeded = draws()
     assert draws() == expected
-    with preserved_draws(seed=3):
+    with preserve_rng_state(seed=3):
         assert draws() == seeded
     assert seeded != expected
 
 
-def test_preserved_draws__covers_the_gpu_once_it_is_used(
+def test_preserve_rng_state__covers_the_gpu_once_it_is_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gpu = {"state": 7}
@@ -36,6 +36,6 @@ def test_preserved_draws__covers_the_gpu_once_it_is_used(
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: gpu["state"])
     for name in ("set_rng_state", "manual_seed"):
         monkeypatch.setattr(torch.cuda, name, lambda state: gpu.update(state=state))
-    with preserved_draws(seed=3):
+    with preserve_rng_state(seed=3):
         assert gpu["state"] == 3
     assert gpu["state"] == 7

@@ -11,7 +11,9 @@ from mmengine.dataset import default_collate
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
+from mmpretrain.registry import MODELS as BACKBONES
 from mmpretrain.structures import DataSample
+from samples import laid_out_only
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -20,6 +22,7 @@ from mim_plugins.engine.hooks.data_health import (
     CorruptImageHook,
     check_image,
     count_replaced,
+    encoder_size,
 )
 
 
@@ -226,9 +229,7 @@ def masked_model(**backbone):
                 arch=dict(
                     embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=16
                 ),
-                img_size=32,
-                patch_size=8,
-                **backbone,
+                **dict(dict(img_size=32, patch_size=8), **backbone),
             ),
             neck=dict(type="MIMDecoder", embed_dims=16, depth=1, num_heads=2),
             target_generator=dict(type="PixelTarget", norm_pix=True),
@@ -239,7 +240,29 @@ def masked_model(**backbone):
 
 
 def test_image_that_fits_passes():
-    check_image(image(height=48), masked_model())
+    check_image(image(height=48), masked_model(img_size=(48, 32)))
+
+
+def test_image_of_another_size_than_the_encoders_is_refused():
+    with pytest.raises(ValueError, match="48x32 pixels.*made for 32x32.*img_size"):
+        check_image(image(height=48), masked_model())
+
+
+@pytest.mark.parametrize(
+    ("encoder", "size"),
+    [
+        (dict(type="MIMSwinTransformer", arch="tiny", img_size=(64, 128)), (64, 128)),
+        (dict(type="MIMHiera", arch="tiny", img_size=(64, 128)), (64, 128)),
+        (dict(type="VisionTransformer", arch="deit-tiny", img_size=64), (64, 64)),
+        # For images of any size.
+        (dict(type="SwinTransformer", arch="tiny", img_size=64), None),
+    ],
+)
+def test_encoder_size__is_that_of_the_images_it_is_built_for(encoder, size):
+    if "Swin" in encoder["type"]:
+        encoder = dict(encoder, window_size=2)
+    with laid_out_only():
+        assert encoder_size(BACKBONES.build(encoder)) == size
 
 
 def test_image_with_other_channels_is_refused():

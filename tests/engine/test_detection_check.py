@@ -1,6 +1,7 @@
-"""Detection data that do not fit are refused before the first iteration."""
+"""Detection data that do not match are refused before the first iteration."""
 
 import json
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -23,7 +24,6 @@ from mim_plugins.engine.hooks.detection import (
     check_padding,
     class_heads,
 )
-from mim_plugins.engine.settings import Caution
 from mim_plugins.models import Hiera, ViTDet
 
 pytest.importorskip("mmdet")
@@ -249,7 +249,7 @@ def test_missing_toolbox__is_refused_with_the_command(monkeypatch):
 
 def test_smaller_batch__is_cautioned_about_where_iterations_are_counted():
     cfg, notes = launch.training_config(CONFIG)
-    (caution,) = (note for note in notes if isinstance(note, Caution))
+    (caution,) = (n.message for n in notes if n.level == logging.WARNING)
     assert "sees 32 times fewer images" in caution
     assert "param_scheduler.1.milestones=[5244448,5681472]" in caution
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4 / 32)

@@ -9,7 +9,7 @@ from mim_plugins.engine import InputError, build_runner, environment
 
 @pytest.fixture
 def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with one GPU, as far as anyone can tell by asking."""
+    """A machine with one GPU, as far as torch reports."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(environment, "get_device", lambda: "cuda")

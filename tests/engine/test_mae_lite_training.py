@@ -95,6 +95,8 @@ def test_schedule__equals_the_official_one(kind, path):
     schedulers = []
     for options in map(dict, cfg.param_scheduler):
         assert options.pop("convert_to_iter_based")
+        # Without an end, that of the run, as mmengine's runner fills in.
+        options.setdefault("end", cfg.train_cfg.max_epochs)
         scheduler = PARAM_SCHEDULERS.get(options.pop("type"))
         schedulers.append(
             scheduler.build_iter_from_epoch(optimizer, epoch_length=100, **options)

@@ -1,4 +1,4 @@
-"""What does not fit a segmentor is refused, with what to change."""
+"""Data that do not match a segmentor are refused, with what to change."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from mmengine.registry import DefaultScope
 from samples import ade20k_layout
 
 from mim_plugins.engine.hooks import segmentation as check
-from mim_plugins.engine.hooks.dataset_checks import joined_parts
+from mim_plugins.engine.hooks.dataset_checks import inner_datasets
 
 datasets = pytest.importorskip("mmseg.datasets")
 
@@ -106,5 +106,5 @@ def test_test_sizes__are_those_of_the_relative_positions(test_cfg, message):
 def test_joined_data_sets__are_looked_into(data):
     read, _ = data
     joined, repeated = ConcatDataset([read(), read()]), RepeatDataset(read(), times=2)
-    assert [len(part) for part in joined_parts(joined, "seg_map_suffix")] == [4, 4]
-    assert [len(part) for part in joined_parts(repeated, "seg_map_suffix")] == [4]
+    assert [len(part) for part in inner_datasets(joined, "seg_map_suffix")] == [4, 4]
+    assert [len(part) for part in inner_datasets(repeated, "seg_map_suffix")] == [4]

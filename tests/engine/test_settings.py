@@ -127,69 +127,6 @@ def test_scale_learning_rate__says_why_it_does_not(changes: dict, reason: str) -
     assert cfg.optim_wrapper.optimizer.lr == 2.4e-3
 
 
-def iterations(batch_size: int) -> Config:
-    once = dict(end=900, by_epoch=False)
-    return config(
-        train_dataloader=dict(batch_size=batch_size),
-        auto_scale_lr=dict(base_batch_size=64),
-        train_cfg=dict(type="IterBasedTrainLoop", max_iters=900),
-        param_scheduler=[
-            dict(type="LinearLR", begin=0, end=50, by_epoch=False),
-            dict(type="MultiStepLR", milestones=[800, 867], **once),
-            dict(type="CosineAnnealingLR", begin=50, T_max=850, **once),
-            dict(type="PolyLR", begin=0, end=900, by_epoch=True),
-        ],
-    )
-
-
-def test_check_schedule__tells_of_images_that_are_not_seen() -> None:
-    """8 GPUs of 2 images would train 25 epochs where 100 are meant."""
-    cfg = iterations(2)
-    cfg.optim_wrapper.accumulative_counts = 4
-    caution = settings.check_schedule(cfg, world_size=8)
-    assert isinstance(caution, settings.Caution)
-    assert "900 iterations are meant for a global batch of 64" in caution
-    assert "has 16 images in an iteration and sees 4 times fewer images" in caution
-    options = caution.split("--cfg-options ")[1]
-    assert options == (
-        "train_cfg.max_iters=3600 param_scheduler.1.end=3600 "
-        "param_scheduler.1.milestones=[3200,3468] param_scheduler.2.end=3600 "
-        "param_scheduler.2.T_max=3550"
-    )
-    caution = settings.check_schedule(iterations(32), world_size=4)
-    assert caution is not None and "sees 2 times more images" in caution
-
-
-def test_check_schedule__is_silent_where_nothing_changes() -> None:
-    assert settings.check_schedule(iterations(8), world_size=8) is None
-    epochs = config(train_cfg=dict(type="EpochBasedTrainLoop", max_epochs=3))
-    assert settings.check_schedule(epochs, world_size=8) is None
-
-
-def test_apply_options__data_root_reaches_every_data_set_that_had_the_old_one() -> None:
-    def dataset(root: str) -> dict:
-        return dict(dataset=dict(type="A", data_root=root))
-
-    cfg = config(
-        data_root="data/old",
-        train_dataloader=dict(dataset=dict(type="Wrap", **dataset("data/old"))),
-        val_dataloader=dataset("data/other"),
-        custom_hooks=[dict(train_dataloader=dataset("data/old"), folder="data/old")],
-    )
-    settings.apply_options(cfg, {"data_root": "/new", "optim_wrapper.optimizer.lr": 1})
-    assert cfg.data_root == "/new"
-    assert cfg.train_dataloader.dataset.dataset.data_root == "/new"
-    assert cfg.val_dataloader.dataset.data_root == "data/other"
-    assert cfg.custom_hooks[0].train_dataloader.dataset.data_root == "/new"
-    assert cfg.custom_hooks[0].folder == "data/old"
-    assert cfg.optim_wrapper.optimizer.lr == 1
-
-
-def test_apply_options__data_root_of_a_config_without_one_is_an_error() -> None:
-    with pytest.raises(ValueError, match="has none"):
-        settings.apply_options(config(), {"data_root": "/new"})
-
-
 def test_complete_dataloaders__fits_the_machine(device: str) -> None:
     cfg = config(default_scope="mmpretrain", val_dataloader=dict(num_workers=0))
     settings.complete_dataloaders(cfg)

@@ -88,7 +88,7 @@ def test_groups__of_sharded_parameters_are_those_of_whole_ones(two_processes):
     )
     blocks = [m for m in sharded.modules() if isinstance(m, FullyShardedDataParallel)]
     assert len(blocks) == 1 + TINY_ARCH["num_layers"]
-    # Shapes tell nothing any more: half of the numbers are here, in flat tensors.
+    # Shapes are lost: half of the numbers are here, in flat tensors.
     assert {p.ndim for p in sharded.parameters()} == {1}
     assert groups_of(sharded) == wanted
 
@@ -124,7 +124,7 @@ def test_config__trains_sharded_and_saves_a_whole_checkpoint(tmp_path):
     with socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # Forked, not started afresh: packages have been imported.
+    # Forked rather than spawned: packages have been imported.
     arguments = (port, tmp_path / CONFIG.name, tmp_path / "out")
     start_processes(train_as, arguments, nprocs=2, start_method="fork")
     (log,) = (tmp_path / "out").rglob("*.log")

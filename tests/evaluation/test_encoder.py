@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from samples import golden_folder, tiny_model
 from small_run import DATA, ENCODERS, normalised, pictures, saved
 
-from mim_plugins.evaluation.embedding import embed
+from mim_plugins.evaluation.embed import embed
 from mim_plugins.evaluation.encoder import Encoder, load_encoder
 
 
@@ -87,9 +87,9 @@ def test_wrong_weights__are_refused(tmp_path, tiny):
     )
     with pytest.raises(ValueError, match="4 .*layers.3.attn.proj.bias"):
         load_encoder(config, str(tmp_path / "part.pth"))
-    # The norm behind the mean, which pre-training has not.
+    # The norm after the mean, which pre-training does not have.
     _, config, _ = saved(ENCODERS["vit"][0], tmp_path / "finetuned")
-    with pytest.raises(ValueError, match="ln2.*Give the config it was trained with"):
+    with pytest.raises(ValueError, match="ln2.*Use the config it was trained with"):
         load_encoder(config, tiny[2])
 
 

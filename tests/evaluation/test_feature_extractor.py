@@ -10,7 +10,10 @@ from mmpretrain.registry import MODELS
 from samples import ROOT, TINY_ARCH, hiera_model, laid_out_only, tiny_model
 
 from mim_plugins.evaluation.encoder import plain_features
-from mim_plugins.models.selfsup.unmasked import inference_pipeline, unmasked_features
+from mim_plugins.models.selfsup.feature_extraction import (
+    extract_features,
+    inference_pipeline,
+)
 
 
 @pytest.fixture
@@ -120,7 +123,7 @@ def test_patches__are_where_the_unmasked_encoder_has_them(cfg):
     backbone.eval()
     inputs = torch.randn(2, 3, *((64, 96) if "Vision" in cfg["type"] else (64, 64)))
     masked, plain = (
-        unmasked_features(backbone, inputs),
+        extract_features(backbone, inputs),
         plain_features(backbone, inputs),
     )
     assert masked.grid == plain.grid and masked.patch.std(dim=1).min() > 1e-3

@@ -1,4 +1,4 @@
-"""The config beside a checkpoint is read, not run: it may have come with the file."""
+"""The config next to a checkpoint is parsed, not executed: it may be a download."""
 
 import pytest
 import torch
@@ -7,12 +7,12 @@ from mmpretrain.registry import MODELS
 from samples import ROOT, tiny_model
 
 from mim_plugins.evaluation.encoder import load_encoder
-from mim_plugins.evaluation.run_config import config_beside
+from mim_plugins.evaluation.run_config import config_next_to
 
 
 @pytest.fixture
 def downloaded(tmp_path):
-    """A folder with a checkpoint, and what it writes into a config beside it."""
+    """Writes a config next to a checkpoint; returns the path of the checkpoint."""
     state = MODELS.build(tiny_model()).state_dict()
     torch.save({"state_dict": state}, tmp_path / "x.pth")
 
@@ -41,7 +41,7 @@ MODEL = f"model = {tiny_model()!r}\n"
 def test_code__is_refused_and_not_run(downloaded, tmp_path, text):
     ran = tmp_path / "was_run"
     checkpoint = downloaded(text.replace("RUN", f"open({str(ran)!r}, 'w')"))
-    with pytest.raises(ValueError, match=r"Nothing of it was run.*--model .*\.py"):
+    with pytest.raises(ValueError, match=r"None of it was executed.*--model .*\.py"):
         load_encoder(None, checkpoint)
     assert not ran.exists()
 
@@ -50,7 +50,7 @@ def test_text_that_mmengine_fills_in__stays_text(downloaded, tmp_path):
     """What is put in for a variable's name could end the text and be code."""
     ran = str(tmp_path / "was_run").replace("/", r"\057")
     text = rf"x = '{{{{$NONE:\047;open(\042{ran}\042,\042w\042)#}}}}'"
-    _, config = config_beside(downloaded(MODEL + text))
+    _, config = config_next_to(downloaded(MODEL + text))
     assert config.x.startswith("{{$NONE:';open(")
     assert not (tmp_path / "was_run").exists()
 
@@ -63,12 +63,12 @@ def test_text_that_mmengine_fills_in__stays_text(downloaded, tmp_path):
         ("model = dict(type='subprocess.Popen', args='id')", "'subprocess.Popen'"),
         ("test_pipeline = [dict(type='mmengine.load', file='x.pkl')]", "mmengine.load"),
         ("model = dict(type='DeepMIM', _scope_='modeling')", "a _scope_ of its own"),
-        ("model = dict(", "is not taken for the config"),
+        ("model = dict(", "is not accepted as the config"),
     ],
 )
 def test_names_that_would_be_imported__are_refused(downloaded, text, message):
     with pytest.raises(ValueError, match=message):
-        config_beside(downloaded(text))
+        config_next_to(downloaded(text))
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,6 @@ def test_names_that_would_be_imported__are_refused(downloaded, text, message):
 )
 def test_dumped_config_of_a_run__is_read_as_mmengine_reads_it(tmp_path, name):
     Config.fromfile(ROOT / "configs" / f"{name}.py").dump(str(tmp_path / "run.py"))
-    path, config = config_beside(str(tmp_path / "epoch_1.pth"))
+    path, config = config_next_to(str(tmp_path / "epoch_1.pth"))
     assert path == str(tmp_path / "run.py")
     assert config.to_dict() == Config.fromfile(path).to_dict()

@@ -1,4 +1,4 @@
-"""Pre-trained encoders go whole into the backbones of detection and segmentation."""
+"""Pre-trained encoders load completely into detection and segmentation backbones."""
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ CASES = [
         "distilled/d2-simmim_swint_400e",
         "distilled/{}/d2-simmim_swint",
         dict(embed_dims=8, depths=[2, 2, 6, 2], **HEADS),
-        # Decoupled pre-training has no norm behind the last stage.
+        # Decoupled pre-training has no norm after the last stage.
         NORMS | {"norm3"},
     ),
 ]

@@ -2,7 +2,7 @@
 
 At the widths of toys, on three pictures, and otherwise as the files say: depth, taps,
 image size, pipelines, losses, optimiser, hooks. (Detection and segmentation have tests
-of their own beside those of their data.)
+of their own in addition to those of their data.)
 """
 
 import shutil
@@ -126,7 +126,7 @@ def narrow_encoder(encoder: dict) -> int:
 
 def few(cfg: Config, images: Path) -> None:
     """One training step on three pictures, then a test on two, without processes."""
-    labelled = cfg.model.type in ("ImageClassifier", "DistilledClassifier")
+    labelled = cfg.model.type in ("MIMImageClassifier", "DistilledClassifier")
     cfg.train_dataloader.update(batch_size=3)
     loaders = [cfg.get(f"{part}_dataloader") for part in ("train", "val", "test")]
     for loader, part in zip(loaders, ("train", "val", "test"), strict=True):

@@ -252,10 +252,13 @@ def test_build__teachers_that_do_not_fit_are_refused(checkpoint, changes, messag
     [
         (dict(checkpoint=None), "checkpoint=None is no path: give the OpenAI CLIP"),
         (dict(num_heads="2"), "num_heads='2' is no whole number"),
-        (dict(input_size="64"), "input_size='64' is no size in pixels: give"),
-        (dict(input_size=[64]), "no size in pixels"),
-        (dict(mean=0.5), "mean=0.5 is no list of numbers: give one value per channel"),
-        (dict(std=["1", "1", "1"]), "std=.* is no list of numbers"),
+        (dict(input_size="64"), "input_size='64' is not a size in pixels: give"),
+        (dict(input_size=[64]), "not a size in pixels"),
+        (
+            dict(mean=0.5),
+            "mean=0.5 is not a list of numbers: give one value per channel",
+        ),
+        (dict(std=["1", "1", "1"]), "std=.* is not a list of numbers"),
     ],
 )
 def test_build__arguments_of_other_types_are_refused(checkpoint, changes, message):
@@ -279,19 +282,36 @@ def test_build__missing_file_is_refused_with_what_to_give(tmp_path):
         (dict(type="SelfSupDataPreprocessor", to_rgb=True), True),
     ],
 )
-def test_build__images_that_may_be_bgr_are_told(
+def test_build__images_that_may_be_bgr_cause_a_warning(
     checkpoint, preprocessor, silent, monkeypatch
 ):
-    told = []
+    warnings = []
     logger = MMLogger.get_current_instance()
-    monkeypatch.setattr(logger, "warning", told.append)
+    monkeypatch.setattr(logger, "warning", warnings.append)
     cfg = clip_model(checkpoint)
     cfg["data_preprocessor"].update(preprocessor)
     MODELS.build(cfg)
-    assert len(told) == (not silent)
+    assert len(warnings) == (not silent)
     if not silent:
-        assert "CLIPTarget: the teacher takes RGB" in told[0]
-        assert "set data_preprocessor.bgr_to_rgb=True" in told[0]
+        assert "CLIPTarget: the teacher takes RGB" in warnings[0]
+        assert "set data_preprocessor.bgr_to_rgb=True" in warnings[0]
+
+
+@pytest.mark.parametrize(("dims", "silent"), [(24, True), (512, False)])
+def test_build__dims_of_another_file_cause_a_warning(
+    checkpoint, dims, silent, monkeypatch
+):
+    warnings = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), "warning", warnings.append)
+    model = MODELS.build(
+        clip_model(checkpoint, dims=dims)
+        | dict(data_preprocessor=dict(bgr_to_rgb=True))
+    )
+    assert model.neck.out_dims == [24] * 3
+    assert len(warnings) == (not silent)
+    if not silent:
+        assert "dims=512, but the features of" in warnings[0]
+        assert "clip.pth have 24" in warnings[0] and "set dims=24" in warnings[0]
 
 
 def test_forward__images_whose_grids_part_are_refused(checkpoint):

@@ -44,12 +44,12 @@ def test_loss__every_trainable_parameter_gets_a_gradient(build):
 def test_loss__seeds_decide_masks_wherever_the_sample_sits(build):
     model = build()
     images, seeds = torch.randn(4, 3, 32, 32), torch.arange(4)
-    whole = model.loss(images, dict(seed=seeds))["loss_0"]
+    batch_loss = model.loss(images, dict(seed=seeds))["loss_0"]
     halves = [
         model.loss(images[i : i + 2], dict(seed=seeds[i : i + 2]))["loss_0"]
         for i in (0, 2)
     ]
-    torch.testing.assert_close(whole, sum(halves) / 2)
+    torch.testing.assert_close(batch_loss, sum(halves) / 2)
 
 
 def test_draw_mask__takes_masks_of_mmpretrain_samples(build):
@@ -148,7 +148,7 @@ def test_patch_mean__unmasked_normed_patch_tokens(build):
         ),
         (
             dict(backbone=dict(taps=(1,), final_block=2)),
-            "nothing in DeepMIM would train those behind it: leave .*final_block",
+            "nothing in DeepMIM would train those after it: leave .*final_block",
         ),
         (dict(head=dict(criterion=None)), "unknown criterion None: choose one of"),
         (dict(head=dict(criterion=[["L2"]] * 3)), r"unknown criterion \['L2'\]"),
@@ -180,11 +180,11 @@ def test_init_weights__keeps_what_a_checkpoint_loaded(build, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("out_type", "final_norm", "fresh"),
+    ("out_type", "final_norm", "initialised"),
     [("cls_token", True, set()), ("avg_featmap", False, {"ln2.weight", "ln2.bias"})],
 )
 def test_checkpoint__loads_into_mmpretrain_classifier(
-    build, tmp_path, out_type, final_norm, fresh
+    build, tmp_path, out_type, final_norm, initialised
 ):
     source = build()
     path = str(tmp_path / "pretrained.pth")
@@ -205,7 +205,7 @@ def test_checkpoint__loads_into_mmpretrain_classifier(
     )
     needed = {k for k in classifier.state_dict() if k.startswith("backbone.")}
     given = set(source.state_dict())
-    assert needed - given == {f"backbone.{k}" for k in fresh}
+    assert needed - given == {f"backbone.{k}" for k in initialised}
     load_checkpoint(classifier, path)
     for key in needed & given:
         assert torch.equal(classifier.state_dict()[key], source.state_dict()[key])

@@ -136,7 +136,7 @@ def test_d2__decoder_reads_block_k_and_the_extra_block_reads_the_top(distil, bat
     latent = model.backbone(images, mask)
     assert len(latent) == 1
     torch.testing.assert_close(latent[0], model.backbone.ln1(entered[2]))
-    read = model.student.read(model.backbone.stream(images, mask))
+    read = model.student.from_stream(model.backbone.stream(images, mask))
     wanted = official_logits(model.extra_block, entered[4])
     torch.testing.assert_close(read["attention"][0], wanted)
     # The values' third of the extra block is there, as officially, and gets zeros.
@@ -206,7 +206,7 @@ def test_autocast__teacher_in_the_students_dtype_and_losses_in_float32(distil, b
     model, (images, mask) = distil(), batch
     exact = model.loss(images, given(mask))["loss_attention"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        read = model.student.read(model.backbone.stream(images, mask))
+        read = model.student.from_stream(model.backbone.stream(images, mask))
         taught = model.teacher(images, mask)
         rough = model.loss(images, given(mask))["loss_attention"]
     assert read["attention"][0].dtype == taught["attention"][0].dtype == torch.bfloat16
@@ -215,7 +215,7 @@ def test_autocast__teacher_in_the_students_dtype_and_losses_in_float32(distil, b
 
 
 def test_teacher__in_another_type_than_the_images_gets_its_own(distil, batch):
-    """As in fully sharded training, which casts the images of the whole model."""
+    """As in fully sharded training, which casts the images of the model."""
     model, (images, mask) = distil(), batch
     exact = model.teacher(images, mask)["attention"][0]
     rough = model.teacher(images.bfloat16(), mask)["attention"][0]
@@ -255,7 +255,7 @@ def test_on_top_of__deep_supervision_and_local_reconstruction(distil, batch):
     assert list(losses)[4:] == ["loss_attention"]
 
 
-def test_features__of_a_decoupled_student_are_the_whole_encoders(distil, batch):
+def test_features__of_a_decoupled_student_are_those_of_all_blocks(distil, batch):
     model, (images, _) = distil(**D2), batch
     before = model.image_features(images)
     with torch.no_grad():
@@ -267,11 +267,11 @@ def test_features__of_a_decoupled_student_are_the_whole_encoders(distil, batch):
 
 
 @pytest.mark.parametrize(
-    ("out_type", "final_norm", "fresh"),
+    ("out_type", "final_norm", "initialised"),
     [("cls_token", True, set()), ("avg_featmap", False, {"ln2.weight", "ln2.bias"})],
 )
 def test_export__a_d2_student_is_a_plain_encoder(
-    distil, tmp_path, out_type, final_norm, fresh
+    distil, tmp_path, out_type, final_norm, initialised
 ):
     source = distil(**D2)
     path = str(tmp_path / "pretrained.pth")
@@ -292,7 +292,7 @@ def test_export__a_d2_student_is_a_plain_encoder(
     )
     needed = {k for k in classifier.state_dict() if k.startswith("backbone.")}
     given = {k for k in source.state_dict() if k.startswith("backbone.")}
-    assert needed - given == {f"backbone.{k}" for k in fresh}
+    assert needed - given == {f"backbone.{k}" for k in initialised}
     assert given - needed <= {"backbone.ln1.weight", "backbone.ln1.bias"}
     blocks = {int(k.split(".")[2]) for k in given if k.startswith("backbone.layers.")}
     assert blocks == set(range(4))

@@ -1,4 +1,4 @@
-"""Hiera: against timm's, masked and whole, and what it refuses."""
+"""Hiera: against timm's, with and without a mask, and what it refuses."""
 
 import json
 from functools import partial
@@ -220,31 +220,31 @@ def test_checkpointing__same_output_and_gradients():
 
 def test_parameters__as_many_as_the_papers_hiera_tiny_has():
     with torch.device("meta"):
-        whole = Hiera(arch=PAPER_TINY)
+        full = Hiera(arch=PAPER_TINY)
         masked = MODELS.build(
             hiera_model(arch=PAPER_TINY, img_size=224)
             | dict(neck=dict(type="FusionDecoder", embed_dims=96, num_heads=3))
         )
     head = 1000 * 369
-    assert sum(p.numel() for p in whole.parameters()) + head == 6_694_966
+    assert sum(p.numel() for p in full.parameters()) + head == 6_694_966
     assert sum(p.numel() for p in masked.parameters()) == 6_973_838
     assert all(p.requires_grad for p in masked.parameters())
     norms = [m for m in masked.modules() if isinstance(m, torch.nn.LayerNorm)]
     assert len(norms) == 2 * 12 + 1 + 2 + 1 and {m.eps for m in norms} == {1e-6}
-    assert whole.ln2.eps == 1e-6
+    assert full.ln2.eps == 1e-6
 
 
 def test_init__classifier_and_mae():
-    whole = Hiera(arch=TINY_HIERA | dict(embed_dims=32), img_size=64)
-    whole.init_weights()
-    whole.requires_grad_(False)
-    assert whole.layers[3].attn.qkv.weight.std() == pytest.approx(0.02, rel=0.05)
-    assert whole.pos_embed.std() == pytest.approx(0.02, rel=0.05)
-    for bias in (whole.ln2.bias, whole.layers[0].ffn.layers[1].bias):
+    full = Hiera(arch=TINY_HIERA | dict(embed_dims=32), img_size=64)
+    full.init_weights()
+    full.requires_grad_(False)
+    assert full.layers[3].attn.qkv.weight.std() == pytest.approx(0.02, rel=0.05)
+    assert full.pos_embed.std() == pytest.approx(0.02, rel=0.05)
+    for bias in (full.ln2.bias, full.layers[0].ffn.layers[1].bias):
         assert (bias == 0.02).all()
-    assert (whole.ln2.weight == 1).all()
+    assert (full.ln2.weight == 1).all()
     # A convolution's bias keeps torch's default.
-    assert whole.patch_embed.projection.bias.std() > 0.02
+    assert full.patch_embed.projection.bias.std() > 0.02
 
     model = MODELS.build(hiera_model(arch=TINY_HIERA | dict(embed_dims=32)))
     model.init_weights()

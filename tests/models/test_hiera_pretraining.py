@@ -174,15 +174,15 @@ def test_decoupled__the_decoder_reads_an_earlier_stage(tmp_path):
     losses["loss_attention"].backward()
     assert last.grad is not None
 
-    # What is kept is the whole encoder.
-    whole = MODELS.build(hiera_model())
-    whole.backbone.load_state_dict(encoder.state_dict())
-    features, wanted = (m.image_features(images) for m in (model, whole))
+    # All blocks of the encoder are kept.
+    plain = MODELS.build(hiera_model())
+    plain.backbone.load_state_dict(encoder.state_dict())
+    features, wanted = (m.image_features(images) for m in (model, plain))
     torch.testing.assert_close(features.patch, wanted.patch)
     assert features.patch.shape == (2, 16, 64)
 
     plain = hiera_model(final_stage=2)
-    with pytest.raises(ValueError, match="nothing in DeepMIM would train those behind"):
+    with pytest.raises(ValueError, match="nothing in DeepMIM would train those after"):
         MODELS.build(plain)
     for stage, message in ((4, "out of range: .* 4 stages"), (1, "tap 1 does not lie")):
         with pytest.raises(ValueError, match=message):

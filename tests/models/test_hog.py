@@ -60,9 +60,9 @@ def test_histograms__equal_mmpretrain_without_its_window():
 
 def test_histograms__do_not_depend_on_how_the_batch_is_cut(monkeypatch):
     images, target = photo_like(5), HOGTarget(cell_size=[8, 16])
-    whole = target.histograms(images)
+    full = target.histograms(images)
     monkeypatch.setattr(hog, "CPU_CHUNK", 2 * images[0].numel())
-    for a, b in zip(whole, target.histograms(images), strict=True):
+    for a, b in zip(full, target.histograms(images), strict=True):
         assert torch.equal(a, b)
 
 
@@ -157,7 +157,7 @@ def test_algorithm__any_method_trains_on_it(build):
         (6, r"neither divide patches of 16 .* \[1, 2, 4, 8, 16, 48\]"),
         (24, "neither divide"),
         (32, "pool 2x2 patches, which do not divide the 3x3 grid"),
-        ([8, 0], "whole number of pixels from 1 on, got 0"),
+        ([8, 0], "integer number of pixels from 1 on, got 0"),
         ([], "empty list"),
         (4.0, "got 4.0"),
     ],
@@ -168,7 +168,7 @@ def test_build__cells_that_do_not_fit_are_refused(cell_size, message):
 
 
 def test_build__bins_and_patches_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="nbins is a whole number"):
+    with pytest.raises(ValueError, match="nbins is an integer"):
         HOGTarget(nbins=0)
     with pytest.raises(ValueError, match="need square patches"):
         HOGTarget().prepare(ImageSpec((2, 2), (16, 8)))

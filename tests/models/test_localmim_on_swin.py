@@ -51,12 +51,12 @@ def test_localmim__masks_of_each_image_and_pictures_of_pixels():
     model = MODELS.build(config)
     images = torch.randn(2, 3, 56, 56)
     seeds = dict(seed=torch.arange(2))
-    whole = model.loss(images, seeds)
+    together = model.loss(images, seeds)
     alone = [
         model.loss(images[i : i + 1], dict(seed=seeds["seed"][i : i + 1]))
         for i in (0, 1)
     ]
-    for level, loss in whole.items():
+    for level, loss in together.items():
         torch.testing.assert_close(loss, sum(x[level] for x in alone) / 2)
     pictures = model.reconstruct(images)["levels"]
     assert [picture.shape for picture in pictures] == [images.shape] * 3

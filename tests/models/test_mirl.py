@@ -8,7 +8,7 @@ import torch
 from mmpretrain.registry import MODELS
 from samples import TINY_ARCH, tiny_model
 
-from mim_plugins.benchmarks.timing import saved_bytes
+from dev.benchmarks.timing import saved_bytes
 from mim_plugins.models import PatchMask, ResidualPairHead
 from mim_plugins.models.necks.mirl import weight_norm_of
 from mim_plugins.models.targets import LevelTarget
@@ -126,9 +126,9 @@ def test_neck__removed_patches_are_the_same_with_all_others(mirl, depth):
     model, images = mirl(neck=dict(depth=depth)), torch.randn(2, 3, 32, 32)
     mask = some_mask(model, images)
     latents = model.backbone(images, mask)
-    tails = model.neck(latents, mask)
-    for tail, full in zip(tails, model.neck(latents, mask, False), strict=True):
-        torch.testing.assert_close(mask.masked(full), tail)
+    masked_only = model.neck(latents, mask)
+    for masked, full in zip(masked_only, model.neck(latents, mask, False), strict=True):
+        torch.testing.assert_close(mask.masked(full), masked)
 
 
 def test_neck__other_grids_and_shuffles_of_the_visible_patches(mirl):
@@ -191,11 +191,11 @@ def test_init_weights__keeps_what_a_checkpoint_loaded(mirl, tmp_path):
     path = str(tmp_path / "pretrained.pth")
     torch.save({"state_dict": source.state_dict()}, path)
     pretrained = dict(type="Pretrained", checkpoint=path)
-    whole = MODELS.build(mirl_cfg() | dict(init_cfg=pretrained))
+    full = MODELS.build(mirl_cfg() | dict(init_cfg=pretrained))
     encoder = MODELS.build(
         mirl_cfg(backbone=dict(init_cfg=pretrained | dict(prefix="backbone.")))
     )
-    for target, prefix in ((whole, ""), (encoder, "backbone.")):
+    for target, prefix in ((full, ""), (encoder, "backbone.")):
         target.init_weights()
         for key, value in source.state_dict().items():
             if key.startswith(prefix):
@@ -273,15 +273,15 @@ def test_targets__pairs_may_sum_to_something_else_than_pixels(mirl):
     hog = dict(type="HOGTarget", nbins=9, cell_size=4)
     pixels = dict(type="PixelTarget", norm_pix=True)
     images = torch.randn(2, 3, 32, 32)
-    whole = mirl(target_generator=hog)
-    assert whole.neck.out_dims == [4 * 27] * 2
-    assert whole.reconstruct(images)["levels"] == [None] * 6
+    full = mirl(target_generator=hog)
+    assert full.neck.out_dims == [4 * 27] * 2
+    assert full.reconstruct(images)["levels"] == [None] * 6
     mixed = mirl(target_generator=[pixels, hog])
     assert [d.decoder_pred.out_features for d in mixed.neck.decoders] == [
         *(192, 108),
         *(108, 192),
     ]
-    for model in (whole, mixed):
+    for model in (full, mixed):
         sum(model.loss(images).values()).backward()
     shown = mixed.reconstruct(images)["levels"]
     assert [level is None for level in shown] == [False] * 3 + [True] * 3
@@ -368,5 +368,5 @@ def test_checkpoint__encoder_keys_are_mmpretrain_s(mirl, final_norm):
         )
     )
     given = {k[9:] for k in mirl().state_dict() if k.startswith("backbone.")}
-    fresh = set() if final_norm else {"ln2.weight", "ln2.bias"}
-    assert set(classifier.state_dict()) - given == fresh
+    initialised = set() if final_norm else {"ln2.weight", "ln2.bias"}
+    assert set(classifier.state_dict()) - given == initialised

@@ -81,12 +81,12 @@ def test_forward__equals_the_official_form_in_value_and_gradient(sizes):
     latents = latents_for(model, mask)
     cells = [plain_cells(*x, mask) for x in zip(model.decoders, latents, strict=True)]
     # As targets have them: patch by patch, or every cell in raster order.
-    whole = [
+    full = [
         c.flatten(1, 2) if s < 1 else cells_by_patch(c, int(s))
         for c, s in zip(cells, model.scales, strict=True)
     ]
     wanted = [
-        c if s < 1 else mask.masked(c) for c, s in zip(whole, model.scales, strict=True)
+        c if s < 1 else mask.masked(c) for c, s in zip(full, model.scales, strict=True)
     ]
     found = model(latents, mask)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -102,7 +102,7 @@ def test_forward__equals_the_official_form_in_value_and_gradient(sizes):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-    for a, b in zip(model(latents, mask, masked_only=False), whole, strict=True):
+    for a, b in zip(model(latents, mask, masked_only=False), full, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
@@ -131,7 +131,7 @@ def test_norms__of_all_latents_but_the_last_with_the_official_epsilon():
     kinds = [type(decoder.latent_norm) for decoder in model.decoders]
     assert kinds == [nn.LayerNorm] * 3 + [nn.Identity]
     norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
-    # Two per block, one behind them, one per latent, one between deconvolutions.
+    # Two per block, one after them, one per latent, one between deconvolutions.
     assert len(norms) == 4 * (2 * 2 + 1) + 3 + 1
     assert {norm.eps for norm in norms} == {1e-6}
 

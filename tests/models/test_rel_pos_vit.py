@@ -4,11 +4,12 @@ from copy import deepcopy
 
 import pytest
 import torch
-from mmengine.runner import load_checkpoint
 from mmpretrain.models import BEiTViT, VisionTransformer
 from samples import TINY_ARCH
 
+from mim_plugins.checkpoints import read
 from mim_plugins.checkpoints.layouts.resize import resize_offset_table
+from mim_plugins.checkpoints.loading import Target, state_for
 from mim_plugins.models import RelPosVisionTransformer
 
 TABLE = "layers.{}.attn.relative_position_bias_table"
@@ -142,9 +143,10 @@ def test_load__what_has_no_place_is_refused(of_file, of_model, message):
 
 def test_load__biases_of_queries_and_values_are_never_lost_on_the_way(tmp_path):
     torch.save(dict(state_dict=encoder().state_dict()), tmp_path / "qv.pth")
-    # mmpretrain's model knows no other form than its own.
+    # mmpretrain's model loads its own form only.
+    other = Target.of(encoder(BEiTViT, bias=True))
     with pytest.raises(ValueError, match=r"qkv\.bias.* are not in it"):
-        load_checkpoint(encoder(BEiTViT, bias=True), str(tmp_path / "qv.pth"))
+        state_for(other, read(tmp_path / "qv.pth"))
 
 
 def test_frozen_stages__freeze_the_attention_too():
@@ -174,11 +176,11 @@ def test_resize__equals_the_official_spline():
         for i in range(src // 2):
             places.append(steps)
             steps += q ** (i + 1)
-        known = [-place for place in reversed(places)] + [0] + places
+        source = [-place for place in reversed(places)] + [0] + places
         asked = range(-(dst // 2), dst // 2 + 1)
         heads = [
             interpolate.RectBivariateSpline(
-                known, known, table[:-3, head].view(src, src).double(), s=0
+                source, source, table[:-3, head].view(src, src).double(), s=0
             )(asked, asked)
             for head in range(3)
         ]

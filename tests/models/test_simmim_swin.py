@@ -267,7 +267,7 @@ def test_export__loads_into_mmpretrains_classifier(decoupled, tmp_path):
     missing = {n for n in classifier.state_dict() if n not in state}
     head = {"head.fc.weight", "head.fc.bias"}
     final_norm = {"backbone.norm3.weight", "backbone.norm3.bias"}
-    # It starts fresh also in the official fine-tuning.
+    # It is randomly initialised also in the official fine-tuning.
     assert missing == head | (final_norm if decoupled else set())
     load_checkpoint(classifier, path)
     for name, value in classifier.backbone.state_dict(prefix="backbone.").items():
@@ -366,7 +366,7 @@ def test_config__removes_30_of_49_cells_as_the_official_generator():
         ),
         (
             simmim() | dict(neck=dict(type="MultiScaleDecoder", embed_dims=8)),
-            "SimMIMSwin gives whole maps, which MultiScaleDecoder does not decode",
+            "SimMIMSwin gives complete maps, which MultiScaleDecoder does not decode",
         ),
         (
             simmim(backbone=dict(type="MIMSwinTransformer", taps=())),

@@ -97,7 +97,9 @@ SIZES = {
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_unmasked__identical_to_mmpretrain_and_to_a_mask_that_removes_nothing(size):
+def test_without_a_mask__identical_to_mmpretrain_and_to_an_empty_mask(
+    size,
+):
     model = encoder(**SIZES[size])
     theirs = SwinTransformer(
         arch=model.arch_settings,

@@ -71,8 +71,8 @@ def test_cells__of_removed_patches_each_normalised_by_itself():
     target = PixelTarget(cell_size=[2, 4])
     specs = target.prepare(ImageSpec((2, 3), (4, 4)))
     assert specs == [LevelSpec(12, 2.0), LevelSpec(48, 1.0)]
-    fine, whole = target(images, mask)
-    torch.testing.assert_close(whole.values, PixelTarget()(images, mask)[0].values)
+    fine, per_patch = target(images, mask)
+    torch.testing.assert_close(per_patch.values, PixelTarget()(images, mask)[0].values)
     # Cells row by row; inside a cell rows, then columns, then channels.
     index = int(mask.ids_masked[1, 0])
     y, x = 4 * (index // 3), 4 * (index % 3)
@@ -82,7 +82,7 @@ def test_cells__of_removed_patches_each_normalised_by_itself():
         wanted = (cell - cell.mean()) / (cell.var() + 1e-6).sqrt()
         found = fine.values[1, 0].view(4, 12)[number]
         torch.testing.assert_close(found, wanted)
-    assert fine.weights is None and whole.weights is None
+    assert fine.weights is None and per_patch.weights is None
 
 
 def test_cells__that_pool_patches_are_all_there_and_weighted():
@@ -96,5 +96,5 @@ def test_cells__that_pool_patches_are_all_there_and_weighted():
 def test_cells__that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"cells of 3 pixels .* \[1, 2, 4\]"):
         PixelTarget(cell_size=3).prepare(ImageSpec((3, 4), (4, 4)))
-    with pytest.raises(ValueError, match="whole number of pixels"):
+    with pytest.raises(ValueError, match="integer number of pixels"):
         PixelTarget(cell_size=[2, 1.5])

@@ -18,7 +18,7 @@ def encoder(**kwargs) -> MIMVisionTransformer:
 
 
 @pytest.mark.parametrize("out_type", ["raw", "cls_token", "featmap", "avg_featmap"])
-def test_unmasked__identical_to_mmpretrain(out_type):
+def test_without_a_mask__identical_to_mmpretrain(out_type):
     ours = encoder(out_type=out_type, out_indices=[1, 3], img_size=(32, 48))
     theirs = VisionTransformer(
         arch=dict(TINY_ARCH),
@@ -84,7 +84,7 @@ def test_masked__non_square_many_channels_and_other_sizes():
     model = encoder(img_size=(32, 48), in_channels=5, taps=(1,))
     mask = PatchMask.from_noise(torch.rand(2, 24), 0.75, (4, 6))
     assert model(torch.randn(2, 5, 32, 48), mask)[-1].shape == (2, 7, 24)
-    # Another size than img_size: positions are resized, as in the unmasked pass.
+    # Another size than img_size: positions are resized, as in the pass without a mask.
     bigger = PatchMask.from_noise(torch.rand(2, 40), 0.75, (5, 8))
     assert model(torch.randn(2, 5, 40, 64), bigger)[0].shape == (2, 11, 24)
 

@@ -45,7 +45,7 @@ def lines(monkeypatch):
     return found
 
 
-# Square, longer than the tables are made for, and of no whole number of patches.
+# Square, longer than the tables are made for, and not a multiple of the patch size.
 @pytest.mark.parametrize("size", [(40, 64), (64, 64), (72, 24), (37, 61)])
 def test_forward__is_the_published_network(size):
     """Windows of 3 patches divide none of the maps: they are padded with zeros."""
@@ -148,7 +148,7 @@ def test_pretraining__loads_with_nothing_missing_but_tables(tmp_path, lines, off
             assert torch.equal(value, state[f"backbone.{key}"]), key
     table = next(line for line in lines if "tensors\n" in line)
     missing = next(row for row in table.splitlines() if row.startswith("  missing"))
-    assert "8  layers.* (8): starts afresh" in missing
+    assert "8  layers.* (8): randomly initialised" in missing
     assert "cls_token" in table and "ViTDet has no such part" in table
     rows = [row for row in table.splitlines() if row.startswith("  unexpected")]
     assert rows == ["  unexpected    0"]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mim_plugins.benchmarks import memory
+from dev.benchmarks import memory
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "benchmark.py"
@@ -56,7 +56,7 @@ def test_step_prints_one_json_object_and_a_table(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert list(report["contenders"]) == ["ours", "reference", "mmpretrain-mae"]
+    assert list(report["implementations"]) == ["ours", "reference", "mmpretrain-mae"]
     assert report["image_shape"] == [3, 48, 48]
     assert report["steps_per_round"] == 2
     assert set(report["versions"]) >= {"torch", "mmengine", "mmpretrain"}
@@ -94,7 +94,7 @@ def test_hog_prints_one_json_object_and_a_table(capsys):
 
 
 def test_memory_prints_one_json_object_and_a_table(tmp_path, capsys, monkeypatch):
-    # Threads in place of processes, which would import everything anew.
+    # Threads instead of processes, which would import everything again.
     monkeypatch.setattr(
         memory, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n)
     )
@@ -108,7 +108,7 @@ def test_memory_prints_one_json_object_and_a_table(tmp_path, capsys, monkeypatch
     run_main("memory", write_config(tmp_path))
     out, err = capsys.readouterr()
     report = json.loads(out)
-    plain, lean = report["contenders"].values()
+    plain, lean = report["implementations"].values()
     assert plain["saved_mib"] > lean["saved_mib"] > 0
     assert report["times_fewer_bytes_saved"] == plain["saved_mib"] / lean["saved_mib"]
     assert report["max_gradient_difference"] < 1e-5

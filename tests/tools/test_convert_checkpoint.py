@@ -65,7 +65,7 @@ def test_paddle_file__and_back(tmp_path, tool):
     back = read(tmp_path / "back.pdparams").tensors
     assert back.keys() == official.keys()
     assert all(torch.equal(back[key], official[key]) for key in back)
-    with pytest.raises(SystemExit, match="only MIRL's official layout is at home"):
+    with pytest.raises(SystemExit, match="only MIRL's official layout has"):
         tool(tmp_path / "x.pdparams", tmp_path / "t.pdparams", "--to", "timm")
 
 
@@ -134,7 +134,7 @@ def test_code_in_a_file__is_refused_by_name_and_runs_when_trusted(tmp_path, tool
         (["--img-size", "1", "2", "3"], "takes a side, or height and width"),
         (["--img-size", "33"], "does not divide into patches"),
         (["--window-size", "7"], "give --img-size"),
-        (["--part", "teacher"], "no teacher in it"),
+        (["--part", "teacher"], "holds no teacher"),
     ],
 )
 def test_options_that_do_not_fit__are_one_line(tmp_path, tool, options, message):

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import math
 import os
 import re
 import subprocess
@@ -167,6 +168,35 @@ def test_train__then_resume_equals_training_in_one_go(
             assert ours[key] == pytest.approx(theirs[key], rel=1e-6), key
 
 
+def test_train__schedule_follows_the_length_of_the_run(
+    folder: Path, train: Callable[..., str]
+) -> None:
+    warm_up = dict(type="LinearLR", start_factor=1e-3, begin=0, end=1, by_epoch=True)
+    cosine = dict(type="CosineAnnealingLR", begin=1, by_epoch=True)
+    schedulers = [dict(s, convert_to_iter_based=True) for s in (warm_up, cosine)]
+    with (folder / "tiny.py").open("a") as file:
+        file.write(f"param_scheduler = {schedulers}\n")
+    options = ["--cfg-options", f"data_root={folder / 'images'}"]
+    output = train("tiny.py", *options, "train_cfg.max_epochs=5")
+    assert (
+        "schedule: 5 epochs; LinearLR from epoch 0 to 1; "
+        "CosineAnnealingLR from epoch 1 to 5"
+    ) in output
+    # Two iterations an epoch.
+    lrs = [line["lr"] for line in logged(folder / "work_dirs" / "tiny")]
+    cosines = [0.002 * 0.5 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
+    assert lrs[2:] == pytest.approx(cosines)
+
+
+def test_train__prints_the_config_and_trains_nothing(
+    folder: Path, train: Callable[..., str]
+) -> None:
+    option = "train_cfg.max_epochs=9"
+    output = train("tiny.py", "--print-config", "--cfg-options", option)
+    assert "# train_cfg.max_epochs = 9  <- --cfg-options (before: 2)" in output
+    assert not (folder / "work_dirs").exists()
+
+
 @pytest.mark.parametrize("flags", [[], ["--no-auto-scale-lr"]])
 def test_train__refuses_to_resume_with_another_batch(
     folder: Path, train: Callable[..., str], flags: list[str]
@@ -208,6 +238,14 @@ def test_train__amp_works_on_the_cpu(folder: Path, train: Callable[..., str]) ->
             ["tiny.py", "--cfg-options", "model.backbone.img_size=18"],
             "18",
         ),
+        (
+            ["tiny.py", "--cfg-options", "train_pipeline.1.scale=32"],
+            "train_dataloader.dataset.dataset.pipeline.1.scale",
+        ),
+        (
+            ["tiny.py", "--print-config", "--cfg-options", "max_epochs=32"],
+            "Write instead: train_cfg.max_epochs",
+        ),
     ],
 )
 def test_train__a_mistake_is_one_line(
@@ -221,6 +259,14 @@ def test_train__a_mistake_is_one_line(
     line = exit_.value.code
     assert isinstance(line, str) and line.startswith("error: ") and "\n" not in line
     assert message in line
+
+
+def test_train__images_of_another_size_than_the_encoders_are_refused(
+    folder: Path, train: Callable[..., str]
+) -> None:
+    images = f"data_root={folder / 'images'}"
+    with pytest.raises(SystemExit, match="16x16 pixels.*made for 32x32"):
+        train("tiny.py", "--cfg-options", images, "model.backbone.img_size=32")
 
 
 def test_train__debug_shows_where(train: Callable[..., str]) -> None:
@@ -291,6 +337,8 @@ def test_mim_train__runs_our_configs_with_mmpretrain_own_script(folder: Path) ->
     # mmpretrain's script keeps workers alive, which needs at least one.
     config = config.replace("num_workers=0", "num_workers=1")
     config = config.replace("data/nowhere", str(folder / "images"))
+    # Without an end and a T_max, as in our configs.
+    config = config.replace("T_max=2, end=2, ", "")
     (folder / "tiny.py").write_text(config)
     mim = (sys.executable, "-c", "from mim.cli import cli; cli()")
     status, output = subprocess_run(

@@ -1,7 +1,7 @@
 # MAE on the Hiera-Tiny of the lightweight studies: width 46, 12 blocks in four stages,
 # and a decoder of one block that reads three stages, fused.
 model = dict(
-    type="DeepMIM",
+    type="MaskedImageModel",
     data_preprocessor=dict(
         type="MIMDataPreprocessor",
         mean=[123.675, 116.28, 103.53],

@@ -1,9 +1,8 @@
 # ViTDet's Cascade Mask R-CNN: the model of mask-rcnn_vitdet.py with three stages of
 # class-agnostic boxes (https://arxiv.org/abs/1906.09756). Loss weights of the stages,
 # and a mask head in each, are mmdet's.
-_base_ = "./mask-rcnn_vitdet.py"
+_base_ = ["./mask-rcnn_fpn.py", "./vitdet.py"]
 
-norm = dict(type="mmpretrain.LN2d", eps=1e-6)
 stage = dict(
     type="Shared4Conv1FCBBoxHead",
     in_channels=256,
@@ -11,7 +10,7 @@ stage = dict(
     fc_out_channels=1024,
     roi_feat_size=7,
     num_classes=80,
-    norm_cfg=norm,
+    norm_cfg=_base_.norm,
     reg_class_agnostic=True,
     loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0),
     loss_bbox=dict(type="L1Loss", loss_weight=1.0),
@@ -28,6 +27,7 @@ assigner = dict(type="MaxIoUAssigner", match_low_quality=False, ignore_iof_thr=-
 
 model = dict(
     type="CascadeRCNN",
+    **_base_.vitdet,
     roi_head=dict(
         type="CascadeRoIHead",
         num_stages=3,
@@ -46,6 +46,7 @@ model = dict(
                 **stage,
             ),
         ],
+        mask_head=dict(norm_cfg=_base_.norm),
     ),
     train_cfg=dict(
         rpn_proposal=dict(max_per_img=2000),

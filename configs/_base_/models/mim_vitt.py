@@ -1,7 +1,7 @@
 # MAE on ViT-Tiny/16 as the lightweight studies have it: width 192, 12 heads (not 3),
 # and a decoder of one block.
 model = dict(
-    type="DeepMIM",
+    type="MaskedImageModel",
     data_preprocessor=dict(
         type="MIMDataPreprocessor",
         mean=[123.675, 116.28, 103.53],

@@ -1,6 +1,6 @@
 # MIRL's ViT-S-54/16 as the backbone of a detector, ours: a part that configs on the
 # models mask-rcnn_vitdet.py and mask-rcnn_cascade_vitdet.py put in.
-vitdet = dict(
+mirl_vitdet = dict(
     arch=dict(embed_dims=384, num_layers=54, num_heads=12, feedforward_channels=1536),
     # The last block of each quarter.
     global_blocks=(12, 26, 39, 53),
@@ -8,4 +8,4 @@ vitdet = dict(
     with_cp=True,
 )
 # 0.7 over 12 blocks is as much as this over 54.
-vitdet_layer_decay = 0.7 ** (13 / 55)
+mirl_layer_decay = 0.7 ** (13 / 55)

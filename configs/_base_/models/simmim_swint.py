@@ -1,7 +1,7 @@
 # SimMIM on the Swin-Tiny of the lightweight studies: width 48 (not 96), heads of 16
 # channels, and a decoder of one narrow Swin block.
 model = dict(
-    type="DeepMIM",
+    type="MaskedImageModel",
     data_preprocessor=dict(
         type="MIMDataPreprocessor",
         mean=[123.675, 116.28, 103.53],

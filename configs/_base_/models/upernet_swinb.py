@@ -24,3 +24,18 @@ model = dict(
     auxiliary_head=dict(in_channels=512),
     test_cfg=dict(_delete_=True, mode="whole"),
 )
+
+# For optim_wrapper of a config: as Swin's own recipe, the official one decays biases of
+# convolutions, and neither norms nor tables of relative positions.
+swin_optim_wrapper = dict(
+    optimizer=dict(lr=6e-5, weight_decay=0.01),
+    paramwise_cfg=dict(
+        layer_decay_rate=1.0,
+        flat_decay_mult=1.0,
+        bias_decay_mult=1.0,
+        custom_keys={
+            "norm": dict(decay_mult=0.0),
+            "relative_position_bias_table": dict(decay_mult=0.0),
+        },
+    ),
+)

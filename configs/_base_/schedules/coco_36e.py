@@ -1,8 +1,6 @@
 # The 3x schedule of Swin Transformer's detection (https://arxiv.org/abs/2103.14030,
 # section 4.2): 36 epochs of 16 images per step, learning rate divided by 10 after 27
 # and 33 of them. Norms and relative positions have no weight decay.
-_base_ = "../coco_runtime.py"
-
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="LayerDecayOptimWrapperConstructor",
@@ -19,7 +17,6 @@ param_scheduler = [
     dict(
         type="MultiStepLR",
         begin=0,
-        end=36,
         milestones=[27, 33],
         gamma=0.1,
         by_epoch=True,

@@ -2,8 +2,6 @@
 # released code): 184,375 iterations of 64 images, 100 epochs of COCO; warm-up over 250
 # iterations, learning rate divided by 10 after 8/9 and 26/27 of them. Norms and the
 # position embedding have no weight decay.
-_base_ = "../coco_runtime.py"
-
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="LayerDecayOptimWrapperConstructor",
@@ -22,7 +20,6 @@ param_scheduler = [
     dict(
         type="MultiStepLR",
         begin=0,
-        end=184375,
         milestones=[163889, 177546],
         gamma=0.1,
         by_epoch=False,
@@ -32,9 +29,3 @@ train_cfg = dict(type="IterBasedTrainLoop", max_iters=184375, val_interval=20000
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 auto_scale_lr = dict(base_batch_size=64)
-default_hooks = dict(
-    # Scores of a validation stand at their iteration, not at an epoch.
-    logger=dict(log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, interval=5000, max_keep_ckpts=3),
-)
-log_processor = dict(by_epoch=False)

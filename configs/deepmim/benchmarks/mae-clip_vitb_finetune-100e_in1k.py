@@ -8,11 +8,14 @@
 # Command: tools/dist_train.sh \
 #   configs/deepmim/benchmarks/mae-clip_vitb_finetune-100e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling.
-_base_ = "./mae_vitb_finetune-100e_in1k.py"
+# Known deviations: bf16 instead of fp16 with loss scaling.
+_base_ = [
+    "../../_base_/models/classifier_vitb.py",
+    "../../_base_/recipes/finetune.py",
+]
 
 # The checkpoint of the pre-training, ours as it is.
-pretrained = "work_dirs/mae-clip_vitb_1600e/epoch_1600.pth"
+pretrained = "work_dirs/deepmim/mae-clip_vitb_1600e/epoch_1600.pth"
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
 # A smaller lr and a steeper layer decay than for pixels.

@@ -9,14 +9,14 @@
 #   configs/deepmim/detection/mae_vitb_cascade-mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # Known deviations from ViTDet's: loss weights 1, 0.5 and 0.25 of the three stages,
-# and a mask head in each of them, as mmdet has it, in place of one.
+# and a mask head in each of them, as mmdet has it, instead of one.
 _base_ = [
     "../../_base_/models/mask-rcnn_cascade_vitdet.py",
     "../../_base_/datasets/coco_lsj-1024.py",
-    "../../_base_/schedules/vitdet_100e.py",
+    "../../_base_/recipes/vitdet_100e.py",
 ]
 
 # The checkpoint of the pre-training, ours as it is.
-pretrained = "work_dirs/mae_vitb_1600e/epoch_1600.pth"
+pretrained = "work_dirs/deepmim/mae_vitb_1600e/epoch_1600.pth"
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))

@@ -11,10 +11,10 @@
 _base_ = [
     "../../_base_/models/mask-rcnn_vitdet.py",
     "../../_base_/datasets/coco_lsj-1024.py",
-    "../../_base_/schedules/vitdet_100e.py",
+    "../../_base_/recipes/vitdet_100e.py",
 ]
 
 # The checkpoint of the pre-training, ours as it is.
-pretrained = "work_dirs/mae_vitb_1600e/epoch_1600.pth"
+pretrained = "work_dirs/deepmim/mae_vitb_1600e/epoch_1600.pth"
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))

@@ -6,10 +6,14 @@
 # Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
 #   configs/deepmim/detection/mae_vits_mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./mae_vitb_mask-rcnn_coco.py"
+_base_ = [
+    "../../_base_/models/mask-rcnn_vitdet.py",
+    "../../_base_/datasets/coco_lsj-1024.py",
+    "../../_base_/recipes/vitdet_100e.py",
+]
 
 # The checkpoint of the pre-training, ours as it is.
-pretrained = "work_dirs/mae_vits_1600e/epoch_1600.pth"
+pretrained = "work_dirs/deepmim/mae_vits_1600e/epoch_1600.pth"
 
 model = dict(
     backbone=dict(

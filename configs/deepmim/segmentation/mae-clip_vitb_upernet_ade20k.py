@@ -6,17 +6,16 @@
 # Command: tools/dist_train.sh \
 #   configs/deepmim/segmentation/mae-clip_vitb_upernet_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling; images smaller than the
+# Known deviations: bf16 instead of fp16 with loss scaling; images smaller than the
 # window of the test are padded.
 _base_ = [
     "../../_base_/models/upernet_vitb.py",
     "../../_base_/datasets/ade20k_512.py",
-    "../../_base_/schedules/ade20k_160k.py",
-    "../../_base_/ade20k_runtime.py",
+    "../../_base_/recipes/segmentation_160k.py",
 ]
 
 # The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/mae-clip_vitb_1600e/epoch_1600.pth"
+pretrained = "work_dirs/deepmim/mae-clip_vitb_1600e/epoch_1600.pth"
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
-optim_wrapper = dict(optimizer=dict(lr=5e-5), paramwise_cfg=dict(layer_decay_rate=0.9))
+optim_wrapper = dict(optimizer=dict(lr=5e-5))

@@ -9,9 +9,13 @@
 #   configs/deepmim/segmentation/mae_vitb_upernet_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # Known deviations: those of mae-clip_vitb_upernet_ade20k.py.
-_base_ = "./mae-clip_vitb_upernet_ade20k.py"
+_base_ = [
+    "../../_base_/models/upernet_vitb.py",
+    "../../_base_/datasets/ade20k_512.py",
+    "../../_base_/recipes/segmentation_160k.py",
+]
 
-pretrained = "work_dirs/mae_vitb_1600e/epoch_1600.pth"
+pretrained = "work_dirs/deepmim/mae_vitb_1600e/epoch_1600.pth"
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
-optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(layer_decay_rate=0.65))
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.65))

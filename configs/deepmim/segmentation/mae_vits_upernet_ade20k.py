@@ -5,10 +5,14 @@
 # Command: tools/dist_train.sh \
 #   configs/deepmim/segmentation/mae_vits_upernet_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./mae_vitb_upernet_ade20k.py"
+_base_ = [
+    "../../_base_/models/upernet_vitb.py",
+    "../../_base_/datasets/ade20k_512.py",
+    "../../_base_/recipes/segmentation_160k.py",
+]
 
 # The checkpoint of the pre-training, ours as it is.
-pretrained = "work_dirs/mae_vits_1600e/epoch_1600.pth"
+pretrained = "work_dirs/deepmim/mae_vits_1600e/epoch_1600.pth"
 
 model = dict(
     backbone=dict(
@@ -19,3 +23,4 @@ model = dict(
     decode_head=dict(in_channels=[384, 384, 384, 384], channels=512),
     auxiliary_head=dict(in_channels=384),
 )
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.65))

@@ -11,7 +11,7 @@
 #   configs/demo/detection/vit-d6_mask-rcnn-overfit_coco.py
 _base_ = [
     "../../_base_/models/mask-rcnn_vitdet.py",
-    "../../_base_/coco_runtime.py",
+    "../../_base_/recipes/vitdet_100e.py",
 ]
 
 data_root = "data/coco/"
@@ -42,7 +42,7 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)),
 )
 
-pipeline = [
+test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(256, 256), keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
@@ -86,36 +86,29 @@ val_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(pipeline=pipeline, **dataset),
+    dataset=dict(pipeline=test_pipeline, **dataset),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type="CocoMetric", metric=["bbox", "segm"])
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(
+    _delete_=True,
     type="OptimWrapper",
     constructor="LayerDecayOptimWrapperConstructor",
     optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01),
     clip_grad=dict(max_norm=1.0),
 )
+warmup_iters = 100
 param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-3, begin=0, end=100, by_epoch=False),
+    dict(type="LinearLR", start_factor=1e-3, begin=0, end=warmup_iters, by_epoch=False),
     dict(
         type="CosineAnnealingLR",
-        begin=100,
-        end=1500,
-        T_max=1400,
+        begin=warmup_iters,
         eta_min_ratio=0.01,
         by_epoch=False,
     ),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=1500, val_interval=250)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
+train_cfg = dict(max_iters=1500, val_interval=250)
 auto_scale_lr = dict(base_batch_size=2)
-default_hooks = dict(
-    # Scores of a validation stand at their iteration, not at an epoch.
-    logger=dict(log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, interval=250, max_keep_ckpts=1),
-)
-log_processor = dict(by_epoch=False)
+default_hooks = dict(checkpoint=dict(interval=250, max_keep_ckpts=1))

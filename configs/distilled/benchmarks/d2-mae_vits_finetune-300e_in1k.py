@@ -5,8 +5,18 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/benchmarks/d2-mae_vits_finetune-300e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./mae_vits_finetune-300e_in1k.py"
+_base_ = [
+    "../../_base_/models/classifier_vitt.py",
+    "../../_base_/recipes/finetune_lightweight.py",
+]
+
+pretrained = "work_dirs/distilled/d2-mae_vits_400e/epoch_400.pth"
 
 model = dict(
-    backbone=dict(init_cfg=dict(checkpoint="work_dirs/d2-mae_vits_400e/epoch_400.pth"))
+    backbone=dict(
+        arch=dict(embed_dims=384, feedforward_channels=1536),
+        init_cfg=dict(checkpoint=pretrained),
+    ),
+    head=dict(in_channels=384),
 )
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.75))

@@ -5,8 +5,11 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/benchmarks/d2-mae_vitt_finetune-300e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./mae_vitt_finetune-300e_in1k.py"
+_base_ = [
+    "../../_base_/models/classifier_vitt.py",
+    "../../_base_/recipes/finetune_lightweight.py",
+]
 
-model = dict(
-    backbone=dict(init_cfg=dict(checkpoint="work_dirs/d2-mae_vitt_400e/epoch_400.pth"))
-)
+pretrained = "work_dirs/distilled/d2-mae_vitt_400e/epoch_400.pth"
+
+model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))

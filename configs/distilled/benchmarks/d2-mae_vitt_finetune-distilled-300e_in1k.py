@@ -7,7 +7,12 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/benchmarks/d2-mae_vitt_finetune-distilled-300e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./d2-mae_vitt_finetune-300e_in1k.py"
+_base_ = [
+    "../../_base_/models/classifier_vitt.py",
+    "../../_base_/recipes/finetune_lightweight.py",
+]
+
+pretrained = "work_dirs/distilled/d2-mae_vitt_400e/epoch_400.pth"
 
 model = dict(
     type="DistilledClassifier",
@@ -16,6 +21,6 @@ model = dict(
         type="TimmClassifier", model_name="regnety_160.deit_in1k", pretrained=True
     ),
     # The head norms the tokens.
-    backbone=dict(out_type="raw"),
+    backbone=dict(out_type="raw", init_cfg=dict(checkpoint=pretrained)),
     head=dict(type="TokenDistillationHead", alpha=0.5, kind="hard"),
 )

@@ -9,11 +9,23 @@
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # Needs: pip install mat4py, to read the labels.
 # Unverified: lr and epochs, here CIFAR-100's, which alone are documented.
-_base_ = "./d2-mae_vitt_transfer-50e_flowers.py"
+_base_ = [
+    "../../_base_/recipes/transfer_vitt.py",
+    "../../_base_/datasets/flowers102.py",
+]
 
-model = dict(data_preprocessor=dict(num_classes=196), head=dict(num_classes=196))
+pretrained = "work_dirs/distilled/d2-mae_vitt_400e/epoch_400.pth"
 
-image_set = dict(type="StanfordCars", data_root="data/Stanford_Cars")
-train_dataloader = dict(dataset=dict(dataset=dict(**image_set, split="train")))
-val_dataloader = dict(dataset=image_set)
+model = dict(
+    data_preprocessor=dict(num_classes=196),
+    backbone=dict(init_cfg=dict(checkpoint=pretrained)),
+    head=dict(num_classes=196),
+)
+
+data_root = "data/Stanford_Cars"
+train_dataloader = dict(
+    sampler=dict(seed=0),
+    dataset=dict(dataset=dict(type="StanfordCars", data_root=data_root, split="train")),
+)
+val_dataloader = dict(dataset=dict(type="StanfordCars", data_root=data_root))
 test_dataloader = val_dataloader

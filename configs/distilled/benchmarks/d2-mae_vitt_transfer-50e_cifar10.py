@@ -7,12 +7,24 @@
 #   configs/distilled/benchmarks/d2-mae_vitt_transfer-50e_cifar10.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # Unverified: lr and epochs, here CIFAR-100's, which alone are documented.
-_base_ = "./d2-mae_vitt_transfer-50e_cifar100.py"
+_base_ = [
+    "../../_base_/recipes/transfer_vitt.py",
+    "../../_base_/datasets/cifar100.py",
+]
 
-model = dict(data_preprocessor=dict(num_classes=10), head=dict(num_classes=10))
+pretrained = "work_dirs/distilled/d2-mae_vitt_400e/epoch_400.pth"
 
-train_dataloader = dict(
-    dataset=dict(dataset=dict(type="CIFAR10", data_root="data/cifar10"))
+model = dict(
+    # CIFAR's images are RGB already.
+    data_preprocessor=dict(num_classes=10, to_rgb=False),
+    backbone=dict(init_cfg=dict(checkpoint=pretrained)),
+    head=dict(num_classes=10),
 )
-val_dataloader = dict(dataset=dict(type="CIFAR10", data_root="data/cifar10"))
+
+data_root = "data/cifar10"
+train_dataloader = dict(
+    sampler=dict(seed=0),
+    dataset=dict(dataset=dict(type="CIFAR10", data_root=data_root)),
+)
+val_dataloader = dict(dataset=dict(type="CIFAR10", data_root=data_root))
 test_dataloader = val_dataloader

@@ -9,33 +9,16 @@
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # Needs: pip install mat4py, to read the labels.
 # Unverified: lr and epochs, here CIFAR-100's, which alone are documented.
-_base_ = "./d2-mae_vitt_transfer-50e_cifar100.py"
+_base_ = [
+    "../../_base_/recipes/transfer_vitt.py",
+    "../../_base_/datasets/flowers102.py",
+]
+
+pretrained = "work_dirs/distilled/d2-mae_vitt_400e/epoch_400.pth"
 
 model = dict(
-    data_preprocessor=dict(num_classes=102, to_rgb=True), head=dict(num_classes=102)
+    data_preprocessor=dict(num_classes=102),
+    backbone=dict(init_cfg=dict(checkpoint=pretrained)),
+    head=dict(num_classes=102),
 )
-
-train_pipeline = [
-    dict(type="LoadImageFromFile", color_type="color_ignore_orientation"),
-    dict(type="TensorRandomResizedCrop", scale=224),
-    dict(type="RandomFlip", prob=0.5, direction="horizontal"),
-    dict(type="PackInputs"),
-]
-test_pipeline = [
-    dict(type="LoadImageFromFile", color_type="color_ignore_orientation"),
-    dict(
-        type="ResizeEdge",
-        scale=256,
-        edge="short",
-        backend="pillow",
-        interpolation="bicubic",
-    ),
-    dict(type="CenterCrop", crop_size=224),
-    dict(type="PackInputs"),
-]
-image_set = dict(type="Flowers102", data_root="data/Flowers102")
-train_dataloader = dict(
-    dataset=dict(dataset=dict(**image_set, split="trainval", pipeline=train_pipeline))
-)
-val_dataloader = dict(dataset=dict(**image_set, split="test", pipeline=test_pipeline))
-test_dataloader = val_dataloader
+train_dataloader = dict(sampler=dict(seed=0))

@@ -8,11 +8,23 @@
 #   configs/distilled/benchmarks/d2-mae_vitt_transfer-50e_pets.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # Unverified: lr and epochs, here CIFAR-100's, which alone are documented.
-_base_ = "./d2-mae_vitt_transfer-50e_flowers.py"
+_base_ = [
+    "../../_base_/recipes/transfer_vitt.py",
+    "../../_base_/datasets/flowers102.py",
+]
 
-model = dict(data_preprocessor=dict(num_classes=37), head=dict(num_classes=37))
+pretrained = "work_dirs/distilled/d2-mae_vitt_400e/epoch_400.pth"
 
-image_set = dict(type="OxfordIIITPet", data_root="data/Oxford-IIIT_Pets")
-train_dataloader = dict(dataset=dict(dataset=dict(**image_set)))
-val_dataloader = dict(dataset=image_set)
+model = dict(
+    data_preprocessor=dict(num_classes=37),
+    backbone=dict(init_cfg=dict(checkpoint=pretrained)),
+    head=dict(num_classes=37),
+)
+
+data_root = "data/Oxford-IIIT_Pets"
+train_dataloader = dict(
+    sampler=dict(seed=0),
+    dataset=dict(dataset=dict(type="OxfordIIITPet", data_root=data_root)),
+)
+val_dataloader = dict(dataset=dict(type="OxfordIIITPet", data_root=data_root))
 test_dataloader = val_dataloader

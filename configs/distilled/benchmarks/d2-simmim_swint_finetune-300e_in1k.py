@@ -9,10 +9,16 @@
 # Known deviations: as simmim_swint_finetune-300e_in1k.py, but that the final norm
 # starts fresh, as in the official code: decoupled pre-training has none behind the last
 # block.
-_base_ = "./simmim_swint_finetune-300e_in1k.py"
+_base_ = [
+    "../../_base_/models/classifier_swint.py",
+    "../../_base_/recipes/finetune_lightweight.py",
+]
 
-model = dict(
-    backbone=dict(
-        init_cfg=dict(checkpoint="work_dirs/d2-simmim_swint_400e/epoch_400.pth")
+pretrained = "work_dirs/distilled/d2-simmim_swint_400e/epoch_400.pth"
+
+model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys={"relative_position_bias_table": dict(decay_mult=0.0)}
     )
 )

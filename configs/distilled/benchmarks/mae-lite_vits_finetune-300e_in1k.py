@@ -6,10 +6,18 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/benchmarks/mae-lite_vits_finetune-300e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./mae_vits_finetune-300e_in1k.py"
+_base_ = [
+    "../../_base_/models/classifier_vitt.py",
+    "../../_base_/recipes/finetune_lightweight.py",
+]
+
+pretrained = "work_dirs/distilled/mae-lite_vits_400e/epoch_400.pth"
 
 model = dict(
     backbone=dict(
-        init_cfg=dict(checkpoint="work_dirs/mae-lite_vits_400e/epoch_400.pth")
-    )
+        arch=dict(embed_dims=384, feedforward_channels=1536),
+        init_cfg=dict(checkpoint=pretrained),
+    ),
+    head=dict(in_channels=384),
 )
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.75))

@@ -8,10 +8,15 @@
 #   configs/distilled/benchmarks/mae_vitt_finetune-100e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # Unverified: the lr, here that of the improved recipe.
-_base_ = "./mae_vitt_finetune-300e_in1k.py"
+_base_ = [
+    "../../_base_/models/classifier_vitt.py",
+    "../../_base_/recipes/finetune_lightweight.py",
+]
+
+pretrained = "work_dirs/distilled/mae_vitt_400e/epoch_400.pth"
 
 model = dict(
-    backbone=dict(drop_path_rate=0.1),
+    backbone=dict(drop_path_rate=0.1, init_cfg=dict(checkpoint=pretrained)),
     head=dict(
         loss=dict(
             _delete_=True, type="LabelSmoothLoss", label_smooth_val=0.1, mode="original"
@@ -48,23 +53,4 @@ train_pipeline = [
     dict(type="PackInputs"),
 ]
 train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
-param_scheduler = [
-    dict(
-        type="LinearLR",
-        start_factor=1e-9,
-        begin=0,
-        end=5,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type="CosineAnnealingLR",
-        begin=5,
-        end=100,
-        T_max=95,
-        eta_min_ratio=1e-6 / (1e-3 * 1024 / 256),
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
-]
 train_cfg = dict(max_epochs=100)

@@ -7,7 +7,12 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/benchmarks/mae_vitt_finetune-rpe-1000e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./d2-mae_vitt_finetune-rpe-1000e_in1k.py"
+_base_ = [
+    "../../_base_/models/classifier_vitt-rpe.py",
+    "../../_base_/recipes/finetune_lightweight.py",
+]
+
+pretrained = "work_dirs/distilled/mae_vitt_400e/epoch_400.pth"
 
 model = dict(
     backbone=dict(
@@ -15,6 +20,7 @@ model = dict(
         # whatever the checkpoint holds. (keep_bias=True starts from the checkpoint's.)
         bias="qv_bias",
         keep_bias=False,
-        init_cfg=dict(checkpoint="work_dirs/mae_vitt_400e/epoch_400.pth"),
+        init_cfg=dict(checkpoint=pretrained),
     )
 )
+train_cfg = dict(max_epochs=1000)

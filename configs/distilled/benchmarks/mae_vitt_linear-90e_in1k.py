@@ -6,7 +6,12 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/benchmarks/mae_vitt_linear-90e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "../../deepmim/benchmarks/mae_vitb_linear-90e_in1k.py"
+_base_ = [
+    "../../_base_/models/linear_vitb.py",
+    "../../_base_/recipes/linear.py",
+]
+
+pretrained = "work_dirs/distilled/mae_vitt_400e/epoch_400.pth"
 
 model = dict(
     backbone=dict(
@@ -17,7 +22,7 @@ model = dict(
             num_heads=12,
             feedforward_channels=768,
         ),
-        init_cfg=dict(checkpoint="work_dirs/mae_vitt_400e/epoch_400.pth"),
+        init_cfg=dict(checkpoint=pretrained),
     ),
     neck=dict(input_features=192),
     head=dict(in_channels=192),

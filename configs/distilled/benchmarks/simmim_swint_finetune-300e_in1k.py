@@ -5,30 +5,19 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/benchmarks/simmim_swint_finetune-300e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling. The official code gives the
+# Known deviations: bf16 instead of fp16 with loss scaling. The official code gives the
 # head and the final norm 0.85**2 of the lr, less than the last block has (it counts
 # their layer wrongly); here they have all of it. To have it as the released models:
 #   --cfg-options optim_wrapper.paramwise_cfg.top_lr_mult=0.7225
 # It also starts with a fresh final norm, where here the pre-trained one is loaded.
-_base_ = "./mae_vitt_finetune-300e_in1k.py"
+_base_ = [
+    "../../_base_/models/classifier_swint.py",
+    "../../_base_/recipes/finetune_lightweight.py",
+]
 
-# The checkpoint of the pre-training, ours as it is; its mask token has no use.
-pretrained = "work_dirs/simmim_swint_400e/epoch_400.pth"
+pretrained = "work_dirs/distilled/simmim_swint_400e/epoch_400.pth"
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type="SwinTransformer",
-        arch=dict(embed_dims=48, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
-        img_size=224,
-        drop_path_rate=0.0,
-        init_cfg=dict(type="Pretrained", checkpoint=pretrained, prefix="backbone."),
-    ),
-    neck=dict(type="GlobalAveragePooling"),
-    head=dict(in_channels=384),
-)
-
-# Unlike in pre-training, tables of relative positions are not decayed.
+model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
 optim_wrapper = dict(
     paramwise_cfg=dict(
         custom_keys={"relative_position_bias_table": dict(decay_mult=0.0)}

@@ -10,18 +10,15 @@
 _base_ = [
     "../../_base_/models/mask-rcnn_vitdet.py",
     "../../_base_/datasets/coco_lsj-640.py",
-    "../../_base_/schedules/vitdet_100e.py",
+    "../../_base_/recipes/vitdet_100e.py",
 ]
 
-# The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/d2-mae_vitt_400e/epoch_400.pth"
+pretrained = "work_dirs/distilled/d2-mae_vitt_400e/epoch_400.pth"
 
 model = dict(
     data_preprocessor=dict(pad_size_divisor=640),
     backbone=dict(
-        arch=dict(
-            embed_dims=192, num_layers=12, num_heads=12, feedforward_channels=768
-        ),
+        arch=dict(embed_dims=192, feedforward_channels=768),
         img_size=640,
         drop_path_rate=0.0,
         init_cfg=dict(checkpoint=pretrained),

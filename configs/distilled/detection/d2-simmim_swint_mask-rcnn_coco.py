@@ -7,9 +7,21 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/detection/d2-simmim_swint_mask-rcnn_coco.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./simmim_swint_mask-rcnn_coco.py"
+_base_ = [
+    "../../_base_/models/mask-rcnn_swinb.py",
+    "../../_base_/datasets/coco_ms-crop.py",
+    "../../_base_/recipes/coco_36e.py",
+]
 
-# The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/d2-simmim_swint_400e/epoch_400.pth"
+pretrained = "work_dirs/distilled/d2-simmim_swint_400e/epoch_400.pth"
 
-model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
+model = dict(
+    backbone=dict(
+        arch=dict(embed_dims=48, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24]),
+        drop_path_rate=0.1,
+        norm_eps=1e-5,
+        # The mask token has no use here.
+        init_cfg=dict(checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[48, 96, 192, 384]),
+)

@@ -5,9 +5,24 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/detection/mae-lite_vits_mask-rcnn_coco.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./d2-mae_vits_mask-rcnn_coco.py"
+_base_ = [
+    "../../_base_/models/mask-rcnn_vitdet.py",
+    "../../_base_/datasets/coco_lsj-640.py",
+    "../../_base_/recipes/vitdet_100e.py",
+]
 
-# The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/mae-lite_vits_400e/epoch_400.pth"
+pretrained = "work_dirs/distilled/mae-lite_vits_400e/epoch_400.pth"
 
-model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=640),
+    backbone=dict(
+        arch=dict(embed_dims=384, feedforward_channels=1536),
+        img_size=640,
+        drop_path_rate=0.1,
+        init_cfg=dict(checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=384),
+)
+optim_wrapper = dict(
+    optimizer=dict(weight_decay=0.05), paramwise_cfg=dict(layer_decay_rate=1.0)
+)

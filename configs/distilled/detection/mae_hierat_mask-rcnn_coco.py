@@ -5,9 +5,15 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/detection/mae_hierat_mask-rcnn_coco.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./mae-lite_hierat_mask-rcnn_coco.py"
+_base_ = [
+    "../../_base_/models/mask-rcnn_hierat.py",
+    "../../_base_/datasets/coco_lsj-640.py",
+    "../../_base_/recipes/vitdet_100e.py",
+]
 
-# The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/mae_hierat_400e/epoch_400.pth"
+pretrained = "work_dirs/distilled/mae_hierat_400e/epoch_400.pth"
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
+optim_wrapper = dict(
+    optimizer=dict(weight_decay=0.05), paramwise_cfg=dict(layer_decay_rate=1.0)
+)

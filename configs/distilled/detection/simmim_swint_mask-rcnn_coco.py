@@ -6,10 +6,13 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/detection/simmim_swint_mask-rcnn_coco.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "../../localmim/detection/swinb_hog_400e_mask-rcnn_coco.py"
+_base_ = [
+    "../../_base_/models/mask-rcnn_swinb.py",
+    "../../_base_/datasets/coco_ms-crop.py",
+    "../../_base_/recipes/coco_36e.py",
+]
 
-# The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/simmim_swint_400e/epoch_400.pth"
+pretrained = "work_dirs/distilled/simmim_swint_400e/epoch_400.pth"
 
 model = dict(
     backbone=dict(

@@ -9,12 +9,21 @@
 #   configs/distilled/segmentation/d2-mae_vitt_semantic-fpn-rpe_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=FINETUNED.pth
 # Known deviations: those of d2-mae_vitt_semantic-fpn_ade20k.py.
-_base_ = "./d2-mae_vitt_semantic-fpn_ade20k.py"
+_base_ = [
+    "../../_base_/models/semantic-fpn_vitt.py",
+    "../../_base_/datasets/ade20k_512.py",
+    "../../_base_/recipes/segmentation_160k.py",
+]
 
-# The checkpoint of the fine-tuning: its tables of relative positions are resized from
-# 27 to 63 offsets per axis, as in the official run.
 pretrained = (
-    "work_dirs/d2-mae_vitt_finetune-rpe-1000e_in1k/best_accuracy_top1_epoch_1000.pth"
+    "work_dirs/distilled/benchmarks/d2-mae_vitt_finetune-rpe-1000e_in1k/"
+    "best_accuracy_top1_epoch_1000.pth"
 )
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.8))
+param_scheduler = [
+    _base_.param_scheduler[0],
+    # Behind the warm-up, and not from the start.
+    {**_base_.param_scheduler[1], "begin": _base_.param_scheduler[0].end},
+]

@@ -13,18 +13,15 @@
 _base_ = [
     "../../_base_/models/semantic-fpn_vitt.py",
     "../../_base_/datasets/ade20k_512.py",
-    "../../_base_/schedules/ade20k_160k.py",
-    "../../_base_/ade20k_runtime.py",
+    "../../_base_/recipes/segmentation_160k.py",
 ]
 
-# The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/d2-mae_vitt_400e/epoch_400.pth"
+pretrained = "work_dirs/distilled/d2-mae_vitt_400e/epoch_400.pth"
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
-optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(layer_decay_rate=0.8))
-# As mmsegmentation 1.x, in which the official run was done: first the warm-up, then the
-# decay.
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.8))
 param_scheduler = [
     _base_.param_scheduler[0],
-    {**_base_.param_scheduler[1], "begin": 1500},
+    # Behind the warm-up, and not from the start.
+    {**_base_.param_scheduler[1], "begin": _base_.param_scheduler[0].end},
 ]

@@ -6,28 +6,18 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/segmentation/mae-lite_hierat_semantic-fpn_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./d2-mae_vitt_semantic-fpn_ade20k.py"
+_base_ = [
+    "../../_base_/models/semantic-fpn_hierat.py",
+    "../../_base_/datasets/ade20k_512.py",
+    "../../_base_/recipes/segmentation_160k.py",
+]
 
-# The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/mae-lite_hierat_400e/epoch_400.pth"
+pretrained = "work_dirs/distilled/mae-lite_hierat_400e/epoch_400.pth"
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type="mmpretrain.Hiera",
-        arch=dict(embed_dims=46, depths=(1, 2, 7, 2), num_heads=1),
-        img_size=512,
-        q_pool=3,
-        out_type="featmap",
-        drop_path_rate=0.1,
-        init_cfg=dict(type="Pretrained", checkpoint=pretrained, prefix="backbone."),
-    ),
-    neck=dict(
-        _delete_=True,
-        type="FPN",
-        in_channels=[46, 92, 184, 368],
-        out_channels=256,
-        num_outs=4,
-    ),
-    decode_head=dict(in_channels=[256, 256, 256, 256]),
-)
+model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.8))
+param_scheduler = [
+    _base_.param_scheduler[0],
+    # Behind the warm-up, and not from the start.
+    {**_base_.param_scheduler[1], "begin": _base_.param_scheduler[0].end},
+]

@@ -5,9 +5,18 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/segmentation/mae_hierat_semantic-fpn_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./mae-lite_hierat_semantic-fpn_ade20k.py"
+_base_ = [
+    "../../_base_/models/semantic-fpn_hierat.py",
+    "../../_base_/datasets/ade20k_512.py",
+    "../../_base_/recipes/segmentation_160k.py",
+]
 
-# The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/mae_hierat_400e/epoch_400.pth"
+pretrained = "work_dirs/distilled/mae_hierat_400e/epoch_400.pth"
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.8))
+param_scheduler = [
+    _base_.param_scheduler[0],
+    # Behind the warm-up, and not from the start.
+    {**_base_.param_scheduler[1], "begin": _base_.param_scheduler[0].end},
+]

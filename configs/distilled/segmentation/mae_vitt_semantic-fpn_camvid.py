@@ -9,11 +9,10 @@
 _base_ = [
     "../../_base_/models/semantic-fpn_vitt.py",
     "../../_base_/datasets/camvid_128.py",
-    "../../_base_/schedules/ade20k_160k.py",
-    "../../_base_/ade20k_runtime.py",
+    "../../_base_/recipes/segmentation_160k.py",
 ]
 
-pretrained = "work_dirs/mae_vitt_400e/epoch_400.pth"
+pretrained = "work_dirs/distilled/mae_vitt_400e/epoch_400.pth"
 
 model = dict(
     data_preprocessor=dict(size=(128, 128), test_cfg=dict(size=(128, 128))),
@@ -25,9 +24,10 @@ model = dict(
 )
 # No layer decay, so that random weights learn at the same rates as pre-trained ones.
 optim_wrapper = dict(optimizer=dict(lr=5e-4), paramwise_cfg=dict(layer_decay_rate=1.0))
+warmup_iters = 70
 param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-6, begin=0, end=70, by_epoch=False),
-    dict(type="PolyLR", power=1.0, eta_min=0.0, begin=70, end=700, by_epoch=False),
+    {**_base_.param_scheduler[0], "end": warmup_iters},
+    {**_base_.param_scheduler[1], "begin": warmup_iters},
 ]
 train_cfg = dict(max_iters=700, val_interval=350)
 default_hooks = dict(checkpoint=dict(interval=350))

@@ -6,29 +6,23 @@
 # Command: tools/dist_train.sh \
 #   configs/distilled/segmentation/simmim_swint_semantic-fpn_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./mae-lite_hierat_semantic-fpn_ade20k.py"
+_base_ = [
+    "../../_base_/models/semantic-fpn_swint.py",
+    "../../_base_/datasets/ade20k_512.py",
+    "../../_base_/recipes/segmentation_160k.py",
+]
 
-# The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/simmim_swint_400e/epoch_400.pth"
+pretrained = "work_dirs/distilled/simmim_swint_400e/epoch_400.pth"
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type="mmpretrain.MIMSwinTransformer",
-        arch=dict(embed_dims=48, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24]),
-        img_size=512,
-        window_size=7,
-        # Maps are padded to windows.
-        pad_small_map=True,
-        out_indices=(0, 1, 2, 3),
-        drop_path_rate=0.1,
-        # The mask token has no use here.
-        init_cfg=dict(type="Pretrained", checkpoint=pretrained, prefix="backbone."),
-    ),
-    neck=dict(in_channels=[48, 96, 192, 384]),
-)
+model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
 optim_wrapper = dict(
     paramwise_cfg=dict(
-        custom_keys={"relative_position_bias_table": dict(decay_mult=0.0)}
+        layer_decay_rate=0.8,
+        custom_keys={"relative_position_bias_table": dict(decay_mult=0.0)},
     )
 )
+param_scheduler = [
+    _base_.param_scheduler[0],
+    # Behind the warm-up, and not from the start.
+    {**_base_.param_scheduler[1], "begin": _base_.param_scheduler[0].end},
+]

@@ -7,17 +7,29 @@
 # Command: tools/dist_train.sh \
 #   configs/localmim/benchmarks/swinb_hog_100e_finetune-100e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling; the weights of patch
+# Known deviations: bf16 instead of fp16 with loss scaling; the weights of patch
 # merging keep the meaning they were trained with, where the official code swaps two
 # blocks.
-_base_ = "./swinb_pixel_400e_finetune-100e_in1k.py"
+_base_ = [
+    "../../_base_/models/classifier_swinb.py",
+    "../../_base_/recipes/finetune.py",
+]
 
-# The checkpoint of the pre-training, ours as it is.
-pretrained = "work_dirs/swinb_hog_100e/epoch_100.pth"
+pretrained = "work_dirs/localmim/swinb_hog_100e/epoch_100.pth"
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
-optim_wrapper = dict(optimizer=dict(lr=0.005))
+optim_wrapper = dict(
+    optimizer=dict(lr=0.005),
+    # Bias tables are decayed here, as in the official code.
+    paramwise_cfg=dict(layer_decay_rate=0.9),
+)
+warmup_epochs = 20
 param_scheduler = [
-    _base_.param_scheduler[0],
-    {**_base_.param_scheduler[1], "eta_min_ratio": 2.5e-7 / 0.005},
+    {**_base_.param_scheduler[0], "end": warmup_epochs},
+    {
+        **_base_.param_scheduler[1],
+        "begin": warmup_epochs,
+        # 2.5e-7 of a peak of 0.005, before the layer decay, as in the official code.
+        "eta_min_ratio": 2.5e-7 / 0.005,
+    },
 ]

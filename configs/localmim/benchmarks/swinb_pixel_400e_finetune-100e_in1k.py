@@ -6,42 +6,28 @@
 # Command: tools/dist_train.sh \
 #   configs/localmim/benchmarks/swinb_pixel_400e_finetune-100e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling; the weights of patch
+# Known deviations: bf16 instead of fp16 with loss scaling; the weights of patch
 # merging keep the meaning they were trained with, where the official code swaps two
 # blocks.
-_base_ = "../../deepmim/benchmarks/mae_vitb_finetune-100e_in1k.py"
+_base_ = [
+    "../../_base_/models/classifier_swinb.py",
+    "../../_base_/recipes/finetune.py",
+]
 
-# The checkpoint of the pre-training, ours as it is.
-pretrained = "work_dirs/swinb_pixel_400e/epoch_400.pth"
+pretrained = "work_dirs/localmim/swinb_pixel_400e/epoch_400.pth"
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type="MIMSwinTransformer",
-        arch="base",
-        img_size=224,
-        window_size=7,
-        drop_path_rate=0.1,
-        # The mean of the tokens is normed, in the neck, and not the tokens.
-        norm_cfg=None,
-        norm_eps=1e-6,
-        mlp_norm_eps=1e-5,
-        init_cfg=dict(type="Pretrained", checkpoint=pretrained, prefix="backbone."),
-    ),
-    neck=dict(type="PooledNorm", in_channels=1024),
-    head=dict(in_channels=1024),
-)
+model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
 optim_wrapper = dict(
     optimizer=dict(lr=0.004),
     # Bias tables are decayed here, as in the official code.
     paramwise_cfg=dict(layer_decay_rate=0.9),
 )
+warmup_epochs = 20
 param_scheduler = [
-    {**_base_.param_scheduler[0], "end": 20},
+    {**_base_.param_scheduler[0], "end": warmup_epochs},
     {
         **_base_.param_scheduler[1],
-        "begin": 20,
-        "T_max": 80,
+        "begin": warmup_epochs,
         # 2.5e-7 of a peak of 0.004, before the layer decay, as in the official code.
         "eta_min_ratio": 2.5e-7 / 0.004,
     },

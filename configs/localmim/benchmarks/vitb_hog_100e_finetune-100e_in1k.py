@@ -6,18 +6,27 @@
 # Command: tools/dist_train.sh \
 #   configs/localmim/benchmarks/vitb_hog_100e_finetune-100e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling; training crops are bicubic,
+# Known deviations: bf16 instead of fp16 with loss scaling; training crops are bicubic,
 # as the official script means them (with its timm they come out bilinear).
-_base_ = "./vitb_hog_1600e_finetune-100e_in1k.py"
+_base_ = [
+    "../../_base_/models/classifier_vitb.py",
+    "../../_base_/recipes/finetune.py",
+]
 
 # The checkpoint of the pre-training, ours as it is.
-pretrained = "work_dirs/vitb_hog_100e/epoch_100.pth"
+pretrained = "work_dirs/localmim/vitb_hog_100e/epoch_100.pth"
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
 optim_wrapper = dict(
     optimizer=dict(lr=0.004), paramwise_cfg=dict(layer_decay_rate=0.75)
 )
+warmup_epochs = 20
 param_scheduler = [
-    _base_.param_scheduler[0],
-    {**_base_.param_scheduler[1], "eta_min_ratio": 1e-6 / 0.004},
+    {**_base_.param_scheduler[0], "end": warmup_epochs},
+    {
+        **_base_.param_scheduler[1],
+        "begin": warmup_epochs,
+        # 1e-6 of a peak of 0.004, before the layer decay, as in the official code.
+        "eta_min_ratio": 1e-6 / 0.004,
+    },
 ]

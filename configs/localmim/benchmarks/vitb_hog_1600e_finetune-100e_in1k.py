@@ -6,24 +6,24 @@
 # Command: tools/dist_train.sh \
 #   configs/localmim/benchmarks/vitb_hog_1600e_finetune-100e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling; training crops are bicubic,
+# Known deviations: bf16 instead of fp16 with loss scaling; training crops are bicubic,
 # as the official script means them (with its timm they come out bilinear).
-_base_ = "../../deepmim/benchmarks/mae_vitb_finetune-100e_in1k.py"
+_base_ = [
+    "../../_base_/models/classifier_vitb.py",
+    "../../_base_/recipes/finetune.py",
+]
 
 # The checkpoint of the pre-training, ours as it is.
-pretrained = "work_dirs/vitb_hog_1600e/epoch_1600.pth"
+pretrained = "work_dirs/localmim/vitb_hog_1600e/epoch_1600.pth"
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
-optim_wrapper = dict(
-    optimizer=dict(lr=0.002), paramwise_cfg=dict(layer_decay_rate=0.65)
-)
+optim_wrapper = dict(optimizer=dict(lr=0.002))
+warmup_epochs = 20
 param_scheduler = [
-    {**_base_.param_scheduler[0], "end": 20},
+    {**_base_.param_scheduler[0], "end": warmup_epochs},
     {
         **_base_.param_scheduler[1],
-        "begin": 20,
-        "end": 100,
-        "T_max": 80,
+        "begin": warmup_epochs,
         # 1e-5 of a peak of 0.002, before the layer decay, as in the official code.
         "eta_min_ratio": 1e-5 / 0.002,
     },

@@ -6,12 +6,15 @@
 # Command: tools/dist_train.sh \
 #   configs/localmim/benchmarks/vitl_hog_800e_finetune-50e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling; training crops are bicubic,
+# Known deviations: bf16 instead of fp16 with loss scaling; training crops are bicubic,
 # as the official script means them (with its timm they come out bilinear).
-_base_ = "../../deepmim/benchmarks/mae_vitb_finetune-100e_in1k.py"
+_base_ = [
+    "../../_base_/models/classifier_vitb.py",
+    "../../_base_/recipes/finetune.py",
+]
 
 # The checkpoint of the pre-training, ours as it is.
-pretrained = "work_dirs/vitl_hog_800e/epoch_800.pth"
+pretrained = "work_dirs/localmim/vitl_hog_800e/epoch_800.pth"
 
 model = dict(
     backbone=dict(
@@ -23,12 +26,9 @@ optim_wrapper = dict(
     optimizer=dict(lr=0.003), paramwise_cfg=dict(layer_decay_rate=0.75)
 )
 param_scheduler = [
-    {**_base_.param_scheduler[0], "end": 5},
+    _base_.param_scheduler[0],
     {
         **_base_.param_scheduler[1],
-        "begin": 5,
-        "end": 50,
-        "T_max": 45,
         # 1e-6 of a peak of 0.003, before the layer decay, as in the official code.
         "eta_min_ratio": 1e-6 / 0.003,
     },

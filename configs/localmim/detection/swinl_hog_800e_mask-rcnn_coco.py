@@ -7,10 +7,14 @@
 # Command: tools/dist_train.sh \
 #   configs/localmim/detection/swinl_hog_800e_mask-rcnn_coco.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./swinb_hog_400e_mask-rcnn_coco.py"
+_base_ = [
+    "../../_base_/models/mask-rcnn_swinb.py",
+    "../../_base_/datasets/coco_ms-crop.py",
+    "../../_base_/recipes/coco_36e.py",
+]
 
 # The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/swinl_hog_800e/epoch_800.pth"
+pretrained = "work_dirs/localmim/swinl_hog_800e/epoch_800.pth"
 
 model = dict(
     backbone=dict(

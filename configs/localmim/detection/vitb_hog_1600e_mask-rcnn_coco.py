@@ -7,9 +7,13 @@
 # Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
 #   configs/localmim/detection/vitb_hog_1600e_mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "../../deepmim/detection/mae_vitb_mask-rcnn_coco.py"
+_base_ = [
+    "../../_base_/models/mask-rcnn_vitdet.py",
+    "../../_base_/datasets/coco_lsj-1024.py",
+    "../../_base_/recipes/vitdet_100e.py",
+]
 
 # The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/vitb_hog_1600e/epoch_1600.pth"
+pretrained = "work_dirs/localmim/vitb_hog_1600e/epoch_1600.pth"
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))

@@ -14,25 +14,10 @@
 _base_ = [
     "../../_base_/models/upernet_swinb.py",
     "../../_base_/datasets/ade20k_512.py",
-    "../../_base_/schedules/ade20k_160k.py",
-    "../../_base_/ade20k_runtime.py",
+    "../../_base_/recipes/segmentation_160k.py",
 ]
 
-# The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/swinb_hog_400e/epoch_400.pth"
+pretrained = "work_dirs/localmim/swinb_hog_400e/epoch_400.pth"
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
-optim_wrapper = dict(
-    optimizer=dict(lr=6e-5, weight_decay=0.01),
-    paramwise_cfg=dict(
-        layer_decay_rate=1.0,
-        # As Swin's own recipe, the official one decays biases of convolutions, and
-        # neither norms nor tables of relative positions.
-        flat_decay_mult=1.0,
-        bias_decay_mult=1.0,
-        custom_keys={
-            "norm": dict(decay_mult=0.0),
-            "relative_position_bias_table": dict(decay_mult=0.0),
-        },
-    ),
-)
+optim_wrapper = _base_.swin_optim_wrapper

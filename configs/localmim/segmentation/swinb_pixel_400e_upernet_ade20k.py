@@ -6,8 +6,13 @@
 #   configs/localmim/segmentation/swinb_pixel_400e_upernet_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # Known deviations: those of swinb_hog_400e_upernet_ade20k.py.
-_base_ = "./swinb_hog_400e_upernet_ade20k.py"
+_base_ = [
+    "../../_base_/models/upernet_swinb.py",
+    "../../_base_/datasets/ade20k_512.py",
+    "../../_base_/recipes/segmentation_160k.py",
+]
 
-pretrained = "work_dirs/swinb_pixel_400e/epoch_400.pth"
+pretrained = "work_dirs/localmim/swinb_pixel_400e/epoch_400.pth"
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
+optim_wrapper = _base_.swin_optim_wrapper

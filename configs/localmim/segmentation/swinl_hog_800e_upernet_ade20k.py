@@ -7,10 +7,14 @@
 # Command: tools/dist_train.sh \
 #   configs/localmim/segmentation/swinl_hog_800e_upernet_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./swinb_hog_400e_upernet_ade20k.py"
+_base_ = [
+    "../../_base_/models/upernet_swinb.py",
+    "../../_base_/datasets/ade20k_512.py",
+    "../../_base_/recipes/segmentation_160k.py",
+]
 
 # The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/swinl_hog_800e/epoch_800.pth"
+pretrained = "work_dirs/localmim/swinl_hog_800e/epoch_800.pth"
 
 model = dict(
     backbone=dict(
@@ -23,3 +27,4 @@ model = dict(
     decode_head=dict(in_channels=[192, 384, 768, 1536]),
     auxiliary_head=dict(in_channels=768),
 )
+optim_wrapper = _base_.swin_optim_wrapper

@@ -6,17 +6,16 @@
 # Command: tools/dist_train.sh \
 #   configs/localmim/segmentation/vitb_hog_1600e_upernet_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-# Known deviations: bf16 in place of fp16 with loss scaling; images smaller than the
+# Known deviations: bf16 instead of fp16 with loss scaling; images smaller than the
 # window of the test are padded.
 _base_ = [
     "../../_base_/models/upernet_vitb.py",
     "../../_base_/datasets/ade20k_512.py",
-    "../../_base_/schedules/ade20k_160k.py",
-    "../../_base_/ade20k_runtime.py",
+    "../../_base_/recipes/segmentation_160k.py",
 ]
 
 # The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/vitb_hog_1600e/epoch_1600.pth"
+pretrained = "work_dirs/localmim/vitb_hog_1600e/epoch_1600.pth"
 
 model = dict(
     # The blocks that pre-training supervised.

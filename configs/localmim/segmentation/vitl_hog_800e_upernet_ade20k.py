@@ -7,24 +7,20 @@
 # Command: tools/dist_train.sh \
 #   configs/localmim/segmentation/vitl_hog_800e_upernet_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./vitb_hog_1600e_upernet_ade20k.py"
+_base_ = [
+    "../../_base_/models/upernet_vitl.py",
+    "../../_base_/datasets/ade20k_512.py",
+    "../../_base_/recipes/segmentation_160k.py",
+]
 
-# The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/vitl_hog_800e/epoch_800.pth"
+pretrained = "work_dirs/localmim/vitl_hog_800e/epoch_800.pth"
 
 model = dict(
-    backbone=dict(
-        arch=dict(
-            embed_dims=1024, num_layers=24, num_heads=16, feedforward_channels=4096
-        ),
-        # The blocks that pre-training supervised.
-        out_indices=(1, 3, 21, 23),
-        drop_path_rate=0.2,
-        init_cfg=dict(checkpoint=pretrained),
-    ),
-    neck=dict(in_channels=1024),
-    decode_head=dict(in_channels=[1024, 1024, 1024, 1024], channels=1024),
-    auxiliary_head=dict(in_channels=1024),
+    # The blocks that pre-training supervised.
+    backbone=dict(out_indices=(1, 3, 21, 23), init_cfg=dict(checkpoint=pretrained)),
+    neck=dict(pool="avg"),
 )
 # 0.65 over 12 blocks is as much as this over 24.
-optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.65 ** (13 / 25)))
+optim_wrapper = dict(
+    optimizer=dict(lr=4e-4), paramwise_cfg=dict(layer_decay_rate=0.65 ** (13 / 25))
+)

@@ -7,9 +7,14 @@
 # Command: tools/dist_train.sh \
 #   configs/mae/segmentation/vitb_upernet_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "../../deepmim/segmentation/mae_vitb_upernet_ade20k.py"
+_base_ = [
+    "../../_base_/models/upernet_vitb.py",
+    "../../_base_/datasets/ade20k_512.py",
+    "../../_base_/recipes/segmentation_160k.py",
+]
 
 # The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/vitb_1600e/epoch_1600.pth"
+pretrained = "work_dirs/mae/vitb_1600e/epoch_1600.pth"
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.65))

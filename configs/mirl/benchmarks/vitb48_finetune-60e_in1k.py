@@ -9,7 +9,12 @@
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth \
 #   train_dataloader.batch_size=64 optim_wrapper.accumulative_counts=4
 # Known deviations: those of vits54_finetune-100e_in1k.py.
-_base_ = "./vits54_finetune-100e_in1k.py"
+_base_ = [
+    "../../_base_/models/classifier_deep-vit.py",
+    "../../_base_/recipes/finetune_ema.py",
+]
+
+pretrained = "work_dirs/mirl/vitb48_800e/epoch_800.pth"
 
 model = dict(
     backbone=dict(
@@ -17,27 +22,13 @@ model = dict(
             embed_dims=768, num_layers=48, num_heads=12, feedforward_channels=3072
         ),
         drop_path_rate=0.0,
-        init_cfg=dict(checkpoint="work_dirs/vitb48_800e/epoch_800.pth"),
+        init_cfg=dict(checkpoint=pretrained),
     ),
     head=dict(in_channels=768),
 )
+warmup_epochs = 30
 param_scheduler = [
-    dict(
-        type="LinearLR",
-        start_factor=1e-9,
-        begin=0,
-        end=30,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type="CosineAnnealingLR",
-        begin=30,
-        end=60,
-        T_max=30,
-        eta_min_ratio=1e-6 / (7.5e-4 * 2048 / 256),
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
+    {**_base_.param_scheduler[0], "end": warmup_epochs},
+    {**_base_.param_scheduler[1], "begin": warmup_epochs},
 ]
 train_cfg = dict(max_epochs=60)

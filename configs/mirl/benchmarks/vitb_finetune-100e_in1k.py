@@ -11,14 +11,19 @@
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth \
 #   optim_wrapper.accumulative_counts=2
 # Known deviations: those of vits54_finetune-100e_in1k.py.
-_base_ = "./vits54_finetune-100e_in1k.py"
+_base_ = [
+    "../../_base_/models/classifier_deep-vit.py",
+    "../../_base_/recipes/finetune_ema.py",
+]
+
+pretrained = "work_dirs/mirl/vitb_800e/epoch_800.pth"
 
 model = dict(
     backbone=dict(
         arch=dict(
             embed_dims=768, num_layers=12, num_heads=12, feedforward_channels=3072
         ),
-        init_cfg=dict(checkpoint="work_dirs/vitb_800e/epoch_800.pth"),
+        init_cfg=dict(checkpoint=pretrained),
     ),
     head=dict(in_channels=768),
 )

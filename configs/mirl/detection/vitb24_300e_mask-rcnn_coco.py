@@ -7,15 +7,20 @@
 # Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
 #   configs/mirl/detection/vitb24_300e_mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./vitb48_800e_mask-rcnn_coco.py"
+_base_ = [
+    "../../_base_/models/mask-rcnn_vitdet.py",
+    "../../_base_/datasets/coco_lsj-1024.py",
+    "../../_base_/recipes/vitdet_100e.py",
+]
 
-# The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/vitb24_300e/epoch_300.pth"
+pretrained = "work_dirs/mirl/vitb24_300e/epoch_300.pth"
 
 model = dict(
     backbone=dict(
         arch=dict(num_layers=24),
         global_blocks=(5, 11, 17, 23),
+        # Every block is computed again in the backward pass.
+        with_cp=True,
         init_cfg=dict(checkpoint=pretrained),
     )
 )

@@ -8,15 +8,16 @@
 #   configs/mirl/detection/vitb48_800e_cascade-mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 _base_ = [
-    "../../deepmim/detection/mae_vitb_cascade-mask-rcnn_coco.py",
+    "../../_base_/models/mask-rcnn_cascade_vitdet.py",
+    "../../_base_/datasets/coco_lsj-1024.py",
+    "../../_base_/recipes/vitdet_100e.py",
     "../../_base_/models/mirl_vitb48_vitdet.py",
 ]
 
-# The checkpoint of the pre-training, ours as it is, or the official one.
-pretrained = "work_dirs/vitb48_800e/epoch_800.pth"
+pretrained = "work_dirs/mirl/vitb48_800e/epoch_800.pth"
 
 model = dict(
-    backbone=dict(**_base_.vitdet, init_cfg=dict(checkpoint=pretrained)),
-    neck=dict(in_channels=_base_.vitdet.arch.embed_dims),
+    backbone=dict(**_base_.mirl_vitdet, init_cfg=dict(checkpoint=pretrained)),
+    neck=dict(in_channels=_base_.mirl_vitdet.arch.embed_dims),
 )
-optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=_base_.vitdet_layer_decay))
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=_base_.mirl_layer_decay))

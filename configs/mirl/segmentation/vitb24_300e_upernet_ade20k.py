@@ -6,17 +6,23 @@
 # Command: tools/dist_train.sh \
 #   configs/mirl/segmentation/vitb24_300e_upernet_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./vitb48_800e_upernet_ade20k.py"
+_base_ = [
+    "../../_base_/models/upernet_vitb.py",
+    "../../_base_/datasets/ade20k_512.py",
+    "../../_base_/recipes/segmentation_160k.py",
+]
 
-# The checkpoint of the pre-training, ours as it is, or the official .pdparams.
-pretrained = "work_dirs/vitb24_300e/epoch_300.pth"
+pretrained = "work_dirs/mirl/vitb24_300e/epoch_300.pth"
 
 model = dict(
     backbone=dict(
         arch=dict(num_layers=24),
         out_indices=(5, 11, 17, 23),
+        # Recompute every block in the backward pass.
+        with_cp=True,
         init_cfg=dict(checkpoint=pretrained),
     )
 )
-# 0.9 over 12 blocks is as much as this over 24.
-optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.9 ** (13 / 25)))
+optim_wrapper = dict(
+    optimizer=dict(lr=5e-5), paramwise_cfg=dict(layer_decay_rate=0.9 ** (13 / 25))
+)

@@ -9,25 +9,14 @@
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # Less memory: vitb48_800e_upernet-fsdp_ade20k.py.
 _base_ = [
-    "../../_base_/models/upernet_vitb.py",
+    "../../_base_/models/upernet_vitb48.py",
     "../../_base_/datasets/ade20k_512.py",
-    "../../_base_/schedules/ade20k_160k.py",
-    "../../_base_/ade20k_runtime.py",
+    "../../_base_/recipes/segmentation_160k.py",
 ]
 
-# The checkpoint of the pre-training, ours as it is, or the official .pdparams.
-pretrained = "work_dirs/vitb48_800e/epoch_800.pth"
+pretrained = "work_dirs/mirl/vitb48_800e/epoch_800.pth"
 
-model = dict(
-    backbone=dict(
-        arch=dict(num_layers=48),
-        out_indices=(11, 23, 35, 47),
-        # Recompute every block in the backward pass: 48 of them fill a GPU.
-        with_cp=True,
-        init_cfg=dict(checkpoint=pretrained),
-    )
-)
-# 0.9 over 12 blocks is as much as this over 48.
+model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
 optim_wrapper = dict(
     optimizer=dict(lr=5e-5), paramwise_cfg=dict(layer_decay_rate=0.9 ** (13 / 49))
 )

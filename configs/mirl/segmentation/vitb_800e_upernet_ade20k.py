@@ -6,18 +6,17 @@
 # Command: tools/dist_train.sh \
 #   configs/mirl/segmentation/vitb_800e_upernet_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./vitb48_800e_upernet_ade20k.py"
+_base_ = [
+    "../../_base_/models/upernet_vitb.py",
+    "../../_base_/datasets/ade20k_512.py",
+    "../../_base_/recipes/segmentation_160k.py",
+]
 
-# The checkpoint of the pre-training, ours as it is, or the official .pdparams.
-pretrained = "work_dirs/vitb_800e/epoch_800.pth"
+pretrained = "work_dirs/mirl/vitb_800e/epoch_800.pth"
 
 model = dict(
     backbone=dict(
-        arch=dict(num_layers=12),
-        out_indices=(2, 5, 8, 11),
-        with_cp=False,
-        init_cfg=dict(checkpoint=pretrained),
+        out_indices=(2, 5, 8, 11), with_cp=False, init_cfg=dict(checkpoint=pretrained)
     )
 )
-# That of DeepMIM's ViT-B as it is.
-optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.9))
+optim_wrapper = dict(optimizer=dict(lr=5e-5))

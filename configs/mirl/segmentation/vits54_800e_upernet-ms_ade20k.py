@@ -4,7 +4,26 @@
 # Global batch size: 16 (of the training; the test takes one image per GPU).
 # Command: tools/dist_test.sh \
 #   configs/mirl/segmentation/vits54_800e_upernet-ms_ade20k.py FINETUNED.pth 8
-_base_ = "./vits54_800e_upernet_ade20k.py"
+_base_ = [
+    "../../_base_/models/upernet_vits54.py",
+    "../../_base_/datasets/ade20k_512.py",
+    "../../_base_/recipes/segmentation_160k.py",
+]
 
-model = dict(_delete_=True, **_base_.tta_model, module=_base_.model)
+pretrained = "work_dirs/mirl/vits54_800e/epoch_800.pth"
+
+model = dict(
+    _delete_=True,
+    **_base_.tta_model,
+    module=dict(
+        _base_.model,
+        backbone=dict(
+            _base_.model.backbone,
+            init_cfg=dict(_base_.model.backbone.init_cfg, checkpoint=pretrained),
+        ),
+    ),
+)
 test_dataloader = dict(dataset=dict(pipeline=_base_.tta_pipeline))
+optim_wrapper = dict(
+    optimizer=dict(lr=5e-5), paramwise_cfg=dict(layer_decay_rate=0.9 ** (13 / 55))
+)

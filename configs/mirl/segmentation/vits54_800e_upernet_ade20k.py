@@ -6,20 +6,15 @@
 # Command: tools/dist_train.sh \
 #   configs/mirl/segmentation/vits54_800e_upernet_ade20k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-_base_ = "./vitb48_800e_upernet_ade20k.py"
+_base_ = [
+    "../../_base_/models/upernet_vits54.py",
+    "../../_base_/datasets/ade20k_512.py",
+    "../../_base_/recipes/segmentation_160k.py",
+]
 
-pretrained = "work_dirs/vits54_800e/epoch_800.pth"
+pretrained = "work_dirs/mirl/vits54_800e/epoch_800.pth"
 
-model = dict(
-    backbone=dict(
-        # 12 heads, as in pre-training.
-        arch=dict(embed_dims=384, num_layers=54, feedforward_channels=1536),
-        out_indices=(13, 26, 40, 53),
-        init_cfg=dict(checkpoint=pretrained),
-    ),
-    neck=dict(in_channels=384),
-    decode_head=dict(in_channels=[384, 384, 384, 384], channels=512),
-    auxiliary_head=dict(in_channels=384),
+model = dict(backbone=dict(init_cfg=dict(checkpoint=pretrained)))
+optim_wrapper = dict(
+    optimizer=dict(lr=5e-5), paramwise_cfg=dict(layer_decay_rate=0.9 ** (13 / 55))
 )
-# 0.9 over 12 blocks is as much as this over 54.
-optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.9 ** (13 / 55)))

@@ -171,7 +171,7 @@ class _Namespace(argparse.Namespace):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.__class__ = argparse.Namespace
+        self.__class__ = argparse.Namespace  # type: ignore[assignment]
 
 
 def _from_bytes(dtype: Any, raw: Any) -> np.ndarray:

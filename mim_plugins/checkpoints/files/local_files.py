@@ -80,10 +80,7 @@ def file_at(address: str) -> Path | None:
 def fetch(url: str, folder: str | Path | None = None, progress: bool = False) -> Path:
     """Downloads a file, unless it is there, and checks its digest if it is known.
 
-    Args:
-        url: The address, which may end in the digest.
-        folder: Where to; torch's folder of checkpoints by default.
-        progress: Whether a bar shows how far the download is.
+    It goes to a folder, by default torch's folder of checkpoints.
 
     Raises:
         ValueError: If it cannot be downloaded, or is no checkpoint, or another one.

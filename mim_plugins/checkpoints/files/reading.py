@@ -110,13 +110,15 @@ class Checkpoint:
                 "not a dict of tensors"
             )
         tensors = {}
-        for key, value in state.items():
-            if not isinstance(key, str):
-                raise ValueError(f"{path}: {key!r:.80} in its state dict is not a name")
+        for name, value in state.items():
+            if not isinstance(name, str):
+                raise ValueError(
+                    f"{path}: {name!r:.80} in its state dict is not a name"
+                )
             if not isinstance(value, Tensor):
-                value = _to_tensor(key, value, wrapper is not None, path)
+                value = _to_tensor(name, value, wrapper is not None, path)
             if value is not None:
-                tensors[key] = value
+                tensors[name] = value
         tensors = strip_prefixes(tensors)
         found = candidates(tensors, wrapper)
         left_out: dict[str, str] = {}

@@ -30,10 +30,6 @@ def read_torchscript(path: str | Path, map_location: Any = "cpu") -> dict[str, T
     ``torch.jit.load`` would run methods: ``__setstate__`` while it loads. Here modules
     merely hold their attributes.
 
-    Args:
-        path: An archive of ``torch.jit.save``, as OpenAI publishes its CLIP.
-        map_location: A device for the tensors.
-
     Raises:
         ValueError: If it is not a module, or one that is restored by code of its own.
     """

@@ -138,12 +138,7 @@ def wrappers() -> tuple[str, ...]:
 
 
 def candidates(state: Mapping[str, Any], wrapper: str | None = None) -> list[Layout]:
-    """The layouts that a state dict may be in: none, one, or several.
-
-    Args:
-        state: Tensors by key, without what parallel training put before every key.
-        wrapper: Name of the entry of the file that it was in.
-    """
+    """The layouts that a state dict, found in an entry of a file, may be in."""
     by_wrapper = [x for x in layouts().values() if wrapper in x.wrappers]
     return by_wrapper or [x for x in layouts().values() if x.detects(state)]
 

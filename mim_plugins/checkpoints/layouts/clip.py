@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import Layout, Options, State
+from . import Layout, Options, State, drop
 from .key_rules import KeyRules, listed, numbers
 
 WHAT_TO_GIVE = (
@@ -48,7 +48,7 @@ HUGGING_FACE_RULES = KeyRules((theirs, ours) for _, theirs, ours in _TOWER)
 
 # What a CLIP has next to its image tower: the text tower, the projections into the
 # common space, and mere counts.
-_OTHER_PARTS = re.compile(
+_OTHER_PARTS = (
     r"(text|text_model|transformer|ln_final|token_embedding)\..+"
     r"|positional_embedding|text_projection(\.weight|\.bias)?|visual_projection\.weight"
     r"|logit_(scale|bias)|input_resolution|context_length|vocab_size|attn_mask"
@@ -203,28 +203,28 @@ def _encoder(state: State, options: Options) -> State:
     }
 
 
-def _parts_left_out(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """What of a CLIP is not its image tower's encoder, and why it is left out."""
-    place = next((k for k in tensors if k.endswith("class_embedding")), "")
+def _split(state: State, options: Options) -> tuple[State, dict[str, str]]:
+    """Says what is not of the encoder; all is kept: the projection helps to check."""
+    place = next((k for k in state if k.endswith("class_embedding")), "")
     tower = place.removesuffix("class_embedding").removesuffix("embeddings.")
     parent = re.sub(r"(visual|vision_model)\.$", "", tower)
-    left, unknown = {}, []
-    for key in tensors:
-        if key in (f"{tower}proj", f"{parent}visual_projection.weight"):
-            left[key] = "the projection into the space of texts"
-        elif key.endswith("position_ids"):
-            left[key] = "a mere count"
-        elif key.startswith(tower):
-            continue
-        elif key.startswith(parent) and _OTHER_PARTS.fullmatch(key[len(parent) :]):
-            left[key] = "of the text tower, or a mere count"
-        else:
-            unknown.append(key)
+    inside, outside = re.escape(tower), re.escape(parent)
+    projection = rf"{inside}proj|{outside}visual_projection\.weight"
+    rules = [
+        (projection, "the projection into the space of texts"),
+        (r".*position_ids", "a mere count"),
+        (
+            rf"(?!{inside}){outside}({_OTHER_PARTS})",
+            "of the text tower, or a mere count",
+        ),
+    ]
+    kept, left = drop(state, rules)
+    unknown = [key for key in kept if not key.startswith(tower)]
     if unknown:
         raise KeyError(
             f"{len(unknown)} keys are of no part of a CLIP: {listed(unknown, 6)}"
         )
-    return left
+    return dict(state), left
 
 
 LAYOUT = Layout(
@@ -234,8 +234,7 @@ LAYOUT = Layout(
         r"(.*\.)?(visual\.|vision_model\.embeddings\.)class_embedding$",
         r"class_embedding$",
     ),
-    # Nothing is left out: the projection helps to check the tower.
-    split=lambda state, options: (dict(state), _parts_left_out(state)),
+    split=_split,
     one_to_one=False,  # of Hugging Face's, three matrices become one
     to_native=_encoder,
 )

@@ -84,10 +84,8 @@ def shift_masks(
 ) -> dict[str, Tensor]:
     """The masks of shifted windows, which official files hold next to the weights.
 
-    Args:
-        state: The official state dict; its position indices show the windows.
-        map_size: Tokens per side of the first stage's map.
-        prefix: What comes before the encoder's keys.
+    Their position indices show the windows; the first stage's map has ``map_size``
+    tokens per side.
     """
     masks = {}
     for key, index in state.items():

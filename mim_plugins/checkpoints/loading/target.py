@@ -136,10 +136,6 @@ class Target:
     def check_heads(self, heads: int | None, source: str) -> None:
         """Refuses weights that were trained with another number of attention heads.
 
-        Args:
-            heads: Theirs, of a Hiera those of its first stage, if they are known.
-            source: Where the weights are from, for messages.
-
         Raises:
             ValueError: If they were.
         """

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @TRANSFORMS.register_module()
 class PackPretrainInputs(BaseTransform):
-    """Packs an image and the few numbers pre-training needs beside it.
+    """Packs an image and the few numbers pre-training needs in addition.
 
     Where mmpretrain's ``PackInputs`` makes one ``DataSample`` per image,
     ``default_collate`` turns these numbers into one tensor per batch, so nothing in
@@ -25,7 +25,7 @@ class PackPretrainInputs(BaseTransform):
     - ``seed``: key of the sample's random draws (``SeededDataset``), from which its
       mask is drawn;
     - ``flip``: whether the device is to mirror it (``DrawFlip``);
-    - ``replaced``: 1 where another sample stands in for an unreadable image
+    - ``replaced``: 1 where the sample replaces an unreadable image
       (``SeededDataset``);
 
     and what ``keys`` names.

@@ -1,9 +1,8 @@
-"""Hooks: what happens beside the training steps."""
+"""Hooks: checks, logging and evaluation around the training steps."""
 
 from .data_health import CheckInputHook, CorruptImageHook
 from .detection import CheckDetectionHook
 from .ema import StepEMAHook, WarmupEMA
-from .knn import KNNHook
 from .progress_bar import ProgressBarHook
 from .reconstruction import ReconstructionHook
 from .runtime_info import DeferredRuntimeInfoHook
@@ -16,7 +15,6 @@ __all__ = [
     "CheckSegmentationHook",
     "CorruptImageHook",
     "DeferredRuntimeInfoHook",
-    "KNNHook",
     "ProgressBarHook",
     "ReconstructionHook",
     "StepEMAHook",

@@ -1,4 +1,4 @@
-"""Checks that the data fit the model, before training and while it runs."""
+"""Checks that data and model match, before and during training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from ...datasets.epoch_sampler import EpochSampler, find_seeded_dataset
 from ...datasets.seeded_dataset import SeededDataset
-from ...datasets.seeding import preserved_draws
+from ...datasets.seeding import preserve_rng_state
 from .periodic import unwrapped
 from .throughput import batch_size_of
 
@@ -39,11 +39,11 @@ class CheckInputHook(Hook):
             runner: The runner of the training process.
 
         Raises:
-            ValueError: Naming what does not fit and what to change.
+            ValueError: Naming the mismatch and what to change.
         """
         loader = runner.train_dataloader
         check_loader(loader)
-        with preserved_draws():
+        with preserve_rng_state():
             item = loader.dataset[0]
         image = item.get("inputs") if isinstance(item, dict) else None
         if isinstance(image, Tensor) and image.ndim == 3:
@@ -57,7 +57,7 @@ def check_loader(loader: DataLoader) -> None:
         loader: A loader of training data.
 
     Raises:
-        ValueError: Naming what does not fit and what to change.
+        ValueError: Naming the mismatch and what to change.
     """
     if len(loader) == 0:
         batch_size = getattr(loader.batch_sampler, "batch_size", loader.batch_size)
@@ -87,7 +87,7 @@ def check_image(image: Tensor, model: nn.Module) -> None:
         model: The model, without distributed wrapper.
 
     Raises:
-        ValueError: Naming what does not fit and what to change.
+        ValueError: Naming the mismatch and what to change.
     """
     channels, height, width = image.shape
     embedding = getattr(getattr(model, "backbone", None), "patch_embed", None)
@@ -105,14 +105,14 @@ def check_image(image: Tensor, model: nn.Module) -> None:
                 f"for {count}: either set model.{name} to {channels} channels, or load "
                 f"images with {count} (color_type of LoadImageFromFile)"
             )
-    # Detectors and segmentors pad their images later on, and so do patch embeddings
-    # that pad; a mask needs whole patches.
+    # Detectors, segmentors and padding patch embeddings pad images of any size; a mask
+    # needs complete patches.
     pads = getattr(embedding, "adaptive_padding", None) is not None
-    whole = isinstance(model, BaseSelfSupervisor) or (
+    divisible = isinstance(model, BaseSelfSupervisor) or (
         isinstance(model, BaseClassifier) and not pads
     )
     rows, cols = projection.stride
-    if whole and (height % rows or width % cols):
+    if divisible and (height % rows or width % cols):
         raise ValueError(
             f"images of {height}x{width} pixels cannot be cut into patches of "
             f"{rows}x{cols}: set the size of the last crop or resize of the training "
@@ -120,16 +120,45 @@ def check_image(image: Tensor, model: nn.Module) -> None:
             f"{max(1, height // rows) * rows}x{max(1, width // cols) * cols}, and "
             "model.backbone.img_size likewise"
         )
+    made_for = encoder_size(model.backbone)
+    if divisible and made_for not in (None, (height, width)):
+        rows, cols = cast(tuple, made_for)
+        raise ValueError(
+            f"the images are {height}x{width} pixels, but the encoder is made for "
+            f"{rows}x{cols}: set model.backbone.img_size to the images' size, or the "
+            "size of the training pipeline's last crop or resize to the encoder's, as "
+            "in train_pipeline.1.scale"
+        )
+
+
+def encoder_size(encoder: Any) -> tuple[int, int] | None:
+    """The height and width of the images an encoder is built for, in pixels.
+
+    Args:
+        encoder: An encoder of this package or of mmpretrain.
+
+    Returns:
+        None for an encoder that says nothing of it, as those for any size.
+    """
+    size = getattr(encoder, "img_size", None)
+    if size is not None:
+        rows, cols = (size, size) if isinstance(size, int) else size
+        return rows, cols
+    grid = getattr(encoder, "grid", None)
+    patch = getattr(encoder, "mask_patch_size", None)
+    if grid is None or patch is None:
+        return None
+    return grid[0] * patch[0], grid[1] * patch[1]
 
 
 @HOOKS.register_module()
 class CorruptImageHook(Hook):
     """Counts replaced images, logs the count, and stops the run if there are too many.
 
-    A ``SeededDataset`` flags each sample that stands in for an unreadable image; the
-    hook adds the flags up, over all processes, and logs the count every epoch. The run
+    A ``SeededDataset`` flags each sample that replaces an unreadable image; the hook
+    sums the flags over all processes, and logs the count every epoch. The run
     stops as soon as the count exceeds the data set's ``max_corrupt_ratio`` of the
-    samples of an epoch, hence without waiting for the end of the epoch. One unreadable
+    samples of an epoch, without waiting for the end of the epoch. One unreadable
     image in an epoch never stops a run, however few images there are.
 
     Args:
@@ -195,7 +224,7 @@ class CorruptImageHook(Hook):
             self._iterations = self._seen = self._replaced = 0
 
     def _sum_up(self, runner: Runner, dataset: SeededDataset, epoch_ends: bool) -> None:
-        """Adds the counts of all processes, logs them and judges them."""
+        """Sums and logs the counts of all processes; raises if they are too high."""
         total = torch.tensor([self._seen, self._replaced])
         all_reduce(total)
         seen, replaced = total.tolist()
@@ -218,8 +247,7 @@ class CorruptImageHook(Hook):
                 "them, or accept more with train_dataloader.dataset.max_corrupt_ratio"
             )
         if epoch_ends:
-            # The number also tells one epoch's line from the next: mmengine drops
-            # warnings that it has given before.
+            # The number also makes the line unique: mmengine drops repeated warnings.
             number = (runner.iter + 1) // len(runner.train_dataloader)
             runner.logger.warning(
                 f"Unreadable images in epoch {number}: {share} were replaced"
@@ -227,7 +255,7 @@ class CorruptImageHook(Hook):
 
 
 def count_replaced(data_batch: Any) -> int:
-    """Counts the samples of a batch that stand in for unreadable images.
+    """Counts the samples of a batch that replace unreadable images.
 
     Args:
         data_batch: A batch as the loader gave it, on the CPU.

@@ -1,4 +1,4 @@
-"""What data sets of detection and segmentation are checked for alike."""
+"""Checks that detection and segmentation data sets share."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 
-def joined_parts(dataset: Any, having: str) -> Iterator[Any]:
-    """Yields the data sets with an attribute in one that joins, repeats or mixes some.
+def inner_datasets(dataset: Any, having: str) -> Iterator[Any]:
+    """Yields the data sets inside wrappers that concatenate, repeat or mix them.
 
     Args:
-        dataset: A data set, or one around others: mmengine's ``ConcatDataset``, a list
-            of which is ``datasets``, or ``RepeatDataset`` and mmdet's
-            ``MultiImageMixDataset``, whose one is ``dataset``.
-        having: Name of an attribute that data sets with files of their own have.
+        dataset: A data set, or a wrapper: mmengine's ``ConcatDataset`` with a list
+            ``datasets``, or ``RepeatDataset`` and mmdet's ``MultiImageMixDataset``
+            with one ``dataset``.
+        having: Name of an attribute that identifies the data sets to yield.
     """
     for part in getattr(dataset, "datasets", [getattr(dataset, "dataset", None)]):
         if part is not None:
-            yield from joined_parts(part, having)
+            yield from inner_datasets(part, having)
     if hasattr(dataset, having):
         yield dataset
 
@@ -30,10 +30,10 @@ def check_num_classes(
     Args:
         name: Of the loader, for the message.
         dataset: A data set of mmdet or mmseg.
-        heads: What predicts classes, and the option of a config that it is.
+        heads: Config path of each head that predicts classes, and the head.
 
     Raises:
-        ValueError: Naming the heads that have not.
+        ValueError: Naming the heads with another number.
     """
     classes = dataset.metainfo.get("classes")
     if classes is None:

@@ -1,4 +1,4 @@
-"""Checks that a detection data set fits the model, before the first iteration."""
+"""Checks that a detection data set matches the model, before the first iteration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .dataset_checks import check_num_classes, joined_parts
+from .dataset_checks import check_num_classes, inner_datasets
 from .periodic import unwrapped
 
 
@@ -24,24 +24,24 @@ from .periodic import unwrapped
 class CheckDetectionHook(Hook):
     """Compares classes, annotations and image sizes with a detector.
 
-    It looks for what would otherwise end in an error on the device, in an error after
-    hours, at the end of the first validation, or in no error at all: heads for another
-    number of classes, annotation files with other categories or with objects of images
-    they do not list, images that are not there, a metric with another annotation file
-    than the images, and images that a hierarchical backbone cannot divide.
+    It finds mistakes that would otherwise fail on the device, only after hours, at the
+    end of the first validation, or never: heads with another number of classes,
+    annotation files with other categories or with objects of unlisted images, missing
+    images, a metric with another annotation file than the images, and image sizes that
+    a hierarchical backbone cannot divide.
 
     Args:
-        num_samples: So many images of each data set are looked for on the disk.
+        num_samples: Number of images per data set whose files are checked.
     """
 
     def __init__(self, num_samples: int = 16) -> None:
         self.num_samples = num_samples
 
     def before_train(self, runner: Runner) -> None:
-        """Checks the data of training, and those of the validations in it.
+        """Checks the training data and, if there are any, the validation data.
 
         Raises:
-            ValueError: Naming what does not fit and what to change.
+            ValueError: Naming the mismatch and what to change.
             FileNotFoundError: If images are missing.
         """
         self._check("train_dataloader", runner.train_dataloader, runner.model)
@@ -50,13 +50,13 @@ class CheckDetectionHook(Hook):
             check_metric("val", runner.val_dataloader.dataset, runner.val_evaluator)
 
     def before_test(self, runner: Runner) -> None:
-        """Checks the data of a test, as :meth:`before_train`."""
+        """Checks the test data, as :meth:`before_train`."""
         self._check("test_dataloader", runner.test_dataloader, runner.model)
         check_metric("test", runner.test_dataloader.dataset, runner.test_evaluator)
 
     def _check(self, name: str, loader: DataLoader, wrapped: nn.Module) -> None:
         model = unwrapped(wrapped)
-        for dataset in joined_parts(loader.dataset, having="ann_file"):
+        for dataset in inner_datasets(loader.dataset, having="ann_file"):
             check_num_classes(name, dataset, class_heads(model))
             check_annotations(name, dataset)
             check_images(name, dataset, self.num_samples)
@@ -64,11 +64,11 @@ class CheckDetectionHook(Hook):
 
 
 def class_heads(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Every head of a detector that tells classes apart, and where it is."""
+    """Every classifying head of a detector, with its config path."""
     for path, module in model.named_modules():
         if (
             isinstance(getattr(module, "num_classes", None), int)
-            # Objects or none.
+            # It separates objects from background only.
             and not path.endswith("rpn_head")
             and path.startswith(("roi_head", "bbox_head", "mask_head"))
         ):
@@ -76,10 +76,10 @@ def class_heads(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def check_annotations(name: str, dataset: Any) -> None:
-    """Checks that an annotation file has the classes, and objects of its images.
+    """Checks that an annotation file has all classes, and objects of its images.
 
-    mmdet numbers the classes in the order of the file, whatever the order they are
-    given in, and skips those it does not find.
+    mmdet numbers classes in the order of the file, whatever the order in the config,
+    and skips those that are not in it.
 
     Raises:
         ValueError: If a class is not in the file, the order is another, or no object
@@ -116,28 +116,28 @@ def check_annotations(name: str, dataset: Any) -> None:
 
 
 def check_images(name: str, dataset: Any, num_samples: int) -> None:
-    """Checks that images are there, a few of them from all over the data set.
+    """Checks that image files exist, for a few evenly spaced samples.
 
     Raises:
-        FileNotFoundError: If one is not.
+        FileNotFoundError: If one does not.
     """
     places = np.linspace(0, len(dataset) - 1, num_samples).round().astype(int)
     for index in sorted(set(places.tolist())):
         path = dataset.get_data_info(index)["img_path"]
         if "://" not in path and not os.path.isfile(path):
             raise FileNotFoundError(
-                f"{name}: {path}, which {dataset.ann_file} lists, is not there: set "
+                f"{name}: {path}, which {dataset.ann_file} lists, does not exist: set "
                 "data_root with --cfg-options, or the data set's data_prefix.img"
             )
 
 
 def check_metric(kind: str, dataset: Any, evaluator: Any) -> None:
-    """Checks that a metric knows the images it will be given.
+    """Checks that metric and data loader have the same images.
 
     Raises:
-        ValueError: If it does not, which mmdet would find out after the last image.
+        ValueError: If they differ, which mmdet would notice after the last image.
     """
-    parts = list(joined_parts(dataset, having="ann_file"))
+    parts = list(inner_datasets(dataset, having="ann_file"))
     for metric in evaluator.metrics:
         annotations = getattr(metric, "_coco_api", None)
         if annotations is None:
@@ -161,9 +161,9 @@ def check_metric(kind: str, dataset: Any, evaluator: Any) -> None:
 
 
 def check_padding(model: Any) -> None:
-    """Checks that images are padded to what backbone and neck divide them into.
+    """Checks that images are padded to a multiple of the model's largest stride.
 
-    Else levels would not lie above one another: boxes would be off by some pixels.
+    Otherwise levels would be misaligned, and boxes off by some pixels.
 
     Raises:
         ValueError: If they are not.
@@ -206,7 +206,7 @@ def _infos(dataset: Any) -> Iterator[dict]:
 def _categories(file: str, backend_args: dict | None) -> Iterator[str]:
     """Names of the categories of a file in COCO's layout, in its order.
 
-    Of COCO's 450 MB of annotations only this list is decoded again.
+    Only this list of COCO's 450 MB of annotations is decoded again.
     """
     text = get_text(file, backend_args=backend_args)
     start = text.rindex('"categories"') + len('"categories"')

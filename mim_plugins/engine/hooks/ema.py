@@ -1,4 +1,4 @@
-"""The running average of weights that MIRL's fine-tuning evaluates and stores."""
+"""Exponential moving averages of weights, for MIRL's fine-tuning."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class WarmupEMA(ExponentialMovingAverage):
     At update t = 0, 1, ... the decay is ``min(1 - momentum, (1 + t) / (10 + t))``. The
     average starts from zeros and is divided by ``1 - decay ** (t + 1)`` when it is
     read (fine-tuning of MIRL, released code; exact for the first update, later
-    slightly above 1). The divided average is what is kept here, so evaluation and
-    checkpoints take it as it is: the sum behind it follows from the number of updates.
+    slightly above 1). This class keeps the divided average, which evaluation and
+    checkpoints use directly; the undivided one follows from the number of updates.
 
     Args:
         model: The model to average.

@@ -1,4 +1,4 @@
-"""What the hooks that look at the model every few epochs have in common."""
+"""Base class of hooks that evaluate the model every few epochs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from ...datasets.seeding import preserved_draws
+from ...datasets.seeding import preserve_rng_state
 
 if TYPE_CHECKING:
     from ...models.selfsup.base import MaskedImageModel
@@ -24,7 +24,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Run the model in evaluation mode and without autograd, then restore its mode.
 
     Args:
-        model: The model to look at.
+        model: The model.
     """
     training = model.training
     model.eval()
@@ -36,17 +36,17 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 class PeriodicHook(Hook):
-    """Calls :meth:`look` every few epochs or iterations, and at the end of training.
+    """Calls :meth:`evaluate` every few epochs or iterations, and at the end.
 
     Args:
-        interval: Epochs (or iterations) between two looks.
+        interval: Epochs (or iterations) between two calls.
         by_epoch: Whether ``interval`` counts epochs.
 
     Raises:
         ValueError: If ``interval`` is not a positive integer.
     """
 
-    # Before CheckpointHook (VERY_LOW), so that a checkpoint knows the newest figures.
+    # Before CheckpointHook (VERY_LOW), so that checkpoints have the newest results.
     priority = "LOW"
 
     def __init__(self, interval: int, by_epoch: bool = True) -> None:
@@ -59,8 +59,8 @@ class PeriodicHook(Hook):
         self.by_epoch = by_epoch
 
     @abstractmethod
-    def look(self, runner: Runner, model: MaskedImageModel, step: int) -> None:
-        """Look at the model, in evaluation mode and without autograd.
+    def evaluate(self, runner: Runner, model: MaskedImageModel, step: int) -> None:
+        """Evaluate the model, which is in evaluation mode and without autograd.
 
         Args:
             runner: The runner of the training process.
@@ -69,14 +69,14 @@ class PeriodicHook(Hook):
         """
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Look if an epoch that counts is over.
+        """Evaluate if the interval ends with this epoch.
 
         Args:
             runner: The runner of the training process.
         """
         due = self.every_n_epochs(runner, self.interval)
         if self.by_epoch and (due or self.is_last_train_epoch(runner)):
-            self._look(runner, runner.epoch + 1)
+            self._evaluate(runner, runner.epoch + 1)
 
     def after_train_iter(
         self,
@@ -85,7 +85,7 @@ class PeriodicHook(Hook):
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Look if an iteration that counts is over.
+        """Evaluate if the interval ends with this iteration.
 
         Args:
             runner: The runner of the training process.
@@ -97,12 +97,12 @@ class PeriodicHook(Hook):
             return
         due = self.every_n_train_iters(runner, self.interval)
         if due or self.is_last_train_iter(runner):
-            self._look(runner, runner.iter + 1)
+            self._evaluate(runner, runner.iter + 1)
 
-    def _look(self, runner: Runner, step: int) -> None:
+    def _evaluate(self, runner: Runner, step: int) -> None:
         model = unwrapped(runner.model)
-        with evaluation_mode(model), preserved_draws():
-            self.look(runner, model, step)
+        with evaluation_mode(model), preserve_rng_state():
+            self.evaluate(runner, model, step)
 
 
 def unwrapped(model: Any) -> Any:

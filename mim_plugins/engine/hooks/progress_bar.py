@@ -1,4 +1,4 @@
-"""A progress bar for people who watch a run on a terminal."""
+"""A progress bar on terminals."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from rich.text import Text
 class _AboveTheBar:
     """A text stream whose lines appear above a live progress bar.
 
-    Only whole lines are passed on. Forked loading workers inherit this object but
-    write straight to the original stream: the bar belongs to the parent process.
+    Text is passed on line by line. Forked data loading workers inherit this object but
+    write to the original stream: the bar belongs to the parent process.
     """
 
     def __init__(self, console: Console, original: TextIO) -> None:
@@ -64,7 +64,7 @@ class ProgressBarHook(Hook):
     process itself, without a thread, so that forking loading workers is safe.
 
     Args:
-        refresh: Least time between two drawings, in seconds.
+        refresh: Minimum time between two updates, in seconds.
         console: Where to draw, for tests; None is the standard output.
     """
 
@@ -80,7 +80,7 @@ class ProgressBarHook(Hook):
         self._streams: list[tuple[Any, str, Any]] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Put up the bar.
+        """Show the bar.
 
         Args:
             runner: The runner of the training process.
@@ -96,7 +96,7 @@ class ProgressBarHook(Hook):
             TimeElapsedColumn(table_column=Column(no_wrap=True)),
             TextColumn("ETA", table_column=Column(no_wrap=True)),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
-            # On a narrow terminal only the figures go on in the next line.
+            # On a narrow terminal only the figures wrap to the next line.
             TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=False)),
             console=console,
             auto_refresh=False,
@@ -121,7 +121,7 @@ class ProgressBarHook(Hook):
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Move the bar on.
+        """Update the bar.
 
         Args:
             runner: The runner of the training process.
@@ -145,7 +145,7 @@ class ProgressBarHook(Hook):
         )
 
     def after_train(self, runner: Runner) -> None:
-        """Take the bar down.
+        """Remove the bar.
 
         Args:
             runner: The runner of the training process.
@@ -153,7 +153,7 @@ class ProgressBarHook(Hook):
         self.close()
 
     def close(self) -> None:
-        """Take the bar down and give the streams back; safe to call twice."""
+        """Take the bar down and restore the streams; safe to call twice."""
         if self._progress is None:
             return
         self._progress.stop()

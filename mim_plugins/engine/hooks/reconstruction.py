@@ -1,4 +1,4 @@
-"""Pictures of reconstructions while pre-training is under way."""
+"""Pictures of reconstructions during pre-training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ...datasets.seeding import preserved_draws
+from ...datasets.seeding import preserve_rng_state
 from ...visualization import reconstruction_grid
 from .periodic import PeriodicHook, unwrapped
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 @HOOKS.register_module()
 class ReconstructionHook(PeriodicHook):
-    """Draws what the model reconstructs of a few images, always the same ones.
+    """Draws the reconstructions of a few fixed images.
 
     Every ``interval`` epochs and at the end a table (original, masked image, the
     model's picture per level, the last one with the visible patches pasted in) is
     written to ``work_dir/reconstructions/epoch_005.png`` and to the visualizer
     backends. Images and masks stay the same throughout a run and after a restart, so
-    the pictures can be compared. Levels that predict no pixels are left out.
+    the pictures can be compared. Levels that predict no pixels are skipped.
 
     Args:
         interval: Epochs between two pictures.
         num_images: How many images, evenly spread over the data set.
-        dataset: Config of a data set whose items look like those of training; None
-            takes the training data set.
+        dataset: Config of a data set with samples like those of training; None is the
+            training data set.
         seed: Seed of the masks, and of crops the data set does not seed itself.
         by_epoch: Whether ``interval`` counts epochs or iterations.
 
@@ -87,14 +87,14 @@ class ReconstructionHook(PeriodicHook):
             dataset = DATASETS.build(self.dataset)
             if hasattr(dataset, "full_init"):
                 dataset.full_init()
-        with preserved_draws(self.seed):
+        with preserve_rng_state(self.seed):
             count = min(self.num_images, len(dataset))
-            # Spread over the data set: files sorted by class start with one class.
+            # Spread over the data set: the first files may all be of one class.
             items = [dataset[i * len(dataset) // count] for i in range(count)]
         self._batch = default_collate(items)
 
-    def look(self, runner: Runner, model: MaskedImageModel, step: int) -> None:
-        """Draw the table and store it.
+    def evaluate(self, runner: Runner, model: MaskedImageModel, step: int) -> None:
+        """Draw the table and save it.
 
         Args:
             runner: The runner of the training process.
@@ -104,9 +104,8 @@ class ReconstructionHook(PeriodicHook):
         if runner.rank != 0:
             return
         inputs = model.data_preprocessor(self._batch, False)["inputs"]
-        # The masks are drawn once, whatever the model's way of drawing them, and given
-        # from then on.
-        with preserved_draws(self.seed), runner.optim_wrapper.optim_context(model):
+        # The masks are drawn by the model the first time, and reused from then on.
+        with preserve_rng_state(self.seed), runner.optim_wrapper.optim_context(model):
             result = model.reconstruct(inputs, mask=self._mask)
         self._mask = mask = result["mask"]
         levels = {

@@ -72,7 +72,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Queue the step's log values, and write all of them when it is time.
+        """Queue the step's log values, and write all of them when they are due.
 
         Args:
             runner: The runner of the training process.
@@ -82,8 +82,8 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         """
         for key, value in (outputs or {}).items():
             self.scalars.add(f"train/{key}", value)
-        # The first step is written at once: it fixes the order of the names on the log
-        # line, and an output that cannot be logged is found before the night is over.
+        # The first step is written at once: it fixes the order of the names in the log
+        # line, and an output that cannot be logged is an error right away.
         if (
             self._first_iteration
             or self.every_n_inner_iters(batch_idx, self._flush_every)
@@ -93,7 +93,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
             self._first_iteration = False
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Write what is left, for loops that end between two intervals.
+        """Write the remaining values, for loops that end between two intervals.
 
         Args:
             runner: The runner of the training process.
@@ -101,7 +101,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         self.scalars.flush(runner.message_hub)
 
     def before_val(self, runner: Runner) -> None:
-        """Write what is left before a validation inside iteration-based training.
+        """Write the remaining values before a validation within a run by iterations.
 
         Args:
             runner: The runner of the validation process.

@@ -1,4 +1,4 @@
-"""Checks that a segmentation data set fits the model, before the first iteration."""
+"""Checks that a segmentation data set matches the model, before the first step."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ...datasets.seeding import preserved_draws
-from .dataset_checks import check_num_classes, joined_parts
+from ...datasets.seeding import preserve_rng_state
+from .dataset_checks import check_num_classes, inner_datasets
 from .periodic import unwrapped
 
 
@@ -23,24 +23,24 @@ from .periodic import unwrapped
 class CheckSegmentationHook(Hook):
     """Compares classes, label maps and image sizes with a segmentor.
 
-    It looks for what would otherwise end in an index error on the device, in an error
-    after hours, at the first validation, or in no error at all: heads for another
-    number of classes, images without a label map, label maps of another size or with
-    values that are no class, and sizes that a backbone with relative positions does
-    not take.
+    It finds mistakes that would otherwise end in an index error on the device, fail
+    only after hours at the first validation, or never: heads with another number of
+    classes, images without a label map, label maps of another size or with values that
+    are not a class, and image sizes that a backbone with relative positions does not
+    support.
 
     Args:
-        num_samples: So many label maps of each data set are read.
+        num_samples: Number of label maps per data set that are read.
     """
 
     def __init__(self, num_samples: int = 4) -> None:
         self.num_samples = num_samples
 
     def before_train(self, runner: Runner) -> None:
-        """Checks the data of training, and those of the validations in it.
+        """Checks the training data and, if there are any, the validation data.
 
         Raises:
-            ValueError: Naming what does not fit and what to change.
+            ValueError: Naming the mismatch and what to change.
             FileNotFoundError: If label maps are missing.
         """
         self._check("train_dataloader", runner.train_dataloader, runner.model)
@@ -48,22 +48,22 @@ class CheckSegmentationHook(Hook):
             self._check("val_dataloader", runner.val_dataloader, runner.model)
 
     def before_val(self, runner: Runner) -> None:
-        """Checks the data of a validation, as :meth:`before_train`."""
+        """Checks the validation data, as :meth:`before_train`."""
         if runner.iter == 0:
             self._check("val_dataloader", runner.val_dataloader, runner.model)
 
     def before_test(self, runner: Runner) -> None:
-        """Checks the data of a test, as :meth:`before_train`."""
+        """Checks the test data, as :meth:`before_train`."""
         self._check("test_dataloader", runner.test_dataloader, runner.model)
 
     def _check(self, name: str, loader: DataLoader, wrapped: nn.Module) -> None:
         model: Any = unwrapped(wrapped)
-        # A model that averages over scales and flips.
+        # Inside a wrapper for test-time augmentation.
         model = getattr(model, "module", model)
         dataset: Any = loader.dataset
         if not hasattr(model, "decode_head"):
             return
-        for part in joined_parts(dataset, having="seg_map_suffix"):
+        for part in inner_datasets(dataset, having="seg_map_suffix"):
             check_num_classes(name, part, _heads(model))
             check_files(name, part)
             places = np.linspace(0, len(part) - 1, self.num_samples).round()
@@ -72,17 +72,17 @@ class CheckSegmentationHook(Hook):
         required = getattr(model.backbone, "required_size", None)
         if required is not None:
             if name == "train_dataloader":
-                with preserved_draws():
+                with preserve_rng_state():
                     image = dataset[0]["inputs"]
                 check_training_size(tuple(image.shape[-2:]), model, required)
             check_test_sizes(model, required)
 
 
 def check_files(name: str, dataset: Any) -> None:
-    """Checks that there are images, each with a label map.
+    """Checks that the data set has images, each with a label map.
 
     Raises:
-        ValueError: If there is no image.
+        ValueError: If it has no image.
         FileNotFoundError: If label maps, or their folder, are missing.
     """
     if not len(dataset):
@@ -97,7 +97,7 @@ def check_files(name: str, dataset: Any) -> None:
         path = dataset.get_data_info(index).get("seg_map_path", "")
         folder, file = os.path.split(path)
         if "://" in path:
-            continue  # on a server: not listed for this
+            continue  # remote folders are not listed
         if folder not in listed:
             if not os.path.isdir(folder):
                 raise FileNotFoundError(
@@ -159,10 +159,10 @@ def check_label_map(dataset: Any, index: int) -> None:
 def check_training_size(
     size: tuple[int, int], model: Any, required: tuple[int, int]
 ) -> None:
-    """Checks that crops, padded, have the one size a backbone takes.
+    """Checks that padded crops have the fixed input size of a backbone.
 
     Raises:
-        ValueError: If they have not.
+        ValueError: If they do not.
     """
     padded_to = getattr(model.data_preprocessor, "size", None) or (0, 0)
     padded = tuple(max(pair) for pair in zip(size, padded_to, strict=True))
@@ -176,7 +176,7 @@ def check_training_size(
 
 
 def check_test_sizes(model: Any, required: tuple[int, int]) -> None:
-    """Checks that a test hands over windows of the one size a backbone takes.
+    """Checks that sliding windows of a test have the fixed input size of a backbone.
 
     Raises:
         ValueError: If it does not.
@@ -188,7 +188,7 @@ def check_test_sizes(model: Any, required: tuple[int, int]) -> None:
         raise ValueError(
             f"the backbone's relative positions are those of {_by(required)} pixels, "
             f"but model.test_cfg has {asked}: set model.test_cfg.mode=slide and "
-            f"model.test_cfg.crop_size={required} (whole images have any size)"
+            f"model.test_cfg.crop_size={required} (images have any size)"
         )
     if any(a > b for a, b in zip(test_cfg["stride"], crop, strict=True)):
         raise ValueError(
@@ -204,7 +204,7 @@ def check_test_sizes(model: Any, required: tuple[int, int]) -> None:
 
 
 def _heads(model: Any) -> Iterator[tuple[str, Any]]:
-    """Every head of a segmentor that predicts classes, and where it is."""
+    """Every classifying head of a segmentor, with its config path."""
     for name in ("decode_head", "auxiliary_head"):
         heads = getattr(model, name, None)
         if isinstance(heads, nn.ModuleList):

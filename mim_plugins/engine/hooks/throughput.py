@@ -31,15 +31,15 @@ def batch_size_of(data_batch: Any) -> int:
 class ThroughputHook(Hook):
     """Logs ``images_per_s`` of all processes together, loading included.
 
-    The figure is the number of images since the last log line divided by the time
+    The rate is the number of images since the last log line divided by the time
     their iterations took. Validation does not count, nor does anything between two
-    epochs, such as saving. What other hooks do after an iteration does: in a run over
-    iterations that includes saving, in the figure after it. The figure is taken where
-    the log line is written, when the losses have just been read from the device, so
-    that work still queued there is not mistaken for speed.
+    epochs, such as saving. Time of other hooks after an iteration does count, such as
+    saving in a run by iterations. The rate is computed where the log line is written,
+    when the losses have just been read from the device, so that work still queued there
+    is not mistaken for speed.
 
     Args:
-        interval: Iterations between two figures; None is that of ``LoggerHook``.
+        interval: Iterations between two log entries; None is that of ``LoggerHook``.
     """
 
     # After the timer (NORMAL, registered earlier), before LoggerHook (BELOW_NORMAL).
@@ -84,7 +84,7 @@ class ThroughputHook(Hook):
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Count the batch, and hand the figure to the log when a line is due.
+        """Count the batch, and log the rate when a line is due.
 
         Args:
             runner: The runner of the training process.

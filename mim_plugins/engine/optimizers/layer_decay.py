@@ -1,4 +1,4 @@
-"""One optimiser constructor for pre-training and all that follows it."""
+"""One optimiser constructor for pre-training, fine-tuning and transfer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PARAMWISE_KEYS = (
 )
 FUSED_OPTIMIZERS = ("Adam", "AdamW", "SGD")
 
-# What sharding, recomputation and compilation put into names.
+# Wrappers of sharding, activation checkpointing and compilation in names.
 _WRAPPERS = re.compile(
     r"(?<![^.])(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\."
 )
@@ -33,8 +33,8 @@ _WRAPPERS = re.compile(
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Layer-wise learning rates and weight-decay rules, in as few groups as possible.
 
-    It asks the encoder for each parameter's depth (``get_layer_depth``), wherever the
-    encoder sits: in a pre-training algorithm, a classifier, a detector or a
+    It asks the encoder for each parameter's depth (``get_layer_depth``), whether the
+    encoder is in a pre-training algorithm, a classifier, a detector or a
     segmentor. Parameters with equal settings share a group, since one group per
     parameter costs a launch and Python time each. The optimiser runs fused where
     torch supports it, unless its config says otherwise.
@@ -94,7 +94,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
         Args:
             params: The list of groups to fill.
-            module: The whole model.
+            module: The model.
             prefix: Unused; mmengine's constructor recurses, this one does not.
         """
         groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
@@ -169,7 +169,7 @@ def dims_before_sharding(model: nn.Module) -> dict[str, int]:
         model: The model, wrapped for fully sharded data parallel or not.
 
     Raises:
-        ValueError: If the shards stand in place of the parameters.
+        ValueError: If the shards replace the parameters.
     """
     found = {}
     for name, module in model.named_modules():

@@ -1,4 +1,4 @@
-"""Attention on maps of tokens that knows their relative rows and columns."""
+"""Attention on maps of tokens with decomposed relative positions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GridAttention(MultiheadAttention):
     Args:
         embed_dims: Width of the tokens.
         num_heads: Attention heads.
-        window: Side of the windows in tokens; 0 attends across the whole map.
+        window: Side of the windows in tokens; 0 attends across the complete map.
         table: Rows and columns that the tables of relative positions are made for;
             other maps interpolate them. None has no relative positions.
         **kwargs: Further arguments of mmpretrain's ``MultiheadAttention``.
@@ -48,7 +48,7 @@ class GridAttention(MultiheadAttention):
     def forward(self, x: Tensor) -> Tensor:
         """Self-attention, (N, rows, cols, C) -> (N, rows, cols, C).
 
-        Maps that do not divide into windows are continued by zeros, which take part
+        Maps that do not divide into windows are padded with zeros, which take part
         in their window, as in ViTDet's released code.
         """
         if self.window:

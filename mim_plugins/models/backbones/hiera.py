@@ -1,4 +1,4 @@
-"""Hiera: a hierarchical Vision Transformer made of plain blocks."""
+"""Hiera: a hierarchical Vision Transformer of plain blocks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...checkpoints.metadata import RecordsGeometry
+from ..activation_checkpointing import checkpoint_activations
 from ..initialisation import is_pretrained
 from ..masking import PatchMask
 from ..patches import patchify, unpatchify
-from ..recompute import recompute_in_backward
 from .hiera_block import HieraBlock, reroll, unroll
 
 OUT_TYPES = ("avg_featmap", "featmap")
@@ -62,7 +62,7 @@ class Hiera(RecordsGeometry, BaseBackbone):
             strides are 4, 8, 16, 32 pixels at ``q_pool=3``.
         drop_path_rate: Stochastic depth of the last block; rises linearly from 0.
         norm_cfg: Norm layer.
-        with_cp: Recompute every block in the backward pass in place of keeping its
+        with_cp: Recompute every block in the backward pass instead of keeping its
             activations: less memory for about a third more time.
         init_cfg: As mmengine's.
 
@@ -122,7 +122,8 @@ class Hiera(RecordsGeometry, BaseBackbone):
         self.depths, self.q_pool, self.out_type = depths, q_pool, out_type
         self.patch_size, self.patch_kernel = patch_size, patch_kernel
         self.mask_patch_size = (patch_size * self.unit_side,) * 2
-        self.grid = self._grid_of(tuple(to_2tuple(img_size)))
+        self.img_size = tuple(to_2tuple(img_size))
+        self.grid = self._grid_of(self.img_size)
         self.out_indices = _check_stages(
             range(stages) if out_indices is None else out_indices, stages
         )
@@ -157,16 +158,12 @@ class Hiera(RecordsGeometry, BaseBackbone):
                         norm_cfg=norm_cfg,
                     )
                 )
+        self.in_channels = in_channels
         if out_type == "avg_featmap":
             self.ln2 = build_norm_layer(norm_cfg, self.stage_dims[-1])
         if with_cp:
             for layer in self.layers:
-                recompute_in_backward(layer)
-
-    @property
-    def in_channels(self) -> int:
-        """Number of image channels."""
-        return self.patch_embed.projection.in_channels
+                checkpoint_activations(layer)
 
     @property
     def unit_side(self) -> int:
@@ -193,7 +190,7 @@ class Hiera(RecordsGeometry, BaseBackbone):
                 nn.init.constant_(module.bias, 0.02)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Computes what ``out_type`` says of images (N, C, H, W)."""
+        """Encodes images (N, C, H, W); what is returned depends on ``out_type``."""
         stages = self.stage_outputs(self.run_blocks(self.embed(x)))
         if self.out_type == "avg_featmap":
             return (self.ln2(stages[-1].flatten(1, 2).mean(dim=1)),)
@@ -228,7 +225,7 @@ class Hiera(RecordsGeometry, BaseBackbone):
         return unroll(tokens + positions.view_as(tokens[: len(positions)]))
 
     def run_blocks(self, tokens: Tensor) -> Iterator[Tensor]:
-        """Runs the blocks on (N, units, tokens, C), as far as it is asked to.
+        """Runs the blocks on (N, units, tokens, C), as far as it is iterated.
 
         Yields:
             The tokens as they enter block 0, 1, ... and, at last, as they leave the
@@ -308,10 +305,10 @@ class Hiera(RecordsGeometry, BaseBackbone):
     def _resize_loaded_positions(
         self, state_dict: dict[str, Tensor], prefix: str, *_: Any
     ) -> None:
-        """Fits the position table of a checkpoint of another image size.
+        """Resizes the position table of a checkpoint of another image size.
 
         Raises:
-            ValueError: If the grid that the table is of cannot be told.
+            ValueError: If the grid of the table cannot be inferred.
         """
         key = prefix + "pos_embed"
         table = state_dict.get(key)
@@ -339,7 +336,7 @@ def _check_arch(zoo: dict[str, dict], arch: str | dict) -> dict:
     """Settings of an architecture.
 
     Raises:
-        ValueError: If there is none of that name, a setting is missing, or the width
+        ValueError: If there is no such architecture, a setting is missing, or the width
             does not divide into the heads.
     """
     if isinstance(arch, str):

@@ -44,7 +44,7 @@ class MaskUnitAttention(MultiheadAttention):
     def logits(self, x: Tensor) -> Tensor:
         """Logits before the softmax, (N or N * U, heads, queries, keys).
 
-        As those of :func:`self_attention_logits`, beside the layer and without values.
+        As :func:`self_attention_logits`: computed separately, without values.
         """
         dims = 2 * self.embed_dims
         query, key = F.linear(x, self.qkv.weight[:dims], self.qkv.bias[:dims]).chunk(

@@ -8,15 +8,16 @@ from typing import Any
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ..initialisation import init_transformer, is_pretrained
+from ..initialisation import is_pretrained
 from ..masking import PatchMask, as_patch_mask
+from ..protocols import BlockwiseEncoder
 from .hiera import Hiera
 from .hiera_block import HieraBlock, reroll
 from .taps import check_final_stage, check_taps
 
 
 @MODELS.register_module()
-class MIMHiera(Hiera):
+class MIMHiera(Hiera, BlockwiseEncoder):
     """Hiera with a masked forward pass and taps; without a mask it is :class:`Hiera`.
 
     References:
@@ -35,7 +36,7 @@ class MIMHiera(Hiera):
         final_stage: Zero-based index of the stage whose output is the last latent; by
             default the last. An earlier one decouples reconstruction from distillation,
             as D2-MAE does on a ViT.
-        out_type: What the unmasked forward returns, see :class:`Hiera`.
+        out_type: What the forward pass without a mask returns, see :class:`Hiera`.
         **kwargs: Further arguments of :class:`Hiera`.
 
     Raises:
@@ -43,9 +44,7 @@ class MIMHiera(Hiera):
             :class:`Hiera`.
     """
 
-    with_cls_token = False
-    # How layers start, an `attention_only_block` included.
-    init_layers = staticmethod(init_transformer)
+    latent_is_normed = False
 
     def __init__(
         self,
@@ -63,30 +62,15 @@ class MIMHiera(Hiera):
             taps = range(min(q_pool, self.final_stage))
         self.taps = check_taps(taps, stages, unit="stage")
         check_final_stage(final_stage, stages, self.taps)
+        self.final_block = sum(self.depths[: self.final_stage + 1]) - 1
+        levels = self._levels = (*self.taps, self.final_stage)
+        self.level_dims = [self.stage_dims[stage] for stage in levels]
+        self.level_scales = [self.unit_side // 2 ** min(k, q_pool) for k in levels]
 
     @property
-    def num_levels(self) -> int:
-        """Number of latents of a masked forward pass."""
-        return len(self.taps) + 1
-
-    @property
-    def level_dims(self) -> list[int]:
-        """Width of each latent, shallow to deep."""
-        return [self.stage_dims[stage] for stage in self._levels]
-
-    @property
-    def level_scales(self) -> list[int]:
-        """Tokens of a unit per axis in each latent, shallow to deep."""
-        return [self.unit_side // 2 ** min(k, self.q_pool) for k in self._levels]
-
-    @property
-    def _levels(self) -> tuple[int, ...]:
-        return (*self.taps, self.final_stage)
-
-    @property
-    def final_block(self) -> int:
-        """Zero-based index, through all stages, of the block that ends the latents."""
-        return sum(self.depths[: self.final_stage + 1]) - 1
+    def level_names(self) -> list[str]:
+        """Encoder stages, counted from 1."""
+        return [f"stage {stage + 1}" for stage in self._levels]
 
     def init_weights(self) -> None:
         """Initialises as the official MAE, unless weights were loaded."""
@@ -109,7 +93,7 @@ class MIMHiera(Hiera):
                 1 = removed for the masked pass, L counting mask units.
 
         Returns:
-            Without a mask, what ``out_type`` says. With one, a list of latents
+            Without a mask, see ``out_type``. With one, a list of latents
             (N, L_vis * t**2, C), shallow to deep: visible units in the order of
             ``mask.ids_keep``, a unit's t x t tokens (``level_scales``) row by row, none
             of them normed.
@@ -123,7 +107,7 @@ class MIMHiera(Hiera):
         return self.latents(self.stream(x, mask))
 
     def stream(self, x: Tensor, mask: PatchMask | Tensor) -> Iterator[Tensor]:
-        """Encodes visible units block by block, as far as it is asked to.
+        """Encodes visible units block by block, as far as it is iterated.
 
         Args:
             x: Images, (N, C, H, W).
@@ -141,7 +125,7 @@ class MIMHiera(Hiera):
         stages = self.stage_outputs(stream)
         return [reroll(stages[level]).flatten(1, 2) for level in self._levels]
 
-    def whole(self, stream: Iterable[Tensor]) -> Tensor:
+    def last_tokens(self, stream: Iterable[Tensor]) -> Tensor:
         """The tokens that leave the last block, laid out as latents are."""
         return reroll(self.stage_outputs(stream)[-1]).flatten(1, 2)
 
@@ -156,7 +140,7 @@ class MIMHiera(Hiera):
         return [layer.ln1 for layer in self.layers]
 
     def attention_shape(self, block: int) -> tuple[int, int, int]:
-        """Heads, queries and keys of a block, on whole images of ``img_size``.
+        """Heads, queries and keys of a block, on complete images of ``img_size``.
 
         A block whose attention is local has those of one unit. The index after the last
         block stands for an :meth:`attention_only_block`.
@@ -169,9 +153,9 @@ class MIMHiera(Hiera):
         return attn.num_heads, keys // 4 if attn.pool else keys, keys
 
     def hidden_shape(self, block: int) -> tuple[int, int]:
-        """Tokens that enter a block and their width, on whole images of ``img_size``.
+        """Number and width of the tokens that enter a block, on complete images.
 
-        The index after the last block stands for what leaves it.
+        The index after the last block stands for the tokens that leave it.
         """
         tokens, dims = self.pos_embed.shape[1], self.stage_dims[0]
         for layer in self.layers[:block]:
@@ -179,11 +163,11 @@ class MIMHiera(Hiera):
             dims = layer.attn.embed_dims
         return tokens, dims
 
-    def attention_logits(self, block: Any, tokens: Tensor) -> Tensor:
+    def attention_logits(self, block: HieraBlock, tokens: Tensor) -> Tensor:
         """Attention of a block before the softmax, (N, heads, queries, keys).
 
-        Where attention is local, units stand for images. (The official distillation
-        has blocks of the last stage, which attend to all tokens.)
+        Where attention is local, every unit counts as an image. (The official
+        distillation reads blocks of the last stage, which attend to all tokens.)
 
         Args:
             block: One of the encoder's, or an :meth:`attention_only_block`.
@@ -192,12 +176,12 @@ class MIMHiera(Hiera):
         return block.attn.logits(block.ln1(tokens))
 
     def attention_only_block(self) -> nn.Module:
-        """One more block of the last stage, cut down to what its logits need.
+        """One more block of the last stage, reduced to what its logits need.
 
         D2-MAE's, of which only the norm and the queries, keys and values exist. It
         attends to all tokens, and pools none.
         """
         dims, heads = self.stage_dims[-1], self.layers[-1].attn.num_heads
-        block: Any = HieraBlock(dims, dims, heads, dims, norm_cfg=self.norm_cfg)
+        block = HieraBlock(dims, dims, heads, dims, norm_cfg=self.norm_cfg)
         block.attn.proj = block.ln2 = block.ffn = nn.Identity()
         return block

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from ...checkpoints.layouts.resize import resize_offset_table
 from ...checkpoints.metadata import RecordsGeometry
+from ..activation_checkpointing import checkpoint_activations
 from ..attention import attention, attention_logits, split_heads
 from ..initialisation import is_pretrained
-from ..recompute import recompute_in_backward
 
 TABLE = "relative_position_bias_table"
 
@@ -26,9 +26,9 @@ class RelPosAttention(BEiTAttention):
     """mmpretrain's ``BEiTAttention``, fused where torch can."""
 
     def init_weights(self) -> None:
-        """Starts the table at zero, where mmpretrain draws it.
+        """Initialises the table with zeros, where mmpretrain draws it.
 
-        Here, since a checkpoint of pre-training, which has none, is loaded afterwards.
+        A pre-training checkpoint, which has no table, is loaded afterwards.
         """
         super().init_weights()
         if self.relative_position_bias_table is not None:
@@ -75,9 +75,9 @@ class RelPosVisionTransformer(RecordsGeometry, BEiTViT):
     """Vision Transformer with a learned bias for the relative position of patches.
 
     mmpretrain's ``BEiTViT`` with MAE-Lite's settings and fused attention: a table per
-    block, or one that all share, starts at zero and is added to the attention logits;
-    the absolute position embedding stays. For segmentation, as DeepMIM, LocalMIM and
-    MAE-Lite have it, ``out_type='featmap'`` gives un-normed maps of the blocks in
+    block, or one that all share, is initialised with zeros and added to the attention
+    logits; the absolute position embedding stays. For segmentation, as in DeepMIM,
+    LocalMIM and MAE-Lite, ``out_type='featmap'`` gives un-normed maps of the blocks in
     ``out_indices``; it has ``bias=True`` and ``layer_scale_init_value=1.0`` there.
 
     References:
@@ -102,12 +102,12 @@ class RelPosVisionTransformer(RecordsGeometry, BEiTViT):
         use_abs_pos_emb: Add the position embedding of pre-training.
         use_rel_pos_bias: A table in every block.
         use_shared_rel_pos_bias: One table for all blocks.
-        layer_scale_init_value: Start of the scales on both branches of a block; none
-            at 0.
+        layer_scale_init_value: Initial value of the layer scale on both branches of a
+            block; 0 for no layer scale.
         out_indices: Zero-based indices, increasing, of the blocks whose output is
             returned; -1 is the last.
-        with_cp: Recompute every block in the backward pass in place of keeping its
-            intermediate values: less memory, about a third more time.
+        with_cp: Recompute every block in the backward pass instead of keeping its
+            activations: less memory for about a third more time.
         **kwargs: Further arguments of mmpretrain's ``BEiTViT``.
 
     Raises:
@@ -115,7 +115,7 @@ class RelPosVisionTransformer(RecordsGeometry, BEiTViT):
             of other heads or of no square grid.
 
     Note:
-        The released 79.0 model was, as far as its code tells, initialised without the
+        According to its code, the released 79.0 model was initialised without the
         pre-trained biases: ``bias='qv_bias', keep_bias=False``.
     """
 
@@ -162,7 +162,7 @@ class RelPosVisionTransformer(RecordsGeometry, BEiTViT):
                 proj_drop_rate=kwargs.get("drop_rate", 0.0),
             )
             if with_cp:
-                recompute_in_backward(layer)
+                checkpoint_activations(layer)
         if self.frozen_stages > 0:
             # mmpretrain froze the attention that was here before.
             self._freeze_stages()
@@ -179,12 +179,15 @@ class RelPosVisionTransformer(RecordsGeometry, BEiTViT):
         return None
 
     def _check_grid(
-        self, embed: nn.Module, images: Any, output: tuple[Tensor, tuple[int, int]]
+        self,
+        embed: nn.Module,
+        images: tuple[Tensor],
+        output: tuple[Tensor, tuple[int, int]],
     ) -> None:
-        """Refuses images of a grid whose relative positions there are none of.
+        """Refuses images whose grid has no relative positions.
 
-        Hooked behind the patch embedding: another grid with as many patches, such as
-        that of the picture turned, would go through with the wrong positions.
+        A forward hook of the patch embedding: another grid with the same number of
+        patches, such as that of the rotated image, would get the wrong positions.
 
         Raises:
             ValueError: If images have another grid than the one of ``img_size``.
@@ -199,7 +202,7 @@ class RelPosVisionTransformer(RecordsGeometry, BEiTViT):
             )
 
     def _check_out_indices(self) -> None:
-        """Refuses blocks that there are not; mmpretrain returns fewer maps."""
+        """Refuses blocks that do not exist, for which mmpretrain returns fewer maps."""
         asked = list(self.out_indices)
         if sorted(set(asked)) != asked or asked[-1] >= self.num_layers:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Relative position biases of windows and grids that change their size on load."""
+"""Resizing of relative position biases of windows and grids on load."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ...checkpoints.layouts.resize import resize_bias_table
 def resize_bias_tables(
     module: nn.Module, state_dict: dict[str, Any], prefix: str
 ) -> None:
-    """Fits the bias tables of a checkpoint to the windows of a model, in place.
+    """Resizes the bias tables of a checkpoint to a model's windows, in place.
 
     Bicubic, as LocalMIM's released loader for segmentation; mmpretrain's own resizing
     needs a function that SciPy dropped in its version 1.14.
 
     Args:
-        module: What is loaded into; its ``WindowMSA`` layers decide the sizes.
-        state_dict: What is loaded.
+        module: The model; its ``WindowMSA`` layers decide the sizes.
+        state_dict: The checkpoint's tensors.
         prefix: Where the module's keys start in ``state_dict``.
     """
     changes = set()
@@ -34,7 +34,7 @@ def resize_bias_tables(
             continue
         side = round(len(table) ** 0.5)
         if side**2 != len(table):
-            continue  # torch says which key has which shape
+            continue  # torch's own error names key and shapes
         state_dict[key + "bias_table"] = resize_bias_table(table, own)
         state_dict[key + "index"] = layer.relative_position_index
         changes.add(f"{side}x{side} to {own}x{own}")

@@ -17,16 +17,17 @@ from torch import Tensor, nn
 from ..attention import WindowAttention
 from ..initialisation import is_pretrained
 from ..masking import PatchMask, as_patch_mask
+from ..protocols import BlockwiseEncoder
 from .swin import MIMSwinTransformer, window_shift
 from .taps import check_final_stage
 
 
 @MODELS.register_module()
-class SimMIMSwin(MIMSwinTransformer):
-    """Swin Transformer that reads a mask token in place of every removed one.
+class SimMIMSwin(MIMSwinTransformer, BlockwiseEncoder):
+    """Swin Transformer that reads a mask token instead of every removed one.
 
     Nothing is dropped: after the patch embedding and its norm, the tokens of removed
-    cells are replaced by one learned token, and the whole map is encoded, as in
+    cells are replaced by one learned token, and the complete map is encoded, as in
     mmpretrain's ``SimMIMSwinTransformer``, whose parameters, under their names, these
     are. Here the encoder can also be read block by block, for distillation, and end its
     latent before the last stage.
@@ -62,21 +63,11 @@ class SimMIMSwin(MIMSwinTransformer):
             kwargs = {"norm_cfg": None, **kwargs}
         super().__init__(arch=arch, taps=(), merge_coordinates="correct", **kwargs)
         self.final_stage = final_stage
+        self.final_block = sum(self.depths[: final_stage + 1]) - 1
+        # Otherwise the norm is the decoder's.
+        self.latent_is_normed = final_stage == num_stages - 1
+        self._set_levels((final_stage,))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
-
-    @property
-    def _levels(self) -> tuple[int, ...]:
-        return (self.final_stage,)
-
-    @property
-    def latent_is_normed(self) -> bool:
-        """Whether the encoder has norms for the latent; else the decoder has."""
-        return self.final_stage == len(self.stages) - 1
-
-    @property
-    def final_block(self) -> int:
-        """Zero-based index, through all stages, of the block that ends the latent."""
-        return sum(self.depths[: self.final_stage + 1]) - 1
 
     def init_weights(self) -> None:
         """Initialises as mmpretrain's SimMIM, unless weights were loaded.
@@ -124,7 +115,7 @@ class SimMIMSwin(MIMSwinTransformer):
         return self.latents(self.stream(x, mask))
 
     def stream(self, x: Tensor, mask: PatchMask | Tensor) -> Iterator[Tensor]:
-        """Encodes block by block, as far as it is asked to.
+        """Encodes block by block, as far as it is iterated.
 
         Args:
             x: Images, (N, C, H, W).
@@ -156,13 +147,13 @@ class SimMIMSwin(MIMSwinTransformer):
         yield tokens.unflatten(1, size)
 
     def latents(self, stream: Iterable[Tensor]) -> list[Tensor]:
-        """Picks the latent out of :meth:`stream`, going no further than it has to."""
+        """Picks the latent out of :meth:`stream`, iterating no further than needed."""
         tokens = next(islice(stream, self.final_block + 1, None))
         if self.latent_is_normed:
-            tokens = getattr(self, f"norm{self.final_stage}")(tokens)
+            tokens = self.stage_norm(self.final_stage)(tokens)
         return [tokens.flatten(1, 2)]
 
-    def whole(self, stream: Iterable[Tensor]) -> Tensor:
+    def last_tokens(self, stream: Iterable[Tensor]) -> Tensor:
         """The tokens that leave the last block, laid out as latents are, un-normed."""
         *_, tokens = stream
         return tokens.flatten(1, 2)
@@ -176,13 +167,13 @@ class SimMIMSwin(MIMSwinTransformer):
     def norms(self) -> list[nn.Module]:
         """The norm of the tokens that enter each block, and the final norm if any."""
         norms = [block.norm1 for block in self.blocks]
-        final = getattr(self, f"norm{len(self.stages) - 1}")
+        final = self.stage_norm(len(self.stages) - 1)
         return norms + ([] if isinstance(final, nn.Identity) else [final])
 
     def attention_shape(self, block: int) -> tuple[int, int, int, int]:
         """Heads, queries, keys of each, and shift of a block's windows.
 
-        On whole images of ``img_size``; only blocks that agree in all but the heads
+        On complete images of ``img_size``; only blocks that agree in all but the heads
         have the same windows. The index after the last block stands for an
         :meth:`attention_only_block`.
         """
@@ -195,15 +186,15 @@ class SimMIMSwin(MIMSwinTransformer):
         return like.attn.w_msa.num_heads, size[0] * size[1], window**2, shift
 
     def hidden_shape(self, block: int) -> tuple[int, int]:
-        """Tokens that enter a block and their width, on whole images of ``img_size``.
+        """Number and width of the tokens that enter a block, on complete images.
 
-        The index after the last block stands for what leaves it.
+        The index after the last block stands for the tokens that leave it.
         """
         rows, cols = self._map_size(block)
         stage = self._stage_of(block)
         return rows * cols, self.stages[stage].embed_dims
 
-    def attention_logits(self, block: Any, tokens: Tensor) -> Tensor:
+    def attention_logits(self, block: SwinBlock, tokens: Tensor) -> Tensor:
         """Attention of a block's windows before the softmax.
 
         Relative position biases are added; what keeps the regions of a shifted window
@@ -223,13 +214,13 @@ class SimMIMSwin(MIMSwinTransformer):
         return attn.w_msa.logits(windows)
 
     def attention_only_block(self) -> nn.Module:
-        """One more block of the last stage, cut down to what its logits need.
+        """One more block of the last stage, reduced to what its logits need.
 
         D2-MAE's, of which only the norm and the queries, keys and values exist, and
         the table of relative positions.
         """
         last = self.stages[-1].blocks[-1]
-        block: Any = SwinBlock(
+        block = SwinBlock(
             last.attn.w_msa.embed_dims,
             last.attn.w_msa.num_heads,
             window_size=last.attn.window_size,

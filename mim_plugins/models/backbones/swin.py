@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from mmpretrain.models import SwinTransformer
 from mmpretrain.models.backbones.swin_transformer import SwinBlock
-from mmpretrain.models.utils import to_2tuple
+from mmpretrain.models.utils import PatchMerging, to_2tuple
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +18,7 @@ from ..attention import WindowAttention
 from ..initialisation import init_transformer, is_pretrained
 from ..masking import PatchMask, as_patch_mask
 from ..patches import patchify, projection_weights
+from ..protocols import MaskedEncoder
 from .relative_position import resize_bias_tables
 from .taps import check_taps
 from .window_groups import WindowGroups
@@ -26,14 +27,14 @@ COORDINATES = ("correct", "official")
 
 
 @MODELS.register_module()
-class MIMSwinTransformer(SwinTransformer):
+class MIMSwinTransformer(SwinTransformer, MaskedEncoder):
     """Swin Transformer that encodes only the visible cells of masked images.
 
     A mask removes square cells of ``patch_size * 2 ** (stages - 1)`` pixels, 32 for
     the published models, which patch merging never straddles: a cell is 8x8 tokens in
     the first stage and one in the last. Removed tokens take no part in anything;
     visible ones attend to the visible tokens of their (shifted) window. Parameters,
-    their names and the unmasked forward pass are those of mmpretrain's
+    their names and the forward pass without a mask are those of mmpretrain's
     ``SwinTransformer``, so checkpoints load there as they are.
 
     References:
@@ -65,7 +66,7 @@ class MIMSwinTransformer(SwinTransformer):
             ``drop_path_rate``, which is 0.1 there and 0 in the papers' pre-training.
 
     Raises:
-        ValueError: If a tap or ``merge_coordinates`` is not one there is, or the
+        ValueError: If a tap or ``merge_coordinates`` does not exist, or the
             image does not divide into the mask's cells and every stage's windows.
 
     Note:
@@ -74,8 +75,6 @@ class MIMSwinTransformer(SwinTransformer):
     """
 
     num_extra_tokens = 0
-    with_cls_token = False
-    out_type = "featmap"
     takes_absolute_positions = False
 
     def __init__(
@@ -127,6 +126,8 @@ class MIMSwinTransformer(SwinTransformer):
                 f"out_indices={tuple(self.out_indices)} leaves out the last stage, "
                 f"{num_stages - 1}, whose norm the final latent needs"
             )
+        self.in_channels = self.patch_embed.projection.in_channels
+        self._set_levels((*self.taps, num_stages - 1))
         self.merge_coordinates = merge_coordinates
         self.pad_small_map = pad_small_map
         if not pad_small_map:
@@ -139,29 +140,19 @@ class MIMSwinTransformer(SwinTransformer):
                 block.norm2.eps = mlp_norm_eps
 
     @property
-    def num_levels(self) -> int:
-        """Number of latents of a masked forward pass."""
-        return len(self.taps) + 1
+    def level_names(self) -> list[str]:
+        """Encoder stages, counted from 1."""
+        return [f"stage {stage + 1}" for stage in (*self.taps, len(self.stages) - 1)]
 
-    @property
-    def level_dims(self) -> list[int]:
-        """Width of each latent, shallow to deep."""
-        return [self.stages[k].out_channels for k in self._levels]
+    def stage_norm(self, stage: int) -> nn.Module:
+        """The norm of a stage's output, which mmpretrain adds by name."""
+        return self.get_submodule(f"norm{stage}")
 
-    @property
-    def level_scales(self) -> list[int]:
-        """Tokens of a cell per axis in each latent, shallow to deep."""
+    def _set_levels(self, stages: Sequence[int]) -> None:
+        """Sets width and scale of the latents, which are outputs of these stages."""
         last = len(self.stages) - 1
-        return [2 ** max(last - 1 - k, 0) for k in self._levels]
-
-    @property
-    def in_channels(self) -> int:
-        """Number of image channels."""
-        return self.patch_embed.projection.in_channels
-
-    @property
-    def _levels(self) -> tuple[int, ...]:
-        return (*self.taps, len(self.stages) - 1)
+        self.level_dims = [self.stages[k].out_channels for k in stages]
+        self.level_scales = [2 ** max(last - 1 - k, 0) for k in stages]
 
     def init_weights(self) -> None:
         """Initialises as LocalMIM's released code (relative positions: std 0.02).
@@ -198,7 +189,7 @@ class MIMSwinTransformer(SwinTransformer):
             ValueError: If the image or the mask does not fit the cells or windows.
         """
         if mask is None:
-            return super().forward(x)
+            return SwinTransformer.forward(self, x)
         mask = as_patch_mask(mask, x, self.image_grid(x))
         tokens = self.drop_after_pos(self.embed_visible(x, mask))
         latents = []
@@ -213,7 +204,7 @@ class MIMSwinTransformer(SwinTransformer):
                 tokens = _merge(stage.downsample, tokens, self._cell_side(index))
             if index in self.taps:
                 latents.append(tokens)
-        latents.append(getattr(self, f"norm{len(self.stages) - 1}")(tokens))
+        latents.append(self.stage_norm(len(self.stages) - 1)(tokens))
         return latents
 
     def image_grid(self, x: Tensor) -> tuple[int, int]:
@@ -253,7 +244,7 @@ class MIMSwinTransformer(SwinTransformer):
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
-        """Notes the geometry beside the weights; :mod:`.checkpoints.geometry`."""
+        """Records how coordinates are merged in the metadata of the state dict."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if hasattr(destination, "_metadata"):
             metadata = destination._metadata[prefix[:-1]]
@@ -314,7 +305,7 @@ class MIMSwinTransformer(SwinTransformer):
         return rows, cols
 
     def _check_windows(self, grid: tuple[int, int]) -> None:
-        """Checks that whole windows cover every stage's map.
+        """Checks that complete windows cover every stage's map.
 
         Raises:
             ValueError: Naming the stage.
@@ -344,7 +335,7 @@ def _run_block(block: SwinBlock, tokens: Tensor, groups: WindowGroups) -> Tensor
     def run(tokens: Tensor) -> Tensor:
         normed = block.norm1(tokens)
         if len(groups.places) != tokens.shape[1]:
-            # Another mask for each image: groups run over the whole batch.
+            # Another mask for each image: groups span the batch.
             normed = normed.flatten(0, 1)[None]
         attended = groups.attend(block.attn.w_msa, normed).view_as(tokens)
         tokens = tokens + block.attn.drop(attended)
@@ -355,7 +346,7 @@ def _run_block(block: SwinBlock, tokens: Tensor, groups: WindowGroups) -> Tensor
     return run(tokens)
 
 
-def _merge(downsample: Any, tokens: Tensor, side: int) -> Tensor:
+def _merge(downsample: PatchMerging, tokens: Tensor, side: int) -> Tensor:
     """Merges 2x2 tokens inside each cell of ``side`` x ``side`` tokens."""
     quads = tokens.unflatten(1, (-1, side // 2, 2, side // 2, 2))
     # A quad's values run over its channels, then its rows, then its columns.

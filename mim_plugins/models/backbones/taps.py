@@ -1,4 +1,4 @@
-"""Which blocks of an encoder are read."""
+"""Checks of the blocks and stages whose outputs are supervised."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_final_block(block: int | None, taps: tuple[int, ...], num_layers: int)
     """Validates the index of the block that ends the masked forward pass.
 
     Raises:
-        ValueError: If there is no such block, or a tap lies behind it.
+        ValueError: If there is no such block, or a tap comes after it.
     """
     if block is None:
         return num_layers - 1
@@ -56,7 +56,7 @@ def check_final_block(block: int | None, taps: tuple[int, ...], num_layers: int)
         )
     if taps and taps[-1] > block:
         raise ValueError(
-            f"tap {taps[-1]} lies behind final_block={block}: the final latent is the "
+            f"tap {taps[-1]} comes after final_block={block}: the final latent is the "
             "deepest level"
         )
     return block

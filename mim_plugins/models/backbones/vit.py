@@ -8,23 +8,25 @@ from typing import Any
 
 import torch
 from mmpretrain.models import VisionTransformer
-from mmpretrain.models.utils import resize_pos_embed
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
+from mmpretrain.models.utils import resize_pos_embed, to_2tuple
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...checkpoints.metadata import RecordsGeometry
+from ..activation_checkpointing import checkpoint_activations
 from ..attention import self_attention_logits, use_attention_dispatch
-from ..initialisation import init_transformer, is_pretrained
+from ..initialisation import is_pretrained
 from ..masking import PatchMask, as_patch_mask
-from ..patches import patchify, projection_weights
+from ..patches import patch_grid, patchify, projection_weights
 from ..position import sincos_position_embedding
-from ..recompute import recompute_in_backward
+from ..protocols import BlockwiseEncoder
 from .taps import check_final_block, check_taps
 
 
 @MODELS.register_module()
-class MIMVisionTransformer(RecordsGeometry, VisionTransformer):
+class MIMVisionTransformer(RecordsGeometry, VisionTransformer, BlockwiseEncoder):
     """mmpretrain's Vision Transformer with a masked forward pass and taps.
 
     Without a mask it is mmpretrain's ``VisionTransformer``: same parameters, same
@@ -51,12 +53,12 @@ class MIMVisionTransformer(RecordsGeometry, VisionTransformer):
         final_block: Zero-based index of the block whose output is normed and returned
             last; by default the last block. The blocks after it stay in the encoder and
             are trained by distillation alone (D2-MAE, which decodes after block 8: 7).
-        with_cp: Recompute every block in the backward pass in place of keeping its
+        with_cp: Recompute every block in the backward pass instead of keeping its
             activations: less memory for about a third more time.
         fixed_pos_embed: Initialise the position embedding as the fixed sine-cosine
             table and leave it out of training, as the papers' pre-training does.
         **kwargs: Further arguments of mmpretrain's ``VisionTransformer``, such as
-            ``out_type``, which says what the unmasked forward returns.
+            ``out_type``, what the forward pass without a mask returns.
 
     Raises:
         ValueError: If a tap or ``final_block`` is out of range, repeated or out of
@@ -75,48 +77,28 @@ class MIMVisionTransformer(RecordsGeometry, VisionTransformer):
         with_cp: bool = False,
         **kwargs: Any,
     ) -> None:
-        self.patch_size = _pair(patch_size)
-        _check_divisible(_pair(img_size), self.patch_size)
+        self.patch_size = self.mask_patch_size = tuple(to_2tuple(patch_size))
+        self.grid = patch_grid(tuple(to_2tuple(img_size)), self.patch_size)
         super().__init__(arch=arch, img_size=img_size, patch_size=patch_size, **kwargs)
+        self.in_channels = self.patch_embed.projection.in_channels
         self.taps = check_taps(taps, self.num_layers)
         self.final_block = check_final_block(final_block, self.taps, self.num_layers)
         self.tap_embedding = tap_embedding
+        self.level_dims = [self.embed_dims] * (tap_embedding + len(self.taps) + 1)
         self.fixed_pos_embed = fixed_pos_embed
         if fixed_pos_embed:
             self.pos_embed.requires_grad = False
         use_attention_dispatch(self)
         if with_cp:
             for layer in self.layers:
-                recompute_in_backward(layer)
-
-    # How layers start, an `attention_only_block` included.
-    init_layers = staticmethod(init_transformer)
+                checkpoint_activations(layer)
 
     @property
-    def num_levels(self) -> int:
-        """Number of latents of a masked forward pass."""
-        return self.tap_embedding + len(self.taps) + 1
-
-    @property
-    def level_dims(self) -> list[int]:
-        """Width of each latent, shallow to deep."""
-        return [self.embed_dims] * self.num_levels
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of the patch grid at ``img_size``."""
-        rows, cols = self.patch_resolution
-        return rows, cols
-
-    @property
-    def mask_patch_size(self) -> tuple[int, int]:
-        """Height and width in pixels of what a mask removes at once: a patch."""
-        return self.patch_size
-
-    @property
-    def in_channels(self) -> int:
-        """Number of image channels."""
-        return self.patch_embed.projection.in_channels
+    def level_names(self) -> list[str]:
+        """Encoder blocks, counted from 1."""
+        if self.tap_embedding:
+            return super().level_names
+        return [f"block {block + 1}" for block in (*self.taps, self.final_block)]
 
     def init_weights(self) -> None:
         """Initialises as the official MAE does (DeepMIM, section 3 of its code).
@@ -131,7 +113,7 @@ class MIMVisionTransformer(RecordsGeometry, VisionTransformer):
         if is_pretrained(init_cfg):
             return
         self.init_layers(self)
-        # The patch embedding as the linear layer it is; its bias keeps conv's default.
+        # The patch embedding as a linear layer; its bias keeps the default of conv.
         weight = self.patch_embed.projection.weight.data
         nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
         if self.cls_token is not None:
@@ -162,11 +144,11 @@ class MIMVisionTransformer(RecordsGeometry, VisionTransformer):
             ValueError: If the image or the mask does not fit the patch grid.
         """
         if mask is None:
-            return super().forward(x)
+            return VisionTransformer.forward(self, x)
         return self.latents(self.stream(x, mask))
 
     def stream(self, x: Tensor, mask: PatchMask | Tensor) -> Iterator[Tensor]:
-        """Encodes visible patches block by block, as far as it is asked to.
+        """Encodes visible patches block by block, as far as it is iterated.
 
         Args:
             x: Images, (N, C, H, W).
@@ -195,7 +177,7 @@ class MIMVisionTransformer(RecordsGeometry, VisionTransformer):
         latents.append(self.ln1(tokens) if self.final_norm else tokens)
         return latents
 
-    def whole(self, stream: Iterable[Tensor]) -> Tensor:
+    def last_tokens(self, stream: Iterable[Tensor]) -> Tensor:
         """The tokens that leave the last block, un-normed."""
         *_, tokens = stream
         return tokens
@@ -213,7 +195,7 @@ class MIMVisionTransformer(RecordsGeometry, VisionTransformer):
         )
 
     def attention_shape(self, block: int) -> tuple[int, int, int]:
-        """Heads, queries and keys of a block, on whole images of ``img_size``.
+        """Heads, queries and keys of a block, on complete images of ``img_size``.
 
         The index after the last block stands for an :meth:`attention_only_block`.
         """
@@ -222,13 +204,15 @@ class MIMVisionTransformer(RecordsGeometry, VisionTransformer):
         return like.attn.num_heads, tokens, tokens
 
     def hidden_shape(self, block: int) -> tuple[int, int]:
-        """Tokens that enter a block and their width, on whole images of ``img_size``.
+        """Number and width of the tokens that enter a block, on complete images.
 
-        The index after the last block stands for what leaves it.
+        The index after the last block stands for the tokens that leave it.
         """
         return self.pos_embed.shape[1], self.embed_dims
 
-    def attention_logits(self, block: Any, tokens: Tensor) -> Tensor:
+    def attention_logits(
+        self, block: TransformerEncoderLayer, tokens: Tensor
+    ) -> Tensor:
         """Attention of a block before the softmax, (N, heads, queries, keys).
 
         Args:
@@ -238,23 +222,13 @@ class MIMVisionTransformer(RecordsGeometry, VisionTransformer):
         return self_attention_logits(block.attn, block.ln1(tokens))
 
     def attention_only_block(self) -> nn.Module:
-        """One more block like the last, cut down to what its attention logits need.
+        """One more block like the last, reduced to what its attention logits need.
 
         D2-MAE's, of which only the norm and the queries, keys and values exist.
         """
-        block: Any = copy.deepcopy(self.layers[-1])
+        block = copy.deepcopy(self.layers[-1])
         block.attn.proj = block.ln2 = block.ffn = nn.Identity()
         return block
-
-    def image_grid(self, x: Tensor) -> tuple[int, int]:
-        """Rows and columns of the patch grid of images (N, C, H, W).
-
-        Raises:
-            ValueError: If the images do not divide into patches.
-        """
-        height, width = x.shape[-2:]
-        _check_divisible((height, width), self.patch_size)
-        return height // self.patch_size[0], width // self.patch_size[1]
 
     def embed_visible(self, x: Tensor, mask: PatchMask) -> Tensor:
         """Embeds visible patches and adds positions: (N, 1 + L_vis, D)."""
@@ -275,15 +249,3 @@ class MIMVisionTransformer(RecordsGeometry, VisionTransformer):
             cls = (self.cls_token + cls_pos).expand(len(x), -1, -1)
             tokens = torch.cat([cls, tokens], dim=1)
         return self.pre_norm(self.drop_after_pos(tokens))
-
-
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def _check_divisible(img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
-    if any(side % patch for side, patch in zip(img_size, patch_size, strict=True)):
-        raise ValueError(
-            f"image size {img_size} is not a multiple of the patch size {patch_size}: "
-            "change img_size (and the crop of the data pipeline) or patch_size"
-        )

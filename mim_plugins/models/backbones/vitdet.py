@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...checkpoints.metadata import RecordsGeometry
+from ..activation_checkpointing import checkpoint_activations
 from ..attention import use_attention_dispatch
 from ..initialisation import init_transformer, is_pretrained
-from ..recompute import recompute_in_backward
 from .grid_attention import GridAttention
 
 # What a pre-trained encoder has and a detector's has no use for.
@@ -26,11 +26,11 @@ _UNUSED = ("cls_token", "ln1.weight", "ln1.bias", "ln2.weight", "ln2.bias")
 class ViTDet(RecordsGeometry, VisionTransformer):
     """mmpretrain's Vision Transformer, made affordable at the image sizes of detection.
 
-    Most blocks attend inside windows, a few across the whole map; attention knows
-    relative positions, decomposed into rows and columns and zero at the start. There
-    is no class token and no final norm. Every other parameter has the name it has in
-    mmpretrain's ``VisionTransformer``, so any checkpoint of pre-training loads; the
-    position embedding stays at the size of pre-training and is interpolated as needed.
+    Most blocks attend inside windows, a few across the complete map; attention has
+    relative positions, decomposed into rows and columns and initialised with zeros.
+    There is no class token and no final norm. All other parameters have the names of
+    mmpretrain's ``VisionTransformer``, so any pre-training checkpoint loads; the
+    position embedding keeps the size of pre-training and is interpolated as needed.
 
     References:
         - Exploring Plain Vision Transformer Backbones for Object Detection, 2022,
@@ -52,7 +52,7 @@ class ViTDet(RecordsGeometry, VisionTransformer):
         out_indices: Zero-based indices, increasing, of the blocks whose map is
             returned; the last block by default.
         use_rel_pos: Whether attention has relative positions.
-        with_cp: Recompute every block in the backward pass in place of keeping its
+        with_cp: Recompute every block in the backward pass instead of keeping its
             activations: less memory for about a third more time.
         **kwargs: Further arguments of mmpretrain's ``VisionTransformer``, such as
             ``drop_path_rate``.
@@ -78,7 +78,7 @@ class ViTDet(RecordsGeometry, VisionTransformer):
         if window_size < 1:
             raise ValueError(
                 f"window_size counts patches and is at least 1, got {window_size}; for "
-                "attention across the whole map list every block in global_blocks"
+                "attention across the complete map list every block in global_blocks"
             )
         super().__init__(
             arch=arch,
@@ -106,10 +106,10 @@ class ViTDet(RecordsGeometry, VisionTransformer):
                 )
         self.window_size = window_size
         self.img_size = tuple(to_2tuple(img_size))
-        whole = tuple(-(-side // patch_size) for side in self.img_size)
+        full = tuple(-(-side // patch_size) for side in self.img_size)
         for index, layer in enumerate(self.layers):
             window = 0 if index in self.global_blocks else window_size
-            plain, size = layer.attn, (window, window) if window else whole
+            plain, size = layer.attn, (window, window) if window else full
             layer.attn = GridAttention(
                 self.embed_dims,
                 plain.num_heads,
@@ -120,10 +120,10 @@ class ViTDet(RecordsGeometry, VisionTransformer):
             for name, part in plain.named_children():
                 setattr(layer.attn, name, part)
         use_attention_dispatch(self)
-        self._register_load_state_dict_pre_hook(self._fit_loaded)
+        self._register_load_state_dict_pre_hook(self._adapt_loaded)
         if with_cp:
             for layer in self.layers:
-                recompute_in_backward(layer)
+                checkpoint_activations(layer)
 
     def init_weights(self) -> None:
         """Initialises the blocks as in pre-training, unless weights were loaded."""
@@ -170,7 +170,9 @@ class ViTDet(RecordsGeometry, VisionTransformer):
             state_dict[key] = state_dict[key][:, 1:]
         super()._prepare_pos_embed(state_dict, prefix, *args, **kwargs)
 
-    def _fit_loaded(self, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    def _adapt_loaded(
+        self, state_dict: dict[str, Tensor], prefix: str, *_: Any
+    ) -> None:
         """Leaves out what a detector's encoder does not have, and resizes tables."""
         dropped = [
             name for name in _UNUSED if state_dict.pop(prefix + name, None) is not None
@@ -204,6 +206,6 @@ def _last_of_quarters(num_layers: int) -> list[int]:
     if num_layers < 4:
         raise ValueError(
             f"{num_layers} blocks have no quarters: say with global_blocks which of "
-            "them attend across the whole map"
+            "them attend across the complete map"
         )
     return [num_layers * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]

@@ -1,4 +1,4 @@
-"""Attention inside windows of which only some tokens are left."""
+"""Attention inside windows of which only some tokens are visible."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..attention import attention
 
 @dataclass(frozen=True)
 class WindowGroups:
-    """Visible tokens packed into groups of equal size, whole windows at a time.
+    """Visible tokens packed into groups of equal size, complete windows at a time.
 
     Windows of which masking leaves a few tokens share a group, in which attention
     stays inside each window: about as few pairs as windows have, in one dense product
@@ -87,7 +87,7 @@ class WindowGroups:
         window_size: int,
         device: torch.device | str,
     ) -> WindowGroups:
-        """Builds the pairs where they are needed: they are many more than the rest."""
+        """Builds the pairs on the device, since they are the largest part."""
         unused = np.flatnonzero(slots < 0)
         slots = np.maximum(slots, 0)
         window = window_of[slots]

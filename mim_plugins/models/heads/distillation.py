@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
 
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
@@ -12,30 +11,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..arguments import as_numbers, is_number
-from ..layer_reading import LayerReader
+from ..intermediate_features import IntermediateFeatures
 
 
 class LayerDistillation(BaseModule):
-    """Mean squared error between a quantity of the student's layers and the teacher's.
+    """Mean squared error between a feature of the student's layers and the teacher's.
 
     Each pair of layers has an adapter, a linear map without bias from the student's
-    heads or width to the teacher's, which is trained along and dropped afterwards. The
+    heads or width to the teacher's, which is trained too and dropped afterwards. The
     errors, each a mean over all elements, are added (MAE-Lite's released code).
 
     Args:
         student_layers: Zero-based indices of the student's layers.
-        teacher_layers: Those of the teacher's that they are compared with, as many;
-            the same indices by default.
+        teacher_layers: The layers of the teacher that they are compared with, one for
+            each; the same indices by default.
         weight: Coefficient of the loss.
-        adapter: Put adapters between them, also where heads or widths are the same;
-            without, they have to be.
+        adapter: Use adapters, even where heads or widths are equal; without adapters
+            they must be.
 
     Raises:
-        ValueError: If there are no layers, not as many of one as of the other, a pair
-            of them twice, or the weight is negative.
+        ValueError: If there are no layers, their numbers differ, a pair is listed
+            twice, or the weight is negative.
     """
 
-    quantity: str
+    feature: str
     adapters: nn.ModuleList
 
     def __init__(
@@ -70,7 +69,9 @@ class LayerDistillation(BaseModule):
         self.weight = weight
         self.adapter = adapter
 
-    def prepare(self, student: LayerReader, teacher: LayerReader) -> None:
+    def prepare(
+        self, student: IntermediateFeatures, teacher: IntermediateFeatures
+    ) -> None:
         """Builds the adapters that bring the student's layers to the teacher's shape.
 
         Raises:
@@ -79,12 +80,12 @@ class LayerDistillation(BaseModule):
         """
         adapters = []
         for ours, theirs in zip(self.student_layers, self.teacher_layers, strict=True):
-            own_size, *own_tokens = student.shape(self.quantity, ours)
-            size, *tokens = teacher.shape(self.quantity, theirs)
+            own_size, *own_tokens = student.shape(self.feature, ours)
+            size, *tokens = teacher.shape(self.feature, theirs)
             if own_tokens != tokens:
                 raise ValueError(
                     f"the student's layer {ours} has {own_tokens} tokens, the "
-                    f"teacher's layer {theirs} {tokens} (on whole images): "
+                    f"teacher's layer {theirs} {tokens} (on complete images): "
                     f"{type(self).__name__} compares token by token; choose layers of "
                     "the same resolution"
                 )
@@ -118,20 +119,20 @@ class LayerDistillation(BaseModule):
             student: What was read from each of ``student_layers``.
             teacher: What was read from each of ``teacher_layers``.
         """
-        errors: list[Any] = [
+        errors = [
             F.mse_loss(ours.float(), theirs.float())
             for ours, theirs in zip(self.adapted(student), teacher, strict=True)
         ]
-        return self.weight * sum(errors)
+        return self.weight * sum(errors[1:], errors[0])
 
 
-def _as_layers(name: str, layers: Any) -> tuple[int, ...]:
+def _as_layers(name: str, layers: object) -> tuple[int, ...]:
     """Layer indices as a tuple.
 
     Raises:
-        ValueError: If these are no whole numbers.
+        ValueError: If they are not integers.
     """
-    what = "a list of zero-based layer indices, whole numbers"
+    what = "a list of zero-based layer indices, integers"
     indices = as_numbers(name, layers, what)
     if not all(isinstance(index, Integral) for index in indices):
         raise ValueError(f"{name} is {what}; got {layers!r}")
@@ -151,7 +152,7 @@ class AttentionDistillation(LayerDistillation):
         models, compare the logits.
     """
 
-    quantity = "attention"
+    feature = "attention"
 
     def make_adapter(self, own_size: int, size: int) -> nn.Module:
         """A 1x1 convolution over the heads."""
@@ -166,7 +167,7 @@ class HiddenDistillation(LayerDistillation):
     MAE-Lite's released code that none of its recipes uses.
     """
 
-    quantity = "hidden"
+    feature = "hidden"
 
     def make_adapter(self, own_size: int, size: int) -> nn.Module:
         """A linear layer over the channels."""

@@ -38,10 +38,10 @@ class ReconstructionHead(BaseModule):
     """Compares each level's prediction with its target on the removed patches.
 
     A level's loss is the mean over the channels of a patch, then over the removed
-    patches of the batch; since every image loses the same number of patches, that
-    is the plain mean over the tail the decoders return. Where a cell pools several
-    patches, each cell counts by the share of them that was removed. The total is the
-    weighted sum over levels (DeepMIM, section 3: all weights 1, constant).
+    patches of the batch; since every image loses the same number of patches, that is
+    the plain mean over the masked tokens that the decoders return. Where a cell pools
+    several patches, each cell is weighted by the share of them that was removed. The
+    total is the weighted sum over levels (DeepMIM, section 3: all weights 1, constant).
 
     Args:
         criterion: ``'L2'``, ``'L1'``, ``'smooth_l1'`` or ``'cosine'``, which is
@@ -50,7 +50,7 @@ class ReconstructionHead(BaseModule):
         weights: One weight per level; all 1 by default.
 
     Raises:
-        ValueError: If a criterion is unknown, or ``weights`` are no numbers.
+        ValueError: If a criterion is unknown, or ``weights`` are not numbers.
     """
 
     predictions_per_target = 1

@@ -29,10 +29,10 @@ class TokenDistillationHead(LinearClsHead):
           2020, https://arxiv.org/abs/2012.12877, section 4
 
     Args:
-        num_classes: Number of classes, the teacher's too.
+        num_classes: Number of classes, also of the teacher.
         in_channels: Width of the tokens.
-        alpha: Weight of the teacher's part, from 0 to 1; the labels' is ``1 - alpha``.
-        kind: ``'hard'``: cross entropy with the teacher's first choice; ``'soft'``:
+        alpha: Weight of the teacher's loss, from 0 to 1; of the labels' ``1 - alpha``.
+        kind: ``'hard'``: cross entropy with the teacher's top-1 class; ``'soft'``:
             divergence from its softened distribution.
         tau: Temperature that softens both, for ``'soft'``.
         norm_cfg: Norm layer of either token.
@@ -40,7 +40,7 @@ class TokenDistillationHead(LinearClsHead):
             of the labels.
 
     Raises:
-        ValueError: If ``alpha``, ``kind`` or ``tau`` is not one there is.
+        ValueError: If ``alpha``, ``kind`` or ``tau`` is invalid.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TokenDistillationHead(LinearClsHead):
         self.norm_dist = build_norm_layer(norm_cfg, in_channels)
         self.fc_dist = nn.Linear(in_channels, num_classes)
 
-    def check_backbone(self, backbone: Any) -> None:
+    def check_backbone(self, backbone: nn.Module) -> None:
         """Checks that a backbone gives un-normed tokens, a class token first.
 
         Raises:
@@ -95,7 +95,7 @@ class TokenDistillationHead(LinearClsHead):
         """Normed mean patch token and class token, each (N, C), of (N, 1 + L, C).
 
         Raises:
-            ValueError: If the features are no sequences of tokens.
+            ValueError: If the features are not sequences of tokens.
         """
         tokens = feats[-1]
         if tokens.ndim != 3:

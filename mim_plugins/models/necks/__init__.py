@@ -1,4 +1,4 @@
-"""Decoders of pre-training, and pyramids of what follows it."""
+"""Decoders of pre-training, and feature pyramids of downstream tasks."""
 
 from .decoder import MIMDecoder
 from .fusion import FusionDecoder

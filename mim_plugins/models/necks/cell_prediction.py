@@ -1,4 +1,4 @@
-"""Predictions of the cells that a decoder's token stands for."""
+"""Predictions of the cells of each token of a decoder."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class CellPrediction(nn.Sequential):
         return cells.transpose(3, 4).flatten(2, 5)
 
 
-def _joined(deconv: Any, conv: Any) -> tuple[Tensor, Tensor]:
+def _joined(deconv: Any, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
     """A transposed and a 1x1 convolution as one linear layer to 2 * 2 * out values.
 
     Nothing stands between the two, so their product is taken once for all tokens.

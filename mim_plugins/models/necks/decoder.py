@@ -13,12 +13,12 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..activation_checkpointing import checkpoint_activations
 from ..attention import attention, split_heads, use_attention_dispatch
 from ..initialisation import init_transformer, is_pretrained
 from ..masking import PatchMask
 from ..position import sincos_position_embedding
-from ..recompute import recompute_in_backward
-from ..targets import LevelSpec
+from ..protocols import LevelNeck
 
 
 class DecoderBlock(TransformerEncoderLayer):
@@ -28,17 +28,17 @@ class DecoderBlock(TransformerEncoderLayer):
         super().__init__(*args, **kwargs)
         use_attention_dispatch(self)
 
-    def tail(self, x: Tensor, num_tail: int) -> Tensor:
-        """Computes the last ``num_tail`` tokens: (N, L, C) -> (N, num_tail, C).
+    def forward_last(self, x: Tensor, num_last: int) -> Tensor:
+        """Computes the last ``num_last`` tokens: (N, L, C) -> (N, num_last, C).
 
-        Equal to ``self(x)[:, -num_tail:]``: keys and values come from every token,
-        queries, output projection and MLP from the tail alone.
+        Equal to ``self(x)[:, -num_last:]``: keys and values come from every token,
+        queries, output projection and MLP are computed for the last ones only.
         """
-        out = self.attend_tail(x, num_tail)
+        out = self.attend_last(x, num_last)
         return self.ffn(self.ln2(out), identity=out)
 
-    def attend_tail(self, x: Tensor, num_tail: int) -> Tensor:
-        """Adds self-attention to the last tokens: (N, L, C) -> (N, num_tail, C)."""
+    def attend_last(self, x: Tensor, num_last: int) -> Tensor:
+        """Adds self-attention to the last tokens: (N, L, C) -> (N, num_last, C)."""
         attn = self.attn
         normed = self.ln1(x)
         dims = attn.embed_dims
@@ -48,7 +48,7 @@ class DecoderBlock(TransformerEncoderLayer):
             else attn.qkv.bias.split([dims, 2 * dims])
         )
         q_weight, kv_weight = attn.qkv.weight.split([dims, 2 * dims])
-        query = F.linear(normed[:, -num_tail:], q_weight, q_bias)
+        query = F.linear(normed[:, -num_last:], q_weight, q_bias)
         key, value = F.linear(normed, kv_weight, kv_bias).chunk(2, dim=-1)
         heads = attn.num_heads
         out = attention(
@@ -58,7 +58,7 @@ class DecoderBlock(TransformerEncoderLayer):
         )
         out = attn.proj(out.transpose(1, 2).flatten(2))
         # The layer's layer scale and drop path, identities in the papers' decoders.
-        return x[:, -num_tail:] + attn.out_drop(attn.gamma1(attn.proj_drop(out)))
+        return x[:, -num_last:] + attn.out_drop(attn.gamma1(attn.proj_drop(out)))
 
 
 class LevelDecoder(BaseModule):
@@ -117,7 +117,7 @@ class LevelDecoder(BaseModule):
         tokens = self.add_mask_tokens(self.decoder_embed(latent), positions)
         for block in self.decoder_blocks[:-1]:
             tokens = block(tokens)
-        return self.ln1(self.decoder_blocks[-1].tail(tokens, num_out))
+        return self.ln1(self.decoder_blocks[-1].forward_last(tokens, num_out))
 
     def add_mask_tokens(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Completes the sequence: (N, 1 + L_vis, C) -> (N, 1 + L, C), positioned."""
@@ -126,7 +126,7 @@ class LevelDecoder(BaseModule):
         return torch.cat([tokens, mask_tokens], dim=1) + positions
 
 
-class LevelDecoders(BaseModule):
+class LevelDecoders(LevelNeck):
     """Any neck that holds one decoder with a mask token for each level."""
 
     decoders: Any
@@ -150,9 +150,9 @@ class MIMDecoder(LevelDecoders):
 
     With one level this is MAE's decoder, with several DeepMIM's (section 3.2 of
     https://arxiv.org/abs/2303.08817). Decoders run in shuffled order (class token,
-    visible patches, removed patches): attention does not care about the order of
-    its tokens, so nothing is unshuffled, the removed patches are the contiguous
-    tail, and the last block and the prediction are computed for that tail alone.
+    visible patches, removed patches): attention does not depend on the order of its
+    tokens, so nothing is unshuffled, the masked tokens come last and are contiguous,
+    and the last block and the prediction are computed for them only.
 
     ``grid``, ``in_dims`` and ``out_dims`` are filled in by the algorithm from its
     encoder and its targets when they are not given.
@@ -166,7 +166,7 @@ class MIMDecoder(LevelDecoders):
         num_heads: Attention heads.
         mlp_ratio: Hidden width of the MLPs over ``embed_dims``.
         norm_cfg: Norm layer.
-        with_cp: Recompute every decoder in the backward pass in place of keeping its
+        with_cp: Recompute every decoder in the backward pass instead of keeping its
             activations: less memory for about a third more time.
         init_cfg: As mmengine's.
 
@@ -177,7 +177,6 @@ class MIMDecoder(LevelDecoders):
 
     decoder_type: type[LevelDecoder] = LevelDecoder
     needs_cls_token = True
-    predictions_per_target = 1
 
     def __init__(
         self,
@@ -196,6 +195,7 @@ class MIMDecoder(LevelDecoders):
         norm_cfg = norm_cfg or dict(type="LN", eps=1e-6)
         self.grid = (grid[0], grid[1])
         self.in_dims = list(in_dims)
+        self.num_levels = len(self.in_dims)
         if isinstance(out_dims, int):
             out_dims = [out_dims] * len(self.in_dims)
         self.out_dims = list(out_dims)
@@ -218,30 +218,11 @@ class MIMDecoder(LevelDecoders):
         )
         if with_cp:
             for decoder in self.decoders:
-                recompute_in_backward(decoder)
+                checkpoint_activations(decoder)
         # Fixed and shared by all levels; in the checkpoint, as the official code.
         self.decoder_pos_embed = nn.Parameter(
             sincos_position_embedding(self.grid, embed_dims), requires_grad=False
         )
-
-    @property
-    def num_levels(self) -> int:
-        """Number of levels decoded."""
-        return len(self.decoders)
-
-    def check_target(self, level: int, target: LevelSpec) -> None:
-        """Checks that a target has the scale that is predicted.
-
-        Raises:
-            ValueError: If its cells pool patches.
-        """
-        if target.scale < 1:
-            raise ValueError(
-                f"the target of level {level} has one cell for "
-                f"{round(1 / target.scale)} patches per axis, but "
-                f"{type(self).__name__} predicts every patch: choose a cell no larger "
-                "than a patch, or a MultiScaleDecoder"
-            )
 
     def forward(
         self, latents: Sequence[Tensor], mask: PatchMask, masked_only: bool = True

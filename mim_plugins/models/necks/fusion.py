@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from ..initialisation import is_pretrained
 from ..masking import PatchMask
 from ..patches import projection_weights
+from ..protocols import MaskedEncoder, NeckPlan
 from .multi_scale import MultiScaleDecoder
 
 
@@ -42,8 +44,8 @@ class FusionDecoder(MultiScaleDecoder):
           2023, https://arxiv.org/abs/2306.00989, appendix, and its released code
 
     Raises:
-        ValueError: If the resolution of a level is no multiple of the last one's; see
-            also :class:`MultiScaleDecoder`.
+        ValueError: If the resolution of a level is not a multiple of the last one's;
+            see also :class:`MultiScaleDecoder`.
     """
 
     def __init__(
@@ -79,23 +81,15 @@ class FusionDecoder(MultiScaleDecoder):
             nn.Conv2d(width, dims, scale // side, scale // side)
             for width, scale in zip(shallow_dims, shallow_scales, strict=True)
         )
+        self.num_levels = len(in_dims)
         self.fusion_norm = build_norm_layer(norm_cfg, dims)
         decoder = self.decoders[0]
         decoder.pos_embed = nn.Parameter(torch.zeros_like(decoder.pos_embed))
 
-    @staticmethod
-    def count_targets(backbone: Any) -> int:
-        """All levels are fused to one prediction."""
-        return 1
-
-    @staticmethod
-    def default_scales(backbone: Any) -> None:
-        """Targets have their own default: all levels are fused to one resolution."""
-
-    @property
-    def num_levels(self) -> int:
-        """Number of levels fused."""
-        return len(self.fusion) + 1
+    @classmethod
+    def plan(cls, encoder: MaskedEncoder) -> NeckPlan:
+        """One target, at its own default scale: all levels are fused into one."""
+        return replace(super().plan(encoder), num_targets=1, target_scales=None)
 
     def init_weights(self) -> None:
         """Initialises as the official code, unless weights were loaded."""

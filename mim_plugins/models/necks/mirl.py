@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ..attention import attention, split_heads
 from ..initialisation import is_pretrained
 from ..masking import PatchMask
 from ..position import sincos_position_embedding
+from ..protocols import BlockwiseEncoder, MaskedEncoder, NeckPlan
 from .decoder import DecoderBlock, LevelDecoder, MIMDecoder, shuffled_positions
 
 
@@ -65,21 +67,21 @@ class CrossBlock(DecoderBlock):
         self.ln_memory = build_norm_layer(norm_cfg, embed_dims)
         self.cross_attn = CrossAttention(embed_dims, num_heads)
 
-    def forward(self, x: Tensor, memory: Tensor, num_tail: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, num_last: int | None = None) -> Tensor:
         """Computes all tokens or the last ones.
 
         Args:
             x: (N, L, C).
             memory: Token by token, (M, N, C).
-            num_tail: How many tokens from the end to compute; all when None.
+            num_last: How many tokens from the end to compute; all when None.
 
         Returns:
-            (N, L or num_tail, C).
+            (N, L or num_last, C).
         """
-        if num_tail is None:
+        if num_last is None:
             x = x + self.attn(self.ln1(x))
         else:
-            x = self.attend_tail(x, num_tail)
+            x = self.attend_last(x, num_last)
         x = x + self.cross_attn(self.ln_query(x), self.ln_memory(memory))
         return self.ffn(self.ln2(x), identity=x)
 
@@ -89,8 +91,8 @@ class SegmentDecoder(LevelDecoder):
 
     block_type = CrossBlock
 
-    def complete(self, grid: tuple[int, int], weight_norm: bool) -> None:
-        """Adds what MIRL's decoders have and a level decoder has not.
+    def add_positions(self, grid: tuple[int, int], weight_norm: bool) -> None:
+        """Adds a position table, and weight normalisation of the predictor.
 
         Args:
             grid: Rows and columns of the patch grid, for a fixed position table of
@@ -155,7 +157,7 @@ class MIRLDecoder(MIMDecoder):
             outputs, as all released models do: every channel contributes a unit
             vector times its magnitude, which is 1 and not trained.
         norm_cfg: Norm layer.
-        with_cp: Recompute every decoder in the backward pass in place of keeping its
+        with_cp: Recompute every decoder in the backward pass instead of keeping its
             activations.
         init_cfg: As mmengine's.
 
@@ -204,8 +206,9 @@ class MIRLDecoder(MIMDecoder):
             init_cfg=init_cfg,
         )
         self.in_dims = list(in_dims)
+        self.num_levels = len(self.in_dims)
         self.out_dims = list(pair_dims)
-        # Of the embedding and of every latent but the last, which arrives normed.
+        # Of the embedding and of every latent but the last, which is normed.
         self.norms: Any = nn.ModuleList(
             build_norm_layer(norm_cfg, dims) for dims in self.in_dims[:-1]
         )
@@ -214,32 +217,27 @@ class MIRLDecoder(MIMDecoder):
         # Every decoder has a table of its own, as in the official code.
         del self.decoder_pos_embed
         for decoder in self.decoders:
-            decoder.complete(self.grid, weight_norm)
+            decoder.add_positions(self.grid, weight_norm)
 
-    @staticmethod
-    def count_targets(backbone: Any) -> int:
-        """Number of pairs that the segments of an encoder make.
+    @classmethod
+    def plan(cls, encoder: MaskedEncoder) -> NeckPlan:
+        """One target for each pair that the segments of an encoder make.
 
         Raises:
             ValueError: If they cannot be paired, or the low feature is missing.
         """
-        if not getattr(backbone, "tap_embedding", False):
+        if not isinstance(encoder, BlockwiseEncoder) or not encoder.tap_embedding:
             raise ValueError(
                 "MIRLDecoder attends to the embedding before the first "
                 "block: set backbone.tap_embedding=True, of a MIMVisionTransformer"
             )
-        ends = [*backbone.taps, backbone.final_block]
-        if backbone.final_block in backbone.taps:
+        ends = [*encoder.taps, encoder.final_block]
+        if encoder.final_block in encoder.taps:
             raise ValueError(
                 f"the segment ends {ends} do not increase: leave the deepest block out "
                 "of backbone.taps, it ends the last segment by itself"
             )
-        return count_pairs(len(ends))
-
-    @property
-    def num_levels(self) -> int:
-        """Number of latents taken: the embedding's and every segment's."""
-        return len(self.in_dims)
+        return replace(super().plan(encoder), num_targets=count_pairs(len(ends)))
 
     def init_weights(self) -> None:
         """Initialises as the official code, unless weights were loaded."""

@@ -11,10 +11,11 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..activation_checkpointing import checkpoint_activations
 from ..masking import PatchMask
 from ..position import sincos_position_embedding
-from ..recompute import recompute_in_backward
-from ..targets import LevelSpec
+from ..protocols import MaskedEncoder, NeckPlan
+from ..specs import LevelSpec
 from ..targets.cells import cells_by_patch
 from .cell_prediction import CellPrediction
 from .decoder import LevelDecoder, LevelDecoders
@@ -38,7 +39,7 @@ class ScaledLevelDecoder(LevelDecoder):
         tokens: Tokens of the latent per patch and axis.
         scale: Cells of the target per patch and axis.
         num_extra_tokens: 1 if a class token comes first, else 0.
-        latent_norm: Whether the latent arrives un-normed.
+        latent_norm: Whether the latent is un-normed.
         resamples: Whether the prediction is convolutional also where there is one
             cell for each token.
     """
@@ -169,7 +170,7 @@ class MultiScaleDecoder(LevelDecoders):
             of a cell where cells pool patches.
         scales: Cells of each level's target per patch of the mask and axis.
         level_scales: Tokens of each level's latent per patch of the mask and axis;
-            there is 1, 2 or 4 times that number of cells, or a whole fraction of it.
+            there is 1, 2 or 4 times that number of cells, or an integer fraction of it.
         num_extra_tokens: 1 if latents start with a class token, else 0.
         embed_dims: Width of the decoders, multiples of 4 and of ``num_heads``; one for
             all levels, or one each.
@@ -177,7 +178,7 @@ class MultiScaleDecoder(LevelDecoders):
         num_heads: Attention heads.
         mlp_ratio: Hidden width of the MLPs over ``embed_dims``.
         norm_cfg: Norm layer.
-        with_cp: Recompute every decoder in the backward pass in place of keeping its
+        with_cp: Recompute every decoder in the backward pass instead of keeping its
             activations.
         init_cfg: As mmengine's.
 
@@ -186,7 +187,7 @@ class MultiScaleDecoder(LevelDecoders):
           https://arxiv.org/abs/2303.05251, section 3
 
     Note:
-        All latents but the last, which arrives normed, have a norm here. As in the
+        All latents but the last, which is normed, have a norm here. As in the
         released code, predictions are 1x1 convolutions with torch's default
         initialisation if any level of the model resamples (its ViT), and otherwise
         linear layers with MAE's (its Swin).
@@ -195,9 +196,6 @@ class MultiScaleDecoder(LevelDecoders):
         ValueError: If an argument has not one entry per level, a level's target
             cannot be reached from its tokens, or a width does not fit.
     """
-
-    needs_cls_token = False
-    predictions_per_target = 1
 
     def __init__(
         self,
@@ -221,7 +219,7 @@ class MultiScaleDecoder(LevelDecoders):
             raise ValueError(f"a decoder needs at least one block, got depth={depth}")
         self.grid = (grid[0], grid[1])
         self.in_dims = list(in_dims)
-        levels = len(self.in_dims)
+        levels = self.num_levels = len(self.in_dims)
         self.out_dims = _per_level("out_dims", out_dims, levels)
         self.scales = _per_level("scales", scales, levels)
         self.level_scales = _per_level("level_scales", level_scales, levels)
@@ -249,33 +247,25 @@ class MultiScaleDecoder(LevelDecoders):
         )
         if with_cp:
             for decoder in self.decoders:
-                recompute_in_backward(decoder)
+                checkpoint_activations(decoder)
 
-    @staticmethod
-    def default_scales(backbone: Any) -> Sequence[float] | None:
-        """Scales of the targets of an encoder's levels, unless a config gives them.
+    @classmethod
+    def plan(cls, encoder: MaskedEncoder) -> NeckPlan:
+        """Each level at its own scale: by default that of the encoder's maps.
 
-        Those of its own maps, or LocalMIM's where all levels have one resolution.
+        Where all levels have one resolution it is LocalMIM's.
         """
-        return getattr(backbone, "level_scales", COLUMNAR_SCALES)
-
-    @staticmethod
-    def follows_from(backbone: Any, targets: Sequence[LevelSpec]) -> dict[str, Any]:
-        """Further arguments that follow from an encoder and the target of each level.
-
-        Encoders whose levels have several tokens per patch say so by
-        ``level_scales``.
-        """
-        return {
-            "scales": [target.scale for target in targets],
-            "level_scales": getattr(backbone, "level_scales", 1),
-            "num_extra_tokens": backbone.num_extra_tokens,
-        }
-
-    @property
-    def num_levels(self) -> int:
-        """Number of levels decoded."""
-        return len(self.in_dims)
+        plan = super().plan(encoder)
+        return NeckPlan(
+            num_targets=plan.num_targets,
+            arguments={
+                **plan.arguments,
+                "level_scales": encoder.level_scales or 1,
+                "num_extra_tokens": encoder.num_extra_tokens,
+            },
+            target_scales=encoder.level_scales or COLUMNAR_SCALES,
+            takes_scales=True,
+        )
 
     def check_target(self, level: int, target: LevelSpec) -> None:
         """Checks that a target has the scale that is predicted.
@@ -330,7 +320,7 @@ class MultiScaleDecoder(LevelDecoders):
             raise ValueError(
                 f"level {level} has {tokens}x{tokens} tokens per patch, its target "
                 f"{scale:g}x{scale:g} cells: a decoder makes 1, 2 or 4 cells per axis "
-                "of a token, or pools whole tokens; choose the level's cell_size so"
+                "of a token, or pools complete tokens; choose the level's cell_size so"
             )
         if self.out_dims[level] % max(scale, 1) ** 2:
             raise ValueError(
@@ -345,7 +335,7 @@ class MultiScaleDecoder(LevelDecoders):
             )
 
 
-def _per_level(name: str, value: Any, levels: int) -> list:
+def _per_level(name: str, value: float | Sequence[float], levels: int) -> list:
     """One value for each level.
 
     Raises:

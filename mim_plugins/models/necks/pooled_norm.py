@@ -1,4 +1,4 @@
-"""What stands between a hierarchical encoder and a linear classifier."""
+"""The pooling between a hierarchical encoder and a linear classifier."""
 
 from __future__ import annotations
 

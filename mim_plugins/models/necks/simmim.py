@@ -1,11 +1,11 @@
-"""SimMIM's decoders, which read maps that removed cells are part of."""
+"""SimMIM's decoder, for encoders that read mask tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from mmengine.model import BaseModule
 from mmpretrain.models.backbones.swin_transformer import SwinBlock
 from mmpretrain.models.utils import build_norm_layer
 from mmpretrain.registry import MODELS
@@ -13,16 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..masking import PatchMask
-from ..targets import LevelSpec
+from ..protocols import LevelNeck, MaskedEncoder, NeckPlan
+from ..specs import LevelSpec
 from ..targets.cells import cells_by_patch
 
 
 @MODELS.register_module()
-class SimMIMDecoder(BaseModule):
-    """Predicts the cells of a target from the map that a SimMIM encoder gives.
+class SimMIMDecoder(LevelNeck):
+    """Predicts the cells of a target from the output map of a SimMIM encoder.
 
     The encoder has read mask tokens, so nothing is added here: a narrow linear layer,
-    Swin blocks on the whole map, and a 1x1 convolution, which is computed for the
+    Swin blocks on the complete map, and a 1x1 convolution, which is computed for the
     tokens of removed cells alone. Without blocks it is mmpretrain's
     ``SimMIMLinearDecoder``. Layers keep torch's default initialisation.
 
@@ -33,7 +34,7 @@ class SimMIMDecoder(BaseModule):
             an integer or a list of one.
         level_scale: Tokens of the latent per cell of the mask and axis; there is one
             prediction for each.
-        latent_norm: Whether the latent arrives un-normed.
+        latent_norm: Whether the latent is un-normed.
         embed_dims: Width of the blocks.
         depth: Number of Swin blocks, every second one shifted; 0 for SimMIM's own
             head, which reads the latent as it is.
@@ -55,8 +56,7 @@ class SimMIMDecoder(BaseModule):
         ValueError: If widths do not divide, or windows do not cover the map.
     """
 
-    needs_cls_token = False
-    decodes_maps = True
+    decodes_masked_tokens = True
     num_levels = 1
 
     def __init__(
@@ -112,14 +112,13 @@ class SimMIMDecoder(BaseModule):
             width = embed_dims
         self.decoder_pred = nn.Conv2d(width, out // tokens, kernel_size=1)
 
-    @staticmethod
-    def follows_from(backbone: Any, targets: Sequence[LevelSpec]) -> dict[str, Any]:
-        """Further arguments that follow from the encoder."""
-        (scale,) = backbone.level_scales
-        return {
-            "level_scale": scale,
-            "latent_norm": not getattr(backbone, "latent_is_normed", True),
-        }
+    @classmethod
+    def plan(cls, encoder: MaskedEncoder) -> NeckPlan:
+        """One target, with a cell for each token of the latent."""
+        plan = super().plan(encoder)
+        (scale,) = encoder.level_scales or (1,)
+        own = dict(level_scale=scale, latent_norm=not encoder.latent_is_normed)
+        return replace(plan, arguments={**plan.arguments, **own})
 
     def check_target(self, level: int, target: LevelSpec) -> None:
         """Checks that a target has one cell for each token.
@@ -171,7 +170,7 @@ class SimMIMDecoder(BaseModule):
         return grid[0] * self.level_scale, grid[1] * self.level_scale
 
     def _check_windows(self, grid: tuple[int, int]) -> None:
-        """Checks that whole windows cover the map.
+        """Checks that complete windows cover the map.
 
         Raises:
             ValueError: If they do not.

@@ -1,4 +1,4 @@
-"""A pyramid of feature maps out of the one map of a plain backbone."""
+"""A feature pyramid from the single map of a plain backbone."""
 
 from __future__ import annotations
 

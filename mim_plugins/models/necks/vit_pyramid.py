@@ -1,4 +1,4 @@
-"""The pyramid of feature maps that segmentation makes of a plain ViT's blocks."""
+"""The feature pyramid of segmentation, from blocks of a plain ViT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine all methods share: mask, encode, decode each level, compare."""
+"""The algorithm all methods share: mask, encode, decode each level, compare."""
 
 from __future__ import annotations
 
@@ -12,48 +12,57 @@ from torch import Tensor, nn
 
 from ...checkpoints.loading import convert_when_loaded
 from ..arguments import as_numbers
-from ..data_preprocessor import reverses_channels
+from ..heads import ReconstructionHead
 from ..masking import PatchMask, as_patch_mask
 from ..patches import patchify, unpatchify
-from ..targets import ImageSpec, LevelSpec, LevelTargets
+from ..protocols import LevelNeck, MaskedEncoder, MaskedModel, NeckPlan
+from ..targets import LevelTargets, Target
 from ..targets.cells import with_cells
-from .checks import check_blocks, check_parts, check_targets, one_per_level
-from .unmasked import UnmaskedFeatures
+from ..targets.teacher import require_teachers
+from .checks import (
+    check_blocks,
+    check_parts,
+    check_targets,
+    check_tokens,
+    one_per_level,
+)
+from .feature_extraction import FeatureExtraction
 
 
-class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
+@MODELS.register_module()
+class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor, MaskedModel):
     """Masked image modelling with any encoder, decoders, targets and loss.
 
+    MAE (https://arxiv.org/abs/2111.06377) and SimMIM (https://arxiv.org/abs/2111.09886)
+    are this class with one level.
+
     Args:
-        backbone: Encoder with ``forward(images, mask) -> latents``, one per level.
-        neck: Decoders; ``grid``, ``in_dims``, ``out_dims``, and what its class method
-            ``follows_from`` names, are taken from the encoder and the targets unless
-            given. There is a target for each level of the encoder, unless its class
-            method ``count_targets`` says otherwise.
+        backbone: A :class:`MaskedEncoder`.
+        neck: A :class:`LevelNeck`. Arguments that follow from the encoder and the
+            targets are filled in where the config does not set them, see
+            :meth:`LevelNeck.plan`.
         head: Loss over the levels.
         target_generator: What the removed patches are compared with: one for all
             levels, or a list with one per level.
         mask_sampler: Draws the masks.
-        data_preprocessor: Normalises batches on the device; of type
-            ``MIMDataPreprocessor`` unless it says otherwise.
+        data_preprocessor: Normalises batches on the device; a
+            ``MIMDataPreprocessor`` unless it has another type.
         scales: For targets that are made of cells and name no ``cell_size``: cells per
-            patch of the mask and axis at each level, shallow to deep. By default what
-            the neck's class method ``default_scales`` says; without one, targets keep
-            their default, a cell per patch.
+            patch of the mask and axis at each level, shallow to deep. By default the
+            ``target_scales`` of the neck's plan; without them targets keep their
+            default, a cell per patch.
         pretrained: Short for ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
         init_cfg: As mmengine's.
 
     Raises:
         ValueError: If the parts do not fit each other: number of levels and scales,
-            cells that are no squares of whole pixels, width of predictions and
+            cells that are not squares of whole pixels, width of predictions and
             targets, channels of data and encoder, or a mask ratio that keeps no patch
             of the grid; or if blocks would be trained by nothing.
     """
 
-    # Predictions that are compared with one target together; neck and head say theirs.
-    predictions_per_target = 1
-    # Whether something trains the blocks behind the encoder's `final_block`.
-    trains_all_blocks = False
+    head: ReconstructionHead
+    target_generator: Target
 
     def __init__(
         self,
@@ -68,12 +77,17 @@ class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
         init_cfg: dict | None = None,
     ) -> None:
         if not isinstance(data_preprocessor, nn.Module):
-            data_preprocessor = MODELS.build(
-                {"type": "MIMDataPreprocessor", **(data_preprocessor or {})}
-            )
-        encoder: Any = build_part(backbone)
+            data_preprocessor = {
+                "type": "MIMDataPreprocessor",
+                **(data_preprocessor or {}),
+            }
+        preprocessor = build_part(data_preprocessor)
+        encoder = _build_encoder(backbone)
+        neck_type = _neck_type(neck)
+        check_tokens(encoder, neck_type)
+        plan = neck_type.plan(encoder)
         if scales is None:
-            scales = self.default_scales(neck, encoder)
+            scales = self.default_scales(plan, encoder)
         if scales is not None:
             scales = as_numbers("scales", scales, "a list with one number per level")
             target_generator = with_cells(
@@ -81,22 +95,17 @@ class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
             )
         generator = _build_targets(target_generator)
         targets = one_per_level(
-            generator.prepare(_image_spec(encoder, data_preprocessor)),
-            _count_targets(neck, encoder),
+            generator.prepare(encoder.image_spec(preprocessor)), plan.num_targets
         )
         if not isinstance(neck, nn.Module):
-            neck = {
-                **self.neck_defaults(encoder, targets),
-                **_further_arguments(neck, encoder, targets),
-                **neck,
-            }
+            neck = {**plan.arguments_for(targets), **neck}
         super().__init__(
             backbone=encoder,
             neck=build_part(neck),
             head=build_part(head),
             target_generator=generator,
             pretrained=pretrained,
-            data_preprocessor=data_preprocessor,
+            data_preprocessor=preprocessor,
             init_cfg=init_cfg,
         )
         self.mask_sampler = build_part(mask_sampler)
@@ -105,22 +114,21 @@ class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
         check_targets(self, targets)
         check_blocks(self)
 
-    @staticmethod
-    def default_scales(neck: dict | nn.Module, backbone: Any) -> Sequence[float] | None:
-        """Scales of the targets with such a neck and encoder, if it says any."""
-        kind = _type_of(neck)
-        if not hasattr(kind, "default_scales"):
-            return None
-        return kind.default_scales(backbone)
+    def init_weights(self) -> None:
+        """Initialises every part; a runner calls it before training starts.
+
+        Raises:
+            FileNotFoundError: If the file of a teacher does not exist.
+        """
+        require_teachers(self)
+        super().init_weights()
 
     @staticmethod
-    def neck_defaults(backbone: Any, targets: Sequence[LevelSpec]) -> dict:
-        """Arguments of the neck that follow from the encoder and the targets."""
-        return {
-            "grid": backbone.grid,
-            "in_dims": backbone.level_dims,
-            "out_dims": [target.width for target in targets],
-        }
+    def default_scales(
+        plan: NeckPlan, encoder: MaskedEncoder
+    ) -> Sequence[float] | None:
+        """Scales of the targets where the config does not set them, if any."""
+        return plan.target_scales
 
     def loss(
         self, inputs: Tensor, data_samples: Mapping[str, Tensor] | list | None = None
@@ -134,8 +142,8 @@ class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
 
         Returns:
             ``{'loss': ...}`` or ``{'loss_0': ..., 'loss_1': ...}``, shallow to deep; of
-            a method that adds losses of its own (:meth:`encode`) these too, beside
-            ``loss_reconstruction`` if there is one level.
+            a method that adds losses of its own (:meth:`encode`) these too, in addition
+            to ``loss_reconstruction`` if there is one level.
         """
         mask = self.draw_mask(inputs, data_samples)
         latents, added = self.encode(inputs, mask)
@@ -154,7 +162,7 @@ class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
 
         Returns:
             One latent per level, and the losses that a method adds to those of the
-            levels, by name: none, unless it says otherwise.
+            levels, by name: none by default.
         """
         return self.backbone(inputs, mask), {}
 
@@ -171,14 +179,14 @@ class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
                 is taken; without either, the mask is drawn by torch's generator.
 
         Raises:
-            TypeError: If a given mask is no tensor.
+            TypeError: If a given mask is not a tensor.
             ValueError: If it does not fit the images, or no patch is removed.
         """
         grid = self.backbone.image_grid(inputs)
         given, seeds = None, None
         if isinstance(data_samples, Mapping):
             given, seeds = data_samples.get("mask"), data_samples.get("seed")
-        elif data_samples and getattr(data_samples[0], "mask", None) is not None:
+        elif data_samples and data_samples[0].get("mask") is not None:
             given = torch.stack([torch.as_tensor(s.mask) for s in data_samples])
         if given is not None:
             mask = as_patch_mask(given, inputs, grid)
@@ -238,66 +246,61 @@ class MaskedImageModel(UnmaskedFeatures, BaseSelfSupervisor):
 
     @property
     def level_names(self) -> list[str]:
-        """Captions of the pictures of :meth:`reconstruct`: encoder blocks, from 1."""
+        """Captions of the pictures of :meth:`reconstruct`."""
         count = len(self.neck.out_dims)
         if count == 1:
             return ["prediction"]
-        taps = getattr(self.backbone, "taps", ())
-        if len(taps) == count - 1:
-            last = self.backbone.num_layers - 1
-            blocks = [*taps, getattr(self.backbone, "final_block", last)]
-            return [f"block {block + 1}" for block in blocks]
+        if count == self.backbone.num_levels:
+            return self.backbone.level_names
         return [f"level {level}" for level in range(count)]
 
 
-def build_part(part: dict | nn.Module) -> nn.Module:
+def build_part(part: dict | nn.Module) -> Any:
     """Builds a part of a model from its config, unless it is built already."""
     return part if isinstance(part, nn.Module) else MODELS.build(part)
 
 
-def _build_targets(targets: dict | nn.Module | Sequence) -> Any:
-    """Builds a target, or a list of them, of which equal configs are one target."""
+def _build_encoder(backbone: dict | nn.Module) -> MaskedEncoder:
+    """Builds the encoder.
+
+    Raises:
+        TypeError: If it cannot encode masked images.
+    """
+    encoder = build_part(backbone)
+    if not isinstance(encoder, MaskedEncoder):
+        raise TypeError(
+            f"a {type(encoder).__name__} cannot encode masked images: take an encoder "
+            "of this package for backbone, such as MIMVisionTransformer, or subclass "
+            "mim_plugins.models.protocols.MaskedEncoder"
+        )
+    return encoder
+
+
+def _neck_type(neck: dict | nn.Module) -> type[LevelNeck]:
+    """The class of a neck, built or not.
+
+    Raises:
+        TypeError: If it is not a neck of pre-training.
+    """
+    kind: Any = type(neck) if isinstance(neck, nn.Module) else neck["type"]
+    if isinstance(kind, str):
+        # For an unknown name, let the registry raise its own error.
+        kind = MODELS.get(kind) or type(MODELS.build(neck))
+    if not issubclass(kind, LevelNeck):
+        raise TypeError(
+            f"a {kind.__name__} does not decode the levels of a masked encoder: take a "
+            "decoder of this package for neck, such as MIMDecoder, or subclass "
+            "mim_plugins.models.protocols.LevelNeck"
+        )
+    return kind
+
+
+def _build_targets(targets: dict | nn.Module | Sequence) -> Target:
+    """Builds a target, or a list of them; equal configs share one target."""
     if not isinstance(targets, Sequence):
         return build_part(targets)
-    built: list[Any] = []
+    built: list[Target] = []
     for index, target in enumerate(targets):
         first = list(targets).index(target)
         built.append(built[first] if first < index else build_part(target))
     return LevelTargets(built)
-
-
-def _count_targets(neck: dict | nn.Module, backbone: Any) -> int:
-    """Number of targets that a neck of this type has, with such an encoder."""
-    kind = _type_of(neck)
-    if not hasattr(kind, "count_targets"):
-        return backbone.num_levels
-    return kind.count_targets(backbone)
-
-
-def _further_arguments(
-    neck: dict, backbone: Any, targets: Sequence[LevelSpec]
-) -> dict[str, Any]:
-    """What a neck of this type alone takes from the encoder and the targets."""
-    kind = _type_of(neck)
-    if not hasattr(kind, "follows_from"):
-        return {}
-    return kind.follows_from(backbone, targets)
-
-
-def _type_of(part: dict | nn.Module) -> Any:
-    """The class of a part, built or not."""
-    if isinstance(part, nn.Module):
-        return type(part)
-    kind = part["type"]
-    return MODELS.get(kind) if isinstance(kind, str) else kind
-
-
-def _image_spec(backbone: Any, data_preprocessor: Any) -> ImageSpec:
-    return ImageSpec(
-        grid=backbone.grid,
-        patch_size=backbone.mask_patch_size,
-        channels=backbone.in_channels,
-        mean=getattr(data_preprocessor, "mean", None),
-        std=getattr(data_preprocessor, "std", None),
-        bgr_to_rgb=reverses_channels(data_preprocessor),
-    )

@@ -1,11 +1,13 @@
-"""What only shows once all parts of a model are there, in sentences."""
+"""Checks of the parts of a model against each other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from ..targets import LevelSpec
+from ..data_preprocessor import image_statistics
+from ..mask_samplers import RandomPatchMask
+from ..protocols import BlockwiseEncoder, LevelNeck, MaskedEncoder, MaskedModel
+from ..specs import LevelSpec
 
 
 def one_per_level(targets: list[LevelSpec], num_levels: int) -> list[LevelSpec]:
@@ -25,19 +27,17 @@ def one_per_level(targets: list[LevelSpec], num_levels: int) -> list[LevelSpec]:
     return targets
 
 
-def check_parts(model: Any) -> None:
+def check_parts(model: MaskedModel) -> None:
     """Checks that encoder, decoders, head, masks and data fit each other.
 
     Raises:
         ValueError: Naming what does not fit and what to change.
     """
     rows, cols = model.backbone.grid
-    count_visible: Any = getattr(model.mask_sampler, "count_visible", None)
-    if count_visible is not None:
-        count_visible(rows * cols)
+    if isinstance(model.mask_sampler, RandomPatchMask):
+        model.mask_sampler.count_visible(rows * cols)
     _check_levels(model)
-    _check_tokens(model.backbone, model.neck)
-    mean = getattr(model.data_preprocessor, "mean", None)
+    mean, _ = image_statistics(model.data_preprocessor)
     channels = model.backbone.in_channels
     if mean is not None and mean.numel() not in (1, channels):
         raise ValueError(
@@ -47,7 +47,7 @@ def check_parts(model: Any) -> None:
         )
 
 
-def check_targets(model: Any, targets: Sequence[LevelSpec]) -> None:
+def check_targets(model: MaskedModel, targets: Sequence[LevelSpec]) -> None:
     """Checks every level's prediction against its target.
 
     Raises:
@@ -65,29 +65,29 @@ def check_targets(model: Any, targets: Sequence[LevelSpec]) -> None:
             )
 
 
-def check_blocks(model: Any) -> None:
+def check_blocks(model: MaskedModel) -> None:
     """Checks that every block of the encoder is trained by something.
 
     Raises:
         ValueError: Naming those that are not.
     """
-    final = getattr(model.backbone, "final_block", None)
-    if final is None or model.trains_all_blocks:
+    encoder = model.backbone
+    if model.trains_all_blocks or not isinstance(encoder, BlockwiseEncoder):
         return
-    last = len(model.backbone.blocks) - 1
+    final, last = encoder.final_block, len(encoder.blocks) - 1
     if final < last:
         raise ValueError(
             f"the deepest latent is block {final}'s, of blocks 0 to {last}, so that "
-            f"nothing in {type(model).__name__} would train those behind it: leave "
+            f"nothing in {type(model).__name__} would train those after it: leave "
             "backbone.final_block (of a SimMIMSwin, final_stage) out, or distil a "
             "teacher into them, type='DistilledMIM'"
         )
 
 
-def _check_levels(model: Any) -> None:
+def _check_levels(model: MaskedModel) -> None:
     """Checks the numbers of latents, predictions and targets."""
     counts = {
-        type(part).__name__: getattr(part, "predictions_per_target", 1)
+        type(part).__name__: part.predictions_per_target
         for part in (model, model.neck, model.head)
     }
     if len(set(counts.values())) > 1:
@@ -107,22 +107,26 @@ def _check_levels(model: Any) -> None:
     model.head.check_levels(len(model.neck.out_dims))
 
 
-def _check_tokens(backbone: Any, neck: Any) -> None:
-    """Checks that the encoder's tokens are what the decoders read."""
-    whole = getattr(backbone, "keeps_masked_tokens", False)
-    if whole != getattr(neck, "decodes_maps", False):
+def check_tokens(encoder: MaskedEncoder, neck: type[LevelNeck]) -> None:
+    """Checks that the encoder's tokens are what such a neck decodes.
+
+    Raises:
+        ValueError: Naming both, and what goes with what.
+    """
+    complete = encoder.keeps_masked_tokens
+    if complete != neck.decodes_masked_tokens:
         raise ValueError(
-            f"{type(backbone).__name__} gives "
-            f"{'whole maps' if whole else 'visible tokens alone'}, which "
-            f"{type(neck).__name__} does not decode: SimMIMDecoder goes with "
+            f"{type(encoder).__name__} gives "
+            f"{'complete maps' if complete else 'visible tokens alone'}, which "
+            f"{neck.__name__} does not decode: SimMIMDecoder goes with "
             "SimMIMSwin, all other decoders with all other encoders"
         )
-    if neck.needs_cls_token and not backbone.with_cls_token:
+    if neck.needs_cls_token and not encoder.num_extra_tokens:
         raise ValueError(
-            f"{type(neck).__name__} needs an encoder with a class token: leave "
+            f"{neck.__name__} needs an encoder with a class token: leave "
             "backbone.with_cls_token at True"
         )
-    if backbone.out_type == "avg_featmap":
+    if encoder.out_type == "avg_featmap":
         raise ValueError(
             "backbone.out_type='avg_featmap' adds a norm that pre-training never "
             "trains: leave out_type out here and set it for fine-tuning"

@@ -1,4 +1,4 @@
-"""DeepMIM, and MAE as DeepMIM with one level."""
+"""DeepMIM: masked image modelling with deep supervision."""
 
 from mmpretrain.registry import MODELS
 
@@ -11,15 +11,13 @@ class DeepMIM(MaskedImageModel):
 
     Each tapped block of the encoder, and the last one, gets a lightweight decoder of
     its own that solves the same masked reconstruction task; the losses are added.
-    What the paper adds to the shared machine is said by the config:
+    What the paper adds to the shared algorithm is in the config:
     ``backbone.taps`` names the supervised blocks, the neck holds one decoder for
-    each. Without taps this is MAE.
+    each.
 
     References:
         - DeepMIM: Deep Supervision for Masked Image Modeling, 2023,
           https://arxiv.org/abs/2303.08817, section 3
-        - Masked Autoencoders Are Scalable Vision Learners, 2021,
-          https://arxiv.org/abs/2111.06377
 
     Note:
         The released code supervises CLIP features only; the pixel model follows the

@@ -1,18 +1,19 @@
-"""MAE-Lite and D2-MAE: masked image modelling beside a frozen teacher."""
+"""MAE-Lite and D2-MAE: masked image modelling with distillation from a teacher."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from ..heads.distillation import LayerDistillation
 from ..initialisation import is_pretrained
-from ..layer_reading import LayerReader
+from ..intermediate_features import IntermediateFeatures
 from ..masking import PatchMask
-from ..targets import AbsentTeacher
+from ..protocols import BlockwiseEncoder
 from ..targets.teacher import FrozenTeacher, load_teacher
 from .base import MaskedImageModel, build_part
 
@@ -22,10 +23,10 @@ class DistilledMIM(MaskedImageModel):
     """Masked image modelling with distillation from a frozen, larger encoder.
 
     The teacher encodes the same visible patches as the student, no further than the
-    deepest layer that is compared; to the losses of reconstruction, of whatever levels
-    and targets, comes one for each quantity that is distilled. Decoupled (D2-MAE), the
-    decoder reads a lower block (``backbone.final_block``) and a block of attention
-    logits alone, behind the last one, is compared with the teacher.
+    deepest layer that is compared; one loss for each distilled feature is added to the
+    reconstruction losses, whatever their levels and targets. Decoupled (D2-MAE), the
+    decoder reads a lower block (``backbone.final_block``), and the attention logits of
+    an extra block after the last one are compared with the teacher's.
 
     References:
         - A Closer Look at Self-Supervised Lightweight Vision Transformers, 2023,
@@ -38,23 +39,23 @@ class DistilledMIM(MaskedImageModel):
             checkpoint of this model.
         teacher_checkpoint: Its weights: a pre-training checkpoint of this package, or
             an official one, of which the encoder is taken. None only for a teacher
-            that is given built and trained.
+            that is given built and trained. If the file does not exist the model can
+            still be built, with what distillation trains of it, for anything but
+            training.
         distillation: What is compared: configs of :class:`AttentionDistillation` and
             :class:`HiddenDistillation`, each at most once.
-        extra_block: Add the block behind the last one; its layer is the one after the
+        extra_block: Add a block after the last one; its index is the one after the
             last block's, 12 for a student of 12 blocks.
-        without_teacher: Build the student alone, with what distillation trains of it,
-            for anything but training.
         **kwargs: As :class:`MaskedImageModel`.
 
     Raises:
-        FileNotFoundError: If there is no such checkpoint.
         ValueError: If the teacher does not see the student's patches or is the student,
             the checkpoint is another model's, a layer does not exist, or a block would
             be trained by nothing.
     """
 
-    student: LayerReader
+    backbone: BlockwiseEncoder
+    student: IntermediateFeatures
 
     # By the distillation, see `_check_training`.
     trains_all_blocks = True
@@ -65,50 +66,45 @@ class DistilledMIM(MaskedImageModel):
         distillation: Sequence[dict | nn.Module],
         teacher_checkpoint: str | Path | None = None,
         extra_block: bool = False,
-        without_teacher: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         network = build_part(teacher)
-        terms = _by_quantity(map(build_part, distillation))
-        student, tutor = (
-            LayerReader(
-                encoder,
-                {what: getattr(term, f"{name}_layers") for what, term in terms.items()},
-                name=name,
-            )
-            for name, encoder in (("student", self.backbone), ("teacher", network))
+        terms = _by_feature(map(build_part, distillation))
+        student = IntermediateFeatures(
+            self.backbone,
+            {feature: term.student_layers for feature, term in terms.items()},
+            name="student",
+        )
+        teacher_features = IntermediateFeatures(
+            network,
+            {feature: term.teacher_layers for feature, term in terms.items()},
+            name="teacher",
         )
         _check_teacher(self.backbone, network)
         self.extra_block = self.backbone.attention_only_block() if extra_block else None
         student.extra_block = self.extra_block
         self.distillation = terms
         for term in terms.values():
-            term.prepare(student, tutor)
-        # Past nn.Module.__setattr__: what it reads is in the model already.
+            term.prepare(student, teacher_features)
+        # Not registered as a child: its encoder is in the model already.
         self.__dict__["student"] = student
         self._check_training()
-        self.teacher: nn.Module
-        if without_teacher:
-            self.teacher = AbsentTeacher(
-                teacher_checkpoint,
-                "Set without_teacher=False, and teacher_checkpoint to the weights of a "
-                "trained MAE",
-            )
-            return
         if teacher_checkpoint is not None:
-            load_teacher(
+            self.teacher = load_teacher(
                 network,
                 teacher_checkpoint,
                 option="teacher_checkpoint",
                 otherwise="train plain MAE, configs/distilled/mae_vitt_400e.py",
+                reader=teacher_features,
             )
-        elif not isinstance(teacher, nn.Module):
+        elif isinstance(teacher, nn.Module):
+            self.teacher = FrozenTeacher(teacher_features)
+        else:
             raise ValueError(
                 "an untrained teacher teaches nothing: set teacher_checkpoint to the "
                 "weights of a trained MAE"
             )
-        self.teacher = FrozenTeacher(tutor)
 
     def init_weights(self) -> None:
         """Initialises as the official code, unless weights were loaded."""
@@ -126,10 +122,10 @@ class DistilledMIM(MaskedImageModel):
         """
         stream = list(self.backbone.stream(inputs, mask))
         latents = self.backbone.latents(stream)
-        ours, theirs = self.student.read(stream), self.teacher(inputs, mask)
+        ours, theirs = self.student.from_stream(stream), self.teacher(inputs, mask)
         return latents, {
-            f"loss_{quantity}": term(ours[quantity], theirs[quantity])
-            for quantity, term in self.distillation.items()
+            f"loss_{feature}": term(ours[feature], theirs[feature])
+            for feature, term in self.distillation.items()
         }
 
     def _check_training(self) -> None:
@@ -146,32 +142,32 @@ class DistilledMIM(MaskedImageModel):
                 " name it in student_layers of an AttentionDistillation, or leave "
                 "extra_block out"
             )
-        # The tokens that enter a layer are what the blocks before it make; the layer's
-        # own block is trained whole only if something reads what leaves it.
-        final = getattr(self.backbone, "final_block", blocks - 1)
+        # A layer's features depend on the blocks before it; all of its own block is
+        # trained only if something depends on the block's output.
+        final = self.backbone.final_block
         trained = max(final + 1, *(max(indices) for indices in layers.values()))
         if trained < blocks:
             raise ValueError(
                 f"nothing would train all of the blocks from {trained} on: the decoder "
                 f"reads block {final} (backbone.final_block), the distillation what "
                 f"enters layers {layers}; set extra_block=True and distil layer "
-                f"{blocks}, behind the last block"
+                f"{blocks}, after the last block"
             )
 
 
-def _by_quantity(terms: Any) -> Any:
-    """One term for each quantity.
+def _by_feature(terms: Iterable[LayerDistillation]) -> Any:
+    """One term for each feature.
 
     Raises:
-        ValueError: If there is none, or two of one quantity.
+        ValueError: If there is none, or two of one feature.
     """
     result: dict[str, nn.Module] = {}
     for term in terms:
-        if term.quantity in result:
+        if term.feature in result:
             raise ValueError(
                 f"distillation has two {type(term).__name__}: list all layers in one"
             )
-        result[term.quantity] = term
+        result[term.feature] = term
     if not result:
         raise ValueError(
             "distillation is empty: name what is compared with the teacher, such as "
@@ -180,8 +176,8 @@ def _by_quantity(terms: Any) -> Any:
     return nn.ModuleDict(result)
 
 
-def _check_teacher(student: Any, teacher: Any) -> None:
-    """Checks that two encoders are two, and see the same patches of the same images.
+def _check_teacher(student: BlockwiseEncoder, teacher: BlockwiseEncoder) -> None:
+    """Checks that two encoders share no parameters and see the same patches.
 
     Raises:
         ValueError: Naming the first thing that is wrong.
@@ -193,9 +189,7 @@ def _check_teacher(student: Any, teacher: Any) -> None:
             "give it a network of its own, such as copy.deepcopy(backbone)"
         )
     seen, taught = (
-        "whole maps"
-        if getattr(encoder, "keeps_masked_tokens", False)
-        else "visible units alone"
+        "complete maps" if encoder.keeps_masked_tokens else "visible units alone"
         for encoder in (student, teacher)
     )
     if seen != taught:
@@ -204,17 +198,22 @@ def _check_teacher(student: Any, teacher: Any) -> None:
             f"a {type(student).__name__}, {seen}: there are no tokens to compare; take "
             "SimMIMSwin for both, or for neither"
         )
-    for name, what in (
-        ("grid", "a grid (rows, columns) of {} patches"),
-        ("mask_patch_size", "patches of {} pixels"),
-        ("in_channels", "{} image channels"),
-        ("num_extra_tokens", "{} class tokens"),
+    for ours, theirs in zip(
+        _what_it_encodes(student), _what_it_encodes(teacher), strict=True
     ):
-        ours, theirs = getattr(student, name), getattr(teacher, name)
         if ours != theirs:
             raise ValueError(
-                f"the teacher has {what.format(theirs)}, the student "
-                f"{what.format(ours)}: they encode the same patches of the same "
-                "images; give the teacher the student's img_size, patch_size and "
-                "in_channels, and a checkpoint trained so"
+                f"the teacher has {theirs}, the student {ours}: they encode the same "
+                "patches of the same images; give the teacher the student's img_size, "
+                "patch_size and in_channels, and a checkpoint trained so"
             )
+
+
+def _what_it_encodes(encoder: BlockwiseEncoder) -> list[str]:
+    """Patches, channels and tokens of an encoder, in words."""
+    return [
+        f"a grid (rows, columns) of {encoder.grid} patches",
+        f"patches of {encoder.mask_patch_size} pixels",
+        f"{encoder.in_channels} image channels",
+        f"{encoder.num_extra_tokens} class tokens",
+    ]

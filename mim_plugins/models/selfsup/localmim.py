@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from mmpretrain.registry import MODELS
 
 from ..necks import MultiScaleDecoder
+from ..protocols import MaskedEncoder, NeckPlan
 from .base import MaskedImageModel
 
 
@@ -16,7 +16,7 @@ class LocalMIM(MaskedImageModel):
     """Masked image modelling with local reconstruction at several scales.
 
     Shallow levels of the encoder reconstruct a fine grid of cells, deep ones a coarse
-    grid. What the paper adds to the shared machine is said by the config:
+    grid. What the paper adds to the shared algorithm is in the config:
     ``backbone.taps`` names the supervised blocks or stages, the neck is a
     ``MultiScaleDecoder``, and targets without a ``cell_size`` get one per level: the
     patch of the mask over the level's scale, one of ``scales``.
@@ -27,6 +27,8 @@ class LocalMIM(MaskedImageModel):
     """
 
     @staticmethod
-    def default_scales(neck: Any, backbone: Any) -> Sequence[float] | None:
+    def default_scales(
+        plan: NeckPlan, encoder: MaskedEncoder
+    ) -> Sequence[float] | None:
         """LocalMIM's, of any neck: one that cannot predict them is refused."""
-        return MultiScaleDecoder.default_scales(backbone)
+        return MultiScaleDecoder.plan(encoder).target_scales

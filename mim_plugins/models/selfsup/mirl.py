@@ -20,7 +20,7 @@ class MIRL(MaskedImageModel):
     The encoder's blocks are split into an even number of segments, each with a
     decoder of its own. A shallow decoder predicts the main part of the image; the
     deep decoder that mirrors it predicts the residual; their sum is compared with the
-    target. What the paper adds to the shared machine is said by the config:
+    target. What the paper adds to the shared algorithm is in the config:
     ``backbone.taps`` names the last block of every segment but the last one,
     ``backbone.tap_embedding=True`` adds the low feature, the neck is a
     ``MIRLDecoder`` and the head a ``ResidualPairHead``. A list of targets has one
@@ -32,7 +32,7 @@ class MIRL(MaskedImageModel):
 
     Raises:
         ValueError: If the segments cannot be paired, the low feature is missing, or
-            neck or head know nothing of pairs.
+            neck or head do not support pairs.
     """
 
     predictions_per_target = 2

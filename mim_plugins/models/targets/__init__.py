@@ -1,17 +1,15 @@
-"""What removed patches are compared with."""
+"""Targets of the masked patches."""
 
-from .absent import AbsentTarget, AbsentTeacher
 from .base import ImageSpec, LevelSpec, LevelTarget, LevelTargets, Target
 from .clip import CLIPTarget
 from .features import FeatureTarget
 from .hog import HOGTarget
 from .hybrid import HybridTarget
 from .pixels import PixelTarget
-from .teacher import FrozenTeacher
+from .teacher import AbsentTeacher, FrozenTeacher
 from .timm_features import TimmFeatureTarget
 
 __all__ = [
-    "AbsentTarget",
     "AbsentTeacher",
     "CLIPTarget",
     "FeatureTarget",

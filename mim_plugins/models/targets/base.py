@@ -1,61 +1,15 @@
-"""What every target is: widths known at build time, values per level in training."""
+"""The base class of targets: widths at build time, values per level in training."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from ..masking import PatchMask
-
-
-@dataclass(frozen=True)
-class ImageSpec:
-    """The images an encoder is built for, as a target must know them.
-
-    Args:
-        grid: Rows and columns of the patch grid.
-        patch_size: Height and width in pixels of a patch, the unit of the mask.
-        channels: Number of image channels.
-        mean: Mean that normalisation subtracted, (C, 1, 1) or (1, 1, 1), in pixel
-            values from 0 to 255; None if images are not normalised.
-        std: Standard deviation it divided by, likewise.
-        bgr_to_rgb: Whether the channels were reversed before, which makes RGB of image
-            files, decoded as BGR; else they are as the data set delivers them.
-    """
-
-    grid: tuple[int, int]
-    patch_size: tuple[int, int]
-    channels: int = 3
-    mean: Tensor | None = None
-    std: Tensor | None = None
-    bgr_to_rgb: bool = False
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.grid[0] * self.patch_size[0], self.grid[1] * self.patch_size[1]
-
-
-class LevelSpec(NamedTuple):
-    """Shape of the target of one level.
-
-    Args:
-        dims: Values per cell.
-        scale: Cells per patch and axis: 1 is one cell per patch, 4 is 4x4 cells in
-            each patch, 0.5 is one cell on 2x2 patches.
-    """
-
-    dims: int
-    scale: float = 1.0
-
-    @property
-    def width(self) -> int:
-        """Values per patch, of all its cells; of a cell where cells pool patches."""
-        return int(self.dims * max(self.scale, 1) ** 2)
+from ..specs import ImageSpec, LevelSpec
 
 
 class LevelTarget(NamedTuple):
@@ -74,14 +28,14 @@ class LevelTarget(NamedTuple):
 
 
 class Target(nn.Module):
-    """What removed patches are compared with.
+    """A target of the masked patches.
 
     A target is one for all levels (lists of length one below) or one per level.
     """
 
     @abstractmethod
     def prepare(self, images: ImageSpec) -> list[LevelSpec]:
-        """Fits the target to the encoder's images, once, at build time.
+        """Adapts the target to the encoder's images, once, at build time.
 
         Returns:
             The shape of the target: one entry for all levels, or one per level.
@@ -115,7 +69,7 @@ class Target(nn.Module):
 
 
 class LevelTargets(Target):
-    """Another target at each level; what a list of targets in a config becomes.
+    """A different target for each level, built from a list in the config.
 
     A target named at several levels is built, and computed, once.
 
@@ -159,7 +113,7 @@ class LevelTargets(Target):
         if len(specs) != 1:
             raise ValueError(
                 f"{type(target).__name__} makes {len(specs)} levels by itself: inside "
-                "a list, where every entry is one level, give it single values in "
-                "place of sequences; or make it the whole target_generator"
+                "a list, where every entry is one level, give it single values "
+                "instead of sequences; or make it the target_generator by itself"
             )
         return specs[0]

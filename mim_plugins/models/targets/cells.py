@@ -18,7 +18,7 @@ def check_cell_size(cell_size: int | Sequence[int]) -> list[int]:
     """Validates cell sizes and returns them as a list with one entry per level.
 
     Raises:
-        ValueError: If a size is not a positive whole number of pixels.
+        ValueError: If a size is not a positive integer number of pixels.
     """
     sizes = list(cell_size) if isinstance(cell_size, Sequence) else [cell_size]
     if not sizes:
@@ -26,7 +26,7 @@ def check_cell_size(cell_size: int | Sequence[int]) -> list[int]:
     for size in sizes:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(
-                f"a cell size is a whole number of pixels from 1 on, got {size!r}"
+                f"a cell size is an integer number of pixels from 1 on, got {size!r}"
             )
     return sizes
 
@@ -39,7 +39,7 @@ def cell_scale(cell_size: int, images: ImageSpec) -> float:
         images: What the encoder is built for.
 
     Raises:
-        ValueError: If cells neither divide a patch nor pool whole patches of the
+        ValueError: If cells neither divide a patch nor pool complete patches of the
             grid, naming the sizes that do.
     """
     rows, cols = images.grid
@@ -51,7 +51,7 @@ def cell_scale(cell_size: int, images: ImageSpec) -> float:
     if side % cell_size and cell_size % side:
         raise ValueError(
             f"cells of {cell_size} pixels neither divide patches of {side} pixels nor "
-            f"pool whole ones; cell sizes that fit: {_fitting(images)}"
+            f"pool complete ones; cell sizes that fit: {_fitting(images)}"
         )
     pooled = max(cell_size // side, 1)
     if rows % pooled or cols % pooled:
@@ -67,11 +67,10 @@ def cell_scale(cell_size: int, images: ImageSpec) -> float:
 def cell_size_of(scale: float, patch_size: tuple[int, int]) -> int:
     """The cell size that gives a number of cells per patch and axis.
 
-    The rule behind LocalMIM's cells of 4, 8, 16 and 32 pixels on patches of 16.
+    As for LocalMIM's cells of 4, 8, 16 and 32 pixels on patches of 16.
 
     Raises:
-        ValueError: If patches are not square, or the cell would be no whole number of
-            pixels.
+        ValueError: If patches are not square, or the cell not a whole number of pixels.
     """
     side, width = patch_size
     # Exact: 16 / 0.1 is not 160 in binary fractions.
@@ -97,7 +96,7 @@ def scale_in(images: Tensor, mask: PatchMask, cell_size: int) -> float:
 
 
 def masked_cells(cells: Tensor, mask: PatchMask, scale: float) -> LevelTarget:
-    """Arranges the cells of whole images as the target of the removed patches.
+    """Arranges the cells of complete images as the target of the removed patches.
 
     Args:
         cells: Values of every cell, (N, rows * scale, cols * scale, dims).
@@ -121,7 +120,7 @@ def cells_by_patch(cells: Tensor, scale: int) -> Tensor:
 
 
 def _fitting(images: ImageSpec) -> list[int]:
-    """The cell sizes that divide a patch or pool whole patches of the grid."""
+    """The cell sizes that divide a patch or pool complete patches of the grid."""
     side = images.patch_size[0]
     rows, cols = images.grid
     finer = [cell for cell in range(1, side) if side % cell == 0]
@@ -169,7 +168,7 @@ def _with_cell(
     if kind is None or "cell_size" not in inspect.signature(kind).parameters:
         return target
     if isinstance(scale, list):
-        sizes: Any = [cell_size_of(each, patch_size) for each in scale]
+        sizes: int | list[int] = [cell_size_of(each, patch_size) for each in scale]
     else:
         sizes = cell_size_of(scale, patch_size)
     return {**target, "cell_size": sizes}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..attention import use_attention_dispatch
 from .clip_weights import CLIPWeights, read_clip
 from .features import FeatureTarget
+from .teacher import AbsentTeacher
 
 # CLIP's name of an activation -> the registry's.
 ACTIVATIONS = {"quick_gelu": "mmpretrain.QuickGELU", "gelu": "GELU"}
@@ -63,7 +64,7 @@ class CLIPTarget(FeatureTarget):
     """Last-layer patch features of CLIP's image tower, projected.
 
     The target of the released DeepMIM model (https://arxiv.org/abs/2303.08817), to be
-    met with ``criterion='cosine'``, 2 - 2 cos: every patch token after the tower's
+    used with ``criterion='cosine'``, 2 - 2 cos: every patch token after the tower's
     last norm and its projection, without further whitening. Size, depth, patch,
     resolution and width of the tower are read from the file.
 
@@ -75,18 +76,21 @@ class CLIPTarget(FeatureTarget):
         checkpoint: Weights of a CLIP model with a Vision Transformer: OpenAI's file
             as downloaded, a state dict of the model or of its image tower, or a file
             or folder of open_clip or of Hugging Face; half or full precision.
-        num_heads: Attention heads. By default as the configuration beside the file
-            says, else one per 64 channels.
+        num_heads: Attention heads. By default the one in the configuration next to
+            the file, else one per 64 channels.
         act: ``'quick_gelu'`` (OpenAI's models) or ``'gelu'`` (most of open_clip's).
-            By default as the configuration beside the file says, else OpenAI's.
+            By default the one in the configuration next to the file, else OpenAI's.
         mean: Mean of the tower's images, in pixel values from 0 to 255. By default
-            as the configuration beside the file says, else OpenAI's.
+            the one in the configuration next to the file, else OpenAI's.
         std: Standard deviation, likewise.
         input_size: See :class:`FeatureTarget`.
         norm_features: See :class:`FeatureTarget`.
+        dims: Width of the projected features. With it the model can be built where the
+            file does not exist, for anything but training. Otherwise the width is read
+            from the file, with a warning if it differs.
 
     Raises:
-        FileNotFoundError: If there is no such file or folder.
+        FileNotFoundError: If there is no such file or folder, and no ``dims``.
         TypeError: If an argument is of another type.
         ValueError: If it holds no CLIP Vision Transformer, or ``num_heads`` or ``act``
             does not fit it.
@@ -101,8 +105,23 @@ class CLIPTarget(FeatureTarget):
         std: Sequence[float] | None = None,
         input_size: int | Sequence[int] | None = None,
         norm_features: bool = False,
+        dims: int | None = None,
     ) -> None:
-        weights = read_clip(checkpoint, num_heads=num_heads, act=act)
+        try:
+            weights = read_clip(checkpoint, num_heads=num_heads, act=act)
+        except FileNotFoundError as error:
+            if dims is None:
+                raise
+            super().__init__(
+                AbsentTeacher(str(error)),
+                dims=dims,
+                patch_size=None,
+                mean=mean or CLIP_MEAN,
+                std=std or CLIP_STD,
+                input_size=input_size,
+                norm_features=norm_features,
+            )
+            return
         super().__init__(
             CLIPImageTower(weights),
             dims=weights.out_dims,
@@ -112,6 +131,11 @@ class CLIPTarget(FeatureTarget):
             input_size=input_size,
             norm_features=norm_features,
         )
-        MMLogger.get_current_instance().info(
-            f"CLIP teacher from {checkpoint}: {weights.describe()}"
-        )
+        logger = MMLogger.get_current_instance()
+        if dims not in (None, weights.out_dims):
+            logger.warning(
+                f"target_generator.dims={dims}, but the features of {checkpoint} have "
+                f"{weights.out_dims}, which are taken: set dims={weights.out_dims}, or "
+                "the model cannot be built to fit its checkpoints without that file"
+            )
+        logger.info(f"CLIP teacher from {checkpoint}: {weights.describe()}")

@@ -124,30 +124,30 @@ def read_clip(
     rules, found = image_tower(tensors, file)
     state = convert_tower(rules, found, file)
     width = state["vit.cls_token"].shape[-1]
-    settings = read_hugging_face if rules is HUGGING_FACE_RULES else read_open_clip
-    found = settings(file.parent, width)
+    read_config = read_hugging_face if rules is HUGGING_FACE_RULES else read_open_clip
+    known = read_config(file.parent, width)
     if act is not None:
-        found["act"] = act
+        known["act"] = act
     if num_heads is not None:
-        found["num_heads"] = num_heads
-    elif "num_heads" not in found:
-        found["num_heads"] = default_heads(width)
-    if type(found["num_heads"]) is not int:
+        known["num_heads"] = num_heads
+    elif "num_heads" not in known:
+        known["num_heads"] = default_heads(width)
+    if type(known["num_heads"]) is not int:
         raise TypeError(
-            f"num_heads={found['num_heads']!r} is no whole number: give one, such as "
+            f"num_heads={known['num_heads']!r} is no whole number: give one, such as "
             f"{max(width // HEAD_WIDTH, 1)} for {file}"
         )
-    if found["num_heads"] < 1 or width % found["num_heads"]:
+    if known["num_heads"] < 1 or width % known["num_heads"]:
         raise ValueError(
-            f"num_heads={found['num_heads']} does not divide the width {width} of the "
+            f"num_heads={known['num_heads']} does not divide the width {width} of the "
             f"tower in {file}: OpenAI's towers have one head per {HEAD_WIDTH} channels"
         )
-    if found.get("act", "gelu") not in ("quick_gelu", "gelu"):
+    if known.get("act", "gelu") not in ("quick_gelu", "gelu"):
         raise ValueError(
-            f"act={found['act']!r} is none of CLIP's activations: choose 'quick_gelu' "
+            f"act={known['act']!r} is none of CLIP's activations: choose 'quick_gelu' "
             "(OpenAI's models) or 'gelu' (most of open_clip's)"
         )
-    return CLIPWeights(state, **found)
+    return CLIPWeights(state, **known)
 
 
 def _find(path: Path) -> Path:

@@ -12,24 +12,25 @@ from torch.nn import functional as F
 
 from ..masking import PatchMask
 from .base import ImageSpec, LevelSpec, LevelTarget, Target
-from .teacher import FrozenTeacher
+from .teacher import AbsentTeacher, FrozenTeacher
 
 # Of the per-token LayerNorm without affine (torch's default, as data2vec uses it).
 NORM_EPS = 1e-5
 
 
 class FeatureTarget(Target):
-    """Features that a frozen network gives the removed patches.
+    """Features of a frozen network at the removed patches.
 
-    The teacher sees the whole image, renormalised from the student's mean and
+    The teacher sees the complete image, renormalised from the student's mean and
     standard deviation to its own in one affine step; it runs once per batch, under
-    the autocast that is on, without autograd; the features come out in float32.
+    the current autocast, without autograd; the features are returned in float32.
 
     Args:
         network: The teacher: images (N, 3, H, W) to tokens (N, K + L, dims), patches
-            last and in raster order.
+            last and in raster order; or an absent one.
         dims: Width of a token.
-        patch_size: Height and width in pixels of the teacher's patches.
+        patch_size: Height and width in pixels of the teacher's patches; None, for an
+            absent teacher, leaves its patch grid unchecked.
         mean: Mean of the teacher's images per channel, in pixel values from 0 to 255.
         std: Standard deviation, likewise.
         input_size: Height and width in pixels (or one number for both) of the images
@@ -39,8 +40,8 @@ class FeatureTarget(Target):
         norm_features: Normalise each patch's features to mean 0 and variance 1.
 
     Raises:
-        TypeError: If ``mean`` or ``std`` is no list of numbers, or ``input_size`` not
-            one or two whole numbers.
+        TypeError: If ``mean`` or ``std`` is not a list of numbers, or ``input_size``
+            not one or two integers.
         ValueError: If ``mean`` and ``std`` differ in length, or are meant for images
             from 0 to 1, or ``input_size`` is not positive.
     """
@@ -52,7 +53,7 @@ class FeatureTarget(Target):
         self,
         network: nn.Module,
         dims: int,
-        patch_size: tuple[int, int],
+        patch_size: tuple[int, int] | None,
         mean: Sequence[float],
         std: Sequence[float],
         input_size: int | Sequence[int] | None = None,
@@ -72,7 +73,8 @@ class FeatureTarget(Target):
                 "mean and std in pixel values from 0 to 255, as the data "
                 "preprocessor's (times 255)"
             )
-        self.teacher = FrozenTeacher(network)
+        absent = isinstance(network, AbsentTeacher)
+        self.teacher = network if absent else FrozenTeacher(network)
         self.dims = dims
         self.patch_size = patch_size
         self.mean, self.std = tuple(mean), tuple(std)
@@ -116,6 +118,8 @@ class FeatureTarget(Target):
     @torch.no_grad()
     def forward(self, inputs: Tensor, mask: PatchMask) -> list[LevelTarget]:
         """Features of the removed patches, (N, L_mask, dims)."""
+        if isinstance(self.teacher, AbsentTeacher):
+            self.teacher.refuse()
         tokens = self.teacher(self.teacher_input(inputs, mask.grid))
         features = mask.masked(tokens[:, -mask.num_patches :]).float()
         if self.norm_features:
@@ -146,6 +150,7 @@ class FeatureTarget(Target):
 
     def _size_for(self, grid: tuple[int, int]) -> tuple[int, int]:
         """Height and width at which the teacher has such a grid."""
+        assert self.patch_size is not None
         return grid[0] * self.patch_size[0], grid[1] * self.patch_size[1]
 
     def _check_grid(
@@ -159,7 +164,7 @@ class FeatureTarget(Target):
         Raises:
             ValueError: Naming both grids and the size that fits.
         """
-        if tuple(size) == self._size_for(grid):
+        if self.patch_size is None or tuple(size) == self._size_for(grid):
             return
         (height, width), (p, q) = size, self.patch_size
         rows, cols = height / p, width / q
@@ -183,8 +188,8 @@ def _check_numbers(name: str, values: Sequence[float]) -> None:
         or not values
     ):
         raise TypeError(
-            f"{name}={values!r} is no list of numbers: give one value per channel of "
-            "the teacher's images, such as [123.675, 116.28, 103.53]"
+            f"{name}={values!r} is not a list of numbers: give one value per channel "
+            "of the teacher's images, such as [123.675, 116.28, 103.53]"
         )
 
 
@@ -192,7 +197,7 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     """Height and width of ``input_size``.
 
     Raises:
-        TypeError: If they are no whole numbers.
+        TypeError: If they are not integers.
         ValueError: If they are not positive.
     """
     pair = (size, size) if isinstance(size, int) else size
@@ -202,7 +207,7 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
         or not all(type(side) is int for side in pair)
     ):
         raise TypeError(
-            f"input_size={size!r} is no size in pixels: give a whole number, or height "
+            f"input_size={size!r} is not a size in pixels: give an integer, or height "
             "and width"
         )
     if min(pair) < 1:

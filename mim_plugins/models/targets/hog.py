@@ -26,7 +26,7 @@ DEVICE_CHUNK = 2**23
 class HOGTarget(Target):
     """Orientation histograms of each cell, as LocalMIM's official code computes them.
 
-    Each colour channel by itself: a 3x3 Sobel pair, unsigned orientation, the whole
+    Each colour channel by itself: a 3x3 Sobel pair, unsigned orientation, the
     magnitude to one bin, L2 norm per cell; no Gaussian window, no norm over blocks of
     cells. Values are ordered by colour channel, then bin.
 
@@ -57,7 +57,7 @@ class HOGTarget(Target):
     ) -> None:
         super().__init__()
         if isinstance(nbins, bool) or not isinstance(nbins, int) or nbins < 1:
-            raise ValueError(f"nbins is a whole number from 1 on, got {nbins!r}")
+            raise ValueError(f"nbins is an integer from 1 on, got {nbins!r}")
         self.nbins = nbins
         self.bias = bias
         self.cell_sizes = check_cell_size(cell_size)
@@ -90,7 +90,7 @@ class HOGTarget(Target):
         """The normalised histograms of every cell, one (N, h, w, C * nbins) a level.
 
         Args:
-            images: (N, C, H, W), float32; pixels beyond the last whole cell are left
+            images: (N, C, H, W), float32; pixels beyond the last complete cell are left
                 out.
         """
         return [
@@ -160,7 +160,7 @@ class HOGTarget(Target):
     def _first_bins(self, images: Tensor, cell: int) -> Tensor:
         """Where the histogram of each pixel starts in the flat result, (n, C, H, W).
 
-        Height and width are cut to whole cells.
+        Height and width are cut to complete cells.
         """
         n, channels, height, width = images.shape
         rows, cols = height // cell, width // cell

@@ -1,20 +1,19 @@
-"""Targets between the true pixels and what a frozen MAE makes of them."""
+"""Targets that mix the true pixels with their reconstruction by a frozen MAE."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from ..arguments import as_numbers, is_number
-from ..data_preprocessor import reverses_channels
 from ..masking import PatchMask
+from ..protocols import MaskedModel
 from .base import ImageSpec, LevelSpec, LevelTarget, Target
-from .teacher import FrozenTeacher, load_teacher
+from .teacher import AbsentTeacher, FrozenTeacher, load_teacher
 
 
 @MODELS.register_module()
@@ -37,9 +36,12 @@ class HybridTarget(Target):
             facebookresearch/mae or DeepMIM.
 
     Raises:
-        FileNotFoundError: If there is no such checkpoint.
         ValueError: If an ``alpha`` lies outside [0, 1], the teacher predicts something
-            else than each patch whole, or the checkpoint does not fit it.
+            else than complete patches, or the checkpoint does not fit it.
+
+    Note:
+        If the file ``checkpoint`` does not exist the model can still be built, for
+        anything but training.
     """
 
     def __init__(
@@ -57,20 +59,22 @@ class HybridTarget(Target):
                     "alpha, the share of the true patch, lies between 0 (the "
                     f"teacher's prediction) and 1 (pixels); got {value}"
                 )
-        network: Any = MODELS.build(teacher)
-        if getattr(network, "predictions_per_target", None) != 1:
+        network = MODELS.build(teacher)
+        if not isinstance(network, MaskedModel) or network.predictions_per_target != 1:
             raise ValueError(
                 f"a {type(network).__name__} cannot be the teacher, whose deepest "
-                "prediction has to be a whole patch: give the model of a masked "
+                "prediction has to be a complete patch: give the model of a masked "
                 "autoencoder, type='DeepMIM' (MAE: without taps)"
             )
-        load_teacher(
+        self.teacher = load_teacher(
             network,
             checkpoint,
             option="target_generator.checkpoint",
             otherwise="train on pixels, configs/deepmim/mae_vitb_300e.py",
         )
-        self.teacher = FrozenTeacher(network)
+        # Not in the model's state dict either.
+        self.true_patches = FrozenTeacher(network.target_generator)
+        self.images = network.backbone.image_spec(network.data_preprocessor)
 
     def prepare(self, images: ImageSpec) -> list[LevelSpec]:
         """As wide as the teacher's prediction.
@@ -79,34 +83,9 @@ class HybridTarget(Target):
             ValueError: If the teacher is built for other patches, or images
                 normalised otherwise, or predicts larger cells than patches.
         """
-        network: Any = self.teacher.network
-        if network.backbone.mask_patch_size != images.patch_size:
-            raise ValueError(
-                f"the teacher has patches of {network.backbone.mask_patch_size} pixels,"
-                f" the student of {images.patch_size}: they must see the same patches; "
-                "give a teacher of the student's patch_size"
-            )
-        if network.backbone.in_channels != images.channels:
-            raise ValueError(
-                f"the teacher takes {network.backbone.in_channels} image channels, the "
-                f"student {images.channels}"
-            )
-        for name in ("mean", "std"):
-            theirs = getattr(network.data_preprocessor, name)
-            ours = getattr(images, name)
-            if not _same(theirs, ours):
-                raise ValueError(
-                    f"the teacher's data_preprocessor has {name}="
-                    f"{_values(theirs)}, the student's {_values(ours)}: both get the "
-                    "same normalised images, so give them the same data_preprocessor"
-                )
-        if reverses_channels(network.data_preprocessor) != images.bgr_to_rgb:
-            raise ValueError(
-                "one of teacher and student reverses the channels of its images "
-                f"(the student: bgr_to_rgb={images.bgr_to_rgb}), the other does not: "
-                "both get the same images, so give them the same data_preprocessor"
-            )
-        spec = network.target_generator.prepare(images)[-1]
+        if not isinstance(self.teacher, AbsentTeacher):
+            self._check_images(images)
+        spec = self.true_patches.network.prepare(images)[-1]
         if spec.scale < 1:
             raise ValueError(
                 "the deepest prediction of the teacher has one cell for "
@@ -115,18 +94,54 @@ class HybridTarget(Target):
             )
         return [spec] * len(self.alphas)
 
+    def _check_images(self, images: ImageSpec) -> None:
+        """Checks that teacher and student see the same patches of the same images.
+
+        Raises:
+            ValueError: Naming what differs.
+        """
+        own = self.images
+        if own.patch_size != images.patch_size:
+            raise ValueError(
+                f"the teacher has patches of {own.patch_size} pixels, the student of "
+                f"{images.patch_size}: they must see the same patches; give a teacher "
+                "of the student's patch_size"
+            )
+        if own.channels != images.channels:
+            raise ValueError(
+                f"the teacher takes {own.channels} image channels, the student "
+                f"{images.channels}"
+            )
+        for name, theirs, ours in (
+            ("mean", own.mean, images.mean),
+            ("std", own.std, images.std),
+        ):
+            if not _same(theirs, ours):
+                raise ValueError(
+                    f"the teacher's data_preprocessor has {name}="
+                    f"{_values(theirs)}, the student's {_values(ours)}: both get the "
+                    "same normalised images, so give them the same data_preprocessor"
+                )
+        if own.bgr_to_rgb != images.bgr_to_rgb:
+            raise ValueError(
+                "one of teacher and student reverses the channels of its images "
+                f"(the student: bgr_to_rgb={images.bgr_to_rgb}), the other does not: "
+                "both get the same images, so give them the same data_preprocessor"
+            )
+
     @torch.no_grad()
     def forward(self, inputs: Tensor, mask: PatchMask) -> list[LevelTarget]:
         """Mixes the removed patches, (N, L_mask, width) per level."""
         predicted = self.predict(inputs, mask)
-        network: Any = self.teacher.network
-        true = network.target_generator(inputs, mask)[-1].values
+        true = self.true_patches.network(inputs, mask)[-1].values
         return [LevelTarget(torch.lerp(predicted, true, a)) for a in self.alphas]
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, mask: PatchMask) -> Tensor:
-        """What the teacher makes of the removed patches, (N, L_mask, width)."""
-        network: Any = self.teacher.network
+        """The teacher's prediction of the removed patches, (N, L_mask, width)."""
+        if isinstance(self.teacher, AbsentTeacher):
+            self.teacher.refuse()
+        network = self.teacher.network
         latents = network.backbone(self.teacher.cast(inputs), mask)
         return network.neck(latents, mask)[-1].float()
 
@@ -134,8 +149,7 @@ class HybridTarget(Target):
         self, predictions: Sequence[Tensor], patches: Tensor
     ) -> list[Tensor | None]:
         """As the teacher's own targets."""
-        network: Any = self.teacher.network
-        return network.target_generator.denormalise(predictions, patches)
+        return self.true_patches.network.denormalise(predictions, patches)
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine.logging import MMLogger
@@ -18,28 +18,27 @@ from ...checkpoints.loading import Target, state_for
 # The teacher of most methods, for messages.
 TRAINED_MAE = (
     "a trained MAE, with its decoder if the teacher has one, such as "
-    "work_dirs/vitb_1600e/epoch_1600.pth of configs/mae/vitb_1600e.py"
+    "work_dirs/mae/vitb_1600e/epoch_1600.pth of configs/mae/vitb_1600e.py"
 )
 
 
 class FrozenTeacher(nn.Module):
-    """A trained network that is used, and is no part of the model that uses it.
+    """A trained network that is not a registered part of the model that uses it.
 
-    The network follows the model from device to device, and nothing else: it has no
-    entry in the state dict, so that checkpoints stay small and a resumed run builds
-    the teacher anew from its own file; its parameters reach no optimiser, no
-    distributed wrapper and no moving average; it is always in eval mode, and never
-    records gradients.
+    The network moves with the model between devices. It has no entry in the state dict,
+    so that checkpoints stay small and a resumed run builds the teacher again from its
+    own file; its parameters reach no optimiser, distributed wrapper or moving average;
+    it is always in eval mode and never records gradients.
 
     Args:
         network: The trained network.
     """
 
-    network: nn.Module
+    network: Any
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        # Past nn.Module.__setattr__, which would register it as a child.
+        # Bypasses nn.Module.__setattr__, which would register it as a child.
         self.__dict__["network"] = network.eval().requires_grad_(False)
         self._shared = False
 
@@ -51,8 +50,8 @@ class FrozenTeacher(nn.Module):
     def cast(self, x: Any) -> Any:
         """A floating-point tensor in the network's type, all else as it is.
 
-        Fully sharded training casts the inputs of the modules it knows, of which the
-        teacher is none.
+        Fully sharded training casts the inputs of registered modules only, and the
+        teacher is not registered.
         """
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return x
@@ -60,7 +59,7 @@ class FrozenTeacher(nn.Module):
         return x.to(next(types, torch.get_default_dtype()))
 
     def _apply(self, fn: Callable, recurse: bool = True) -> FrozenTeacher:
-        """What ``to``, ``cuda``, ``half`` and the like go through."""
+        """Called by ``to``, ``cuda``, ``half`` and the like."""
         super()._apply(fn)
         if self._shared and self._changes(fn):
             self.__dict__["network"] = copy.deepcopy(self.network)
@@ -70,7 +69,7 @@ class FrozenTeacher(nn.Module):
 
     @torch.no_grad()
     def _changes(self, fn: Callable) -> bool:
-        """Whether a function gives any tensor of the network anew."""
+        """Whether a function replaces any tensor of the network."""
         tensors = chain(self.network.parameters(), self.network.buffers())
         return any(fn(tensor) is not tensor for tensor in tensors)
 
@@ -84,14 +83,57 @@ class FrozenTeacher(nn.Module):
         return result
 
 
+class AbsentTeacher(nn.Module):
+    """Takes the place of a teacher whose file does not exist.
+
+    The model makes features and loads checkpoints, and refuses to be trained: the
+    runner calls ``init_weights`` before training starts, where :func:`require_teachers`
+    raises; any other training loop fails in its first step.
+
+    Args:
+        reason: Which file is missing, and what to do about it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = (
+            f"the model was built without its teacher and cannot be trained: {reason}"
+        )
+        MMLogger.get_current_instance().warning(self.reason)
+
+    def refuse(self) -> NoReturn:
+        """Refuses to be trained with.
+
+        Raises:
+            FileNotFoundError: Always.
+        """
+        raise FileNotFoundError(self.reason)
+
+    def forward(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises FileNotFoundError."""
+        self.refuse()
+
+
+def require_teachers(model: nn.Module) -> None:
+    """Checks, before training, that a model was built with all its teachers.
+
+    Raises:
+        FileNotFoundError: If the file of one does not exist.
+    """
+    for module in model.modules():
+        if isinstance(module, AbsentTeacher):
+            module.refuse()
+
+
 def load_teacher(
     network: nn.Module,
     checkpoint: str | Path | None,
     option: str,
     otherwise: str,
     trained: str = TRAINED_MAE,
-) -> None:
-    """Loads every tensor of a model, or of an encoder alone, from a file.
+    reader: nn.Module | None = None,
+) -> FrozenTeacher | AbsentTeacher:
+    """Loads every tensor of a model, or of an encoder alone, and freezes it.
 
     Args:
         network: The model the teacher was trained as, or its encoder; for the latter
@@ -100,17 +142,24 @@ def load_teacher(
         option: Where a config names the checkpoint, for the messages.
         otherwise: What to do without a teacher, likewise.
         trained: What the checkpoint is of, likewise.
+        reader: A module that holds ``network`` and is called instead of it.
+
+    Returns:
+        The teacher, which is absent if there is no such file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If no path is given.
         ValueError: If a tensor is missing, left over or of another shape, or the
             teacher had another number of attention heads.
     """
-    if not isinstance(checkpoint, str | Path) or not Path(checkpoint).is_file():
-        raise FileNotFoundError(
-            f"there is no teacher checkpoint {checkpoint}: set {option} to {trained}; "
-            f"or {otherwise}, which needs no teacher"
-        )
+    missing = (
+        f"there is no teacher checkpoint {checkpoint}: set {option} to {trained}; "
+        f"or {otherwise}, which needs no teacher"
+    )
+    if not isinstance(checkpoint, str | Path):
+        raise FileNotFoundError(missing)
+    if not Path(checkpoint).is_file():
+        return AbsentTeacher(missing)
     state = state_for(Target.of(network), read(checkpoint), exact=True)
     own = network.state_dict()
     if problems := _differences(own, state):
@@ -123,6 +172,7 @@ def load_teacher(
         f"Teacher {type(network).__name__}: all {len(own)} tensors of {checkpoint} "
         "loaded"
     )
+    return FrozenTeacher(reader or network)
 
 
 def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:

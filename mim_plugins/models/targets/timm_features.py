@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...checkpoints.files import read
 from .features import FeatureTarget
+from .teacher import AbsentTeacher
 
 
 class TimmPatchTokens(nn.Module):
@@ -65,9 +66,12 @@ class TimmFeatureTarget(FeatureTarget):
 
     Raises:
         ImportError: If timm is not installed.
-        FileNotFoundError: If there is no such checkpoint.
         ValueError: If timm has no such model, it has no patch tokens, no such block
-            or no final norm, or the weights are missing or another model's.
+            or no final norm, or the weights are another model's.
+
+    Note:
+        If the file ``checkpoint`` does not exist the model can still be built, for
+        anything but training.
     """
 
     def __init__(
@@ -98,8 +102,15 @@ class TimmFeatureTarget(FeatureTarget):
         patch_size = model.feature_info[layer]["reduction"]
         model.prune_intermediate_layers([layer], prune_norm=not final_norm)
         statistics = model.pretrained_cfg
+        absent = checkpoint is not None and not Path(checkpoint).exists()
         super().__init__(
-            TimmPatchTokens(model, final_norm),
+            AbsentTeacher(
+                f"there is no teacher checkpoint {checkpoint}: set "
+                f"target_generator.checkpoint to weights of timm's {model_name}, or "
+                "pretrained=True to let timm download them"
+            )
+            if absent
+            else TimmPatchTokens(model, final_norm),
             dims=model.num_features,
             patch_size=(patch_size, patch_size),
             mean=mean or [value * 255 for value in statistics["mean"]],
@@ -107,6 +118,8 @@ class TimmFeatureTarget(FeatureTarget):
             input_size=input_size,
             norm_features=norm_features,
         )
+        if absent:
+            return
         MMLogger.get_current_instance().info(
             f"Teacher {model_name} from {checkpoint or 'the weights of timm'}: block "
             f"{layer % depth} of 0 to {depth - 1}, {self.dims} features, patches of "
@@ -119,10 +132,11 @@ def create_vit(
 ) -> Any:
     """Builds a Vision Transformer of timm that takes images of any size, with weights.
 
+    It is randomly initialised if the file ``checkpoint`` does not exist.
+
     Raises:
         ImportError: If timm is not installed.
-        FileNotFoundError: If there is no such checkpoint.
-        ValueError: If timm has no such model, it is no Vision Transformer, or its
+        ValueError: If timm has no such model, it is not a Vision Transformer, or its
             weights cannot be had.
     """
     timm = _import_timm()
@@ -140,7 +154,8 @@ def create_vit(
             "of an untrained network teach nothing"
         )
     overlay: dict[str, Any] = {}
-    if checkpoint is not None:
+    absent = checkpoint is not None and not Path(checkpoint).exists()
+    if checkpoint is not None and not absent:
         tensors = read(checkpoint).tensors
         heads = ("head", "head_dist")
         overlay = dict(
@@ -155,7 +170,7 @@ def create_vit(
     try:
         model = timm.create_model(
             model_name,
-            pretrained=True,
+            pretrained=not absent,
             pretrained_cfg_overlay=overlay,
             num_classes=0,
             dynamic_img_size=True,
@@ -166,7 +181,7 @@ def create_vit(
     except RuntimeError as error:
         source = checkpoint or "of timm"
         raise ValueError(
-            f"the weights {source} are none of {model_name}: {error}"
+            f"the weights {source} do not fit {model_name}: {error}"
         ) from error
     if not hasattr(model, "blocks") or not hasattr(model, "num_prefix_tokens"):
         raise ValueError(_not_a_vit(model_name, f"it is a {type(model).__name__}"))

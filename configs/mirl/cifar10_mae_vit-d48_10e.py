@@ -1,7 +1,0 @@
-# MAE on CIFAR-10, 48 blocks: the depth study of cifar10_mae_vit-d24_10e.py, twice as
-# deep. Expected: unknown, not run to the end here.
-# Global batch size: 128; the lr scales to the real one.
-# Command: python tools/train.py configs/mirl/cifar10_mae_vit-d48_10e.py
-_base_ = "./cifar10_mae_vit-d24_10e.py"
-
-model = dict(backbone=dict(arch=dict(num_layers=48)))

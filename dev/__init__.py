@@ -1,0 +1,1 @@
+"""What serves the development of this package and does not ship with it."""

@@ -1,0 +1,118 @@
+"""A k-NN accuracy while pre-training is under way."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from ..datasets.seeding import preserve_rng_state
+from ..engine.hooks.periodic import PeriodicHook, evaluation_mode, unwrapped
+from .knn import extract_features, knn_predict
+
+if TYPE_CHECKING:
+    from ..models.selfsup.base import MaskedImageModel
+
+
+@HOOKS.register_module()
+class KNNHook(PeriodicHook):
+    """Measures how well the encoder's features separate the classes of labelled images.
+
+    Every ``interval`` epochs and at the end, each validation image is classified by
+    its nearest training images (see :func:`mim_plugins.evaluation.knn_predict`); the
+    feature is the mean of the patch tokens without masking. The result ``knn_top1``, in
+    percent, goes to the log, to the visualizer backends and to the message hub.
+
+    Args:
+        train_dataloader: Config of a loader of labelled reference images; the hook
+            sets its sampler, so that every image is used once.
+        val_dataloader: Config of a loader of the images to classify.
+        interval: Epochs between two evaluations.
+        k: Number of neighbours that vote.
+        temperature: Temperature of the vote.
+        by_epoch: Whether ``interval`` counts epochs or iterations.
+        at_start: Whether to evaluate before the first epoch, too.
+
+    Raises:
+        ValueError: If ``interval`` or ``k`` is not positive.
+    """
+
+    def __init__(
+        self,
+        train_dataloader: dict,
+        val_dataloader: dict,
+        interval: int = 10,
+        k: int = 20,
+        temperature: float = 0.07,
+        by_epoch: bool = True,
+        at_start: bool = False,
+    ) -> None:
+        super().__init__(interval, by_epoch)
+        if k < 1:
+            raise ValueError(f"KNNHook: k must be at least 1, but got {k}.")
+        self.k = k
+        self.temperature = temperature
+        self.at_start = at_start
+        self._configs = dict(train=train_dataloader, val=val_dataloader)
+        self._loaders: dict[str, DataLoader] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Build the loaders, so that a wrong path is found before training starts.
+
+        Args:
+            runner: The runner of the training process.
+
+        Raises:
+            TypeError: If the model has no ``patch_mean``.
+        """
+        model = unwrapped(runner.model)
+        if not hasattr(model, "patch_mean"):
+            raise TypeError(
+                f"KNNHook needs a masked image model with patch_mean(), but "
+                f"{type(model).__name__} has none; remove the hook from custom_hooks."
+            )
+        for name, config in self._configs.items():
+            self._loaders[name] = runner.build_dataloader(
+                _complete(config), seed=runner.seed
+            )
+        if self.at_start and runner.iter == 0:
+            with evaluation_mode(model), preserve_rng_state():
+                self.evaluate(runner, model, 0)
+
+    def evaluate(self, runner: Runner, model: MaskedImageModel, step: int) -> None:
+        """Compute the accuracy and log it.
+
+        Args:
+            runner: The runner of the training process.
+            model: The model without its distributed wrapper.
+            step: The number of epochs (or iterations) that are finished.
+        """
+        # In the precision of training.
+        with runner.optim_wrapper.optim_context(model):
+            bank, bank_labels = extract_features(model, self._loaders["train"])
+            features, labels = extract_features(model, self._loaders["val"])
+        predictions = knn_predict(features, bank, bank_labels, self.k, self.temperature)
+        accuracy = 100 * (predictions == labels).double().mean().item()
+        unit = "epoch" if self.by_epoch else "iter"
+        runner.logger.info(
+            f"k-NN after {unit} {step}: knn_top1: {accuracy:.2f} % of {len(labels)} "
+            f"images (k={self.k}, {len(bank)} images to compare with)"
+        )
+        runner.message_hub.update_scalar("knn_top1", accuracy)
+        runner.visualizer.add_scalars({"knn_top1": accuracy, unit: step}, step=step)
+
+
+def _complete(config: dict) -> dict[str, Any]:
+    """Complete the config of a loader: every image once, in order."""
+    config = copy.deepcopy(dict(config))
+    for name in ("batch_sampler", "shuffle"):  # not allowed with a sampler
+        config.pop(name, None)
+    config["drop_last"] = False
+    config["sampler"] = dict(type="DefaultSampler", shuffle=False, round_up=True)
+    config.setdefault("collate_fn", dict(type="default_collate"))
+    config.setdefault("batch_size", 64)
+    config.setdefault("num_workers", 0)
+    return config
