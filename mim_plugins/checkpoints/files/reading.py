@@ -230,7 +230,9 @@ def _unwrap(
     content: Mapping[str, Any], path: str, key: str | None
 ) -> tuple[Mapping[str, Any], str | None, list[str]]:
     """The state dict in a file's content, the entry it is in, and which others are."""
-    wrapper, notes, state = None, [], content
+    wrapper: str | None = None
+    notes: list[str] = []
+    state = content
     if key is not None and isinstance(content.get(key), Mapping):
         return content[key], key, notes
     # Trainers wrap what other code has wrapped already.

@@ -296,9 +296,9 @@ def _resize(
     # A model without class token takes no position of it.
     spare = int(extra == 0 and f"{prefix}cls_token" in state)
     for key, shape in target.encoder_shapes.items():
-        value = resized = state.get(prefix + key)
-        if value is None:
+        if prefix + key not in state:
             continue
+        value = resized = state[prefix + key]
         what = f"{tuple(value.shape)} to {tuple(shape)}"
         if key == "pos_embed":
             if shape != (1, math.prod(grid) + extra, value.shape[-1]):
@@ -364,7 +364,7 @@ def _check_loaded_keys(
     sizes = {
         key: shape.numel()
         for key, shape in target.encoder_shapes.items()
-        if not key.endswith("_index")
+        if not key.endswith("_index") and not _OPTIONAL.match(key)
     }
     loaded = sum(size for key, size in sizes.items() if target.prefix + key in state)
     if of_encoder and loaded < 0.95 * sum(sizes.values()) and not partial:
