@@ -304,6 +304,9 @@ def _resize(
             if shape != (1, math.prod(grid) + extra, value.shape[-1]):
                 continue
             table = value[:, spare:]
+            if spare:
+                del state[f"{prefix}cls_token"]
+                report.dropped["cls_token"] = f"{target.name} has no such part"
             old, note = target.grid_of(table, recorded, is_official, report.source)
             report.notes += filter(None, [note])
             resized = table
