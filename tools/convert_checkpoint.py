@@ -97,6 +97,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "which the published results came",
     )
     parser.add_argument(
+        "--key",
+        help="of several networks in SRC the one to take, such as student",
+    )
+    parser.add_argument(
         "--trust",
         action="store_true",
         help="let SRC run code when it is read: only for files of people you trust",

@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from .conversion import Conversion, convert, to_official
 from .files import Checkpoint, check_destination, read, save_state, write_atomically
 from .files.local_files import check_file
 from .layouts import SHIFT_MASK
 from .layouts.export import to_hugging_face, to_timm
+from .layouts.key_rules import has_key
 from .layouts.native import LAYOUT as NATIVE
-from .layouts.resize import resize_state
-from .metadata import MERGE_COORDINATES, NUM_HEADS
+from .layouts.resize import grid_in, resize_state
+from .metadata import GRID, MERGE_COORDINATES, NUM_HEADS
 from .report import Report
 
 # Entry of a file's `meta` that holds the metadata of a conversion.
@@ -37,6 +40,7 @@ def convert_file(
     antialias: bool = False,
     num_heads: int | None = None,
     merge_order: str = "trained",
+    key: str | None = None,
     trust: bool = False,
     force: bool = False,
 ) -> list[Report]:
@@ -55,6 +59,7 @@ def convert_file(
         antialias: Whether resizing to smaller grids averages.
         num_heads: Attention heads, where the file does not record them.
         merge_order: Of pre-trained LocalMIM Swin Transformers.
+        key: Of several networks in ``src`` the one to take, such as ``'student'``.
         trust: Whether reading ``src`` may run code.
         force: Whether to replace what is at ``dst``.
 
@@ -86,7 +91,7 @@ def convert_file(
         )
     check_file(src)
     _check_destination(src, Path(dst), to, force)
-    checkpoint = read(src, trust=trust)
+    checkpoint = read(src, trust=trust, key=key)
     if merge_order != "trained" and not any(
         key.startswith("encoder.") for key in checkpoint.tensors
     ):
@@ -103,6 +108,8 @@ def convert_file(
         part=part,
     )
     state, done = conversion.state, conversion.report
+    done.dropped |= checkpoint.left_out
+    done.notes += checkpoint.notes
     metadata = _recorded(checkpoint)
     if conversion.layout is not NATIVE:
         metadata |= conversion.metadata
@@ -115,11 +122,14 @@ def convert_file(
             )
     if encoder_only:
         _keep_encoder(conversion)
+    old = _old_size(metadata, state, old, src)
     # Official Swin files hold masks that depend on the image size; nothing else does.
     to_masks = to == "official" and "backbone.pos_embed" not in state
     new_size = None if to_masks else size
     if new_size is not None or window_size is not None:
         done.resized = resize_state(state, new_size, window_size, old, antialias)
+        if new_size is not None and GRID in metadata:
+            metadata[GRID] = list(grid_in(new_size, state))
     if to == _OURS:
         meta = {_METADATA: metadata, "source": str(Path(src).name)}
         _record(state, metadata)
@@ -132,6 +142,8 @@ def convert_file(
         )
     if to == "timm":
         converted, report = to_timm(state, source=str(src))
+        if (shape := size or old) is not None and shape[0] != shape[1]:
+            report.notes.append(f"its images are oblong: add img_size={shape}")
         save_state(converted, dst)
     elif to == "official":
         if paddle:
@@ -210,9 +222,38 @@ def _recorded(checkpoint: Checkpoint) -> dict[str, Any]:
     conversion = meta.get(_METADATA, {}) if isinstance(meta, Mapping) else {}
     modules = {
         NUM_HEADS: checkpoint.num_heads(),
+        GRID: checkpoint.grid(),
         MERGE_COORDINATES: checkpoint.merge_coordinates,
     }
     return {k: x for k, x in modules.items() if x is not None} | conversion
+
+
+def _old_size(
+    metadata: dict[str, Any],
+    state: Mapping[str, Tensor],
+    given: tuple[int, int] | None,
+    src: str | Path,
+) -> tuple[int, int] | None:
+    """Height and width of the images a file is for: recorded, given, or unknown."""
+    positions = state.get("backbone.pos_embed")
+    patch = state.get("backbone.patch_embed.projection.weight")
+    if positions is None or patch is None or positions.ndim != 3:
+        return given
+    recorded = metadata.get(GRID)
+    if recorded is None:
+        if given is not None:
+            metadata[GRID] = list(grid_in(given, state))
+        return given
+    # Hiera's patches overlap, so that their size is not their step.
+    if has_key(state, r"backbone\.layers\.\d+\.proj\."):
+        return given
+    height, width = (n * s for n, s in zip(recorded, patch.shape[2:], strict=True))
+    if given is not None and given != (height, width):
+        raise ValueError(
+            f"--old-size {given[0]} {given[1]}: {src} records images of "
+            f"{height}x{width} pixels; leave it out"
+        )
+    return height, width
 
 
 def _keep_encoder(conversion: Conversion) -> None:
@@ -226,7 +267,7 @@ def _keep_encoder(conversion: Conversion) -> None:
 
 def _record(state: Any, metadata: Mapping[str, Any]) -> None:
     """Records in a state dict what cannot be inferred from it, for a model."""
-    names = (NUM_HEADS, MERGE_COORDINATES)
+    names = (NUM_HEADS, GRID, MERGE_COORDINATES)
     recorded = {name: metadata[name] for name in names if name in metadata}
     if recorded:
         state._metadata.setdefault("backbone", {}).update(recorded)

@@ -250,7 +250,7 @@ def test_as_many_positions_in_another_grid__are_resized(official, log):
     expected = resize_position_embedding(table, (2, 8))
     assert torch.equal(model.pos_embed, expected)
     assert not torch.equal(expected, table)
-    assert any("of a square grid to one of 2x8" in line for line in log)
+    assert any("of 4x4 patches to 2x8" in line for line in log)
 
 
 def test_own_positions_as_many_as_an_oblong_model_has__are_left_and_noted(

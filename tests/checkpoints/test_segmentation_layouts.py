@@ -10,6 +10,7 @@ from mim_plugins.checkpoints import convert, to_official
 from mim_plugins.checkpoints.layouts import candidates
 from mim_plugins.checkpoints.loading import Target
 from mim_plugins.checkpoints.loading.adapt import native_report
+from mim_plugins.checkpoints.report import Report
 from mim_plugins.models import MIMVisionTransformer, RelPosVisionTransformer
 
 
@@ -84,9 +85,8 @@ def test_account__tells_of_parameters_that_start_afresh_and_not_of_indices():
         out_type="featmap",
         final_norm=False,
     )
-    report = native_report(
-        Target.of(encoder), pretrained.state_dict(), "pretrained.pth"
-    )
+    report = Report("pretrained.pth", "ours", 0)
+    native_report(Target.of(encoder), pretrained.state_dict(), report)
     assert set(report.missing) == {
         f"layers.{index}.{name}"
         for index in range(TINY_ARCH["num_layers"])

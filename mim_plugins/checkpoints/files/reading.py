@@ -19,7 +19,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from ..layouts import Layout, candidates, wrappers
-from ..metadata import MERGE_COORDINATES, NUM_HEADS
+from ..metadata import GRID, MERGE_COORDINATES, NUM_HEADS
 from .allow_list import RestrictedUnpickler, UnknownGlobalError, allowed_globals, brief
 from .local_files import check_file, file_at, misnamed
 from .paddle import read_paddle_state_dict
@@ -36,6 +36,17 @@ _INFIXES = re.compile(r"module\.|_orig_mod\.|_fsdp_wrapped_module\.")
 _NUMBERS = {
     "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
 }  # fmt: skip
+
+# Networks of one file, the one that is evaluated first.
+_NETWORKS = {
+    name: rank
+    for rank, name in enumerate(
+        ("teacher", "target_encoder", "ema", "backbone", "encoder", "student")
+    )
+}
+
+# An official segmentor's backbone is converted together with its heads.
+_SEGMENTATION = re.compile(r"(decode|auxiliary)_head\.")
 
 # How every archive of torch begins; only TorchScript's hold this file, and source code,
 # which alone is compressed and never as large as this.
@@ -59,6 +70,8 @@ class Checkpoint:
         wrapper: Name of the entry it was wrapped in.
         metadata: What modules recorded about themselves, by module name.
         candidates: The layouts its keys may be in: none, one, or several.
+        left_out: Keys outside of the network that was taken, and why.
+        notes: Which of several networks was taken.
     """
 
     path: str
@@ -67,46 +80,80 @@ class Checkpoint:
     wrapper: str | None
     metadata: Mapping[str, Mapping[str, Any]]
     candidates: list[Layout]
+    left_out: dict[str, str]
+    notes: list[str]
 
     @classmethod
-    def of(cls, content: Mapping[str, Any], path: str = "checkpoint") -> Checkpoint:
+    def of(
+        cls,
+        content: Mapping[str, Any],
+        path: str = "checkpoint",
+        key: str | None = None,
+    ) -> Checkpoint:
         """Unwraps what a file holds; arrays of numbers are taken as tensors.
+
+        Args:
+            content: What was read.
+            path: Where it is from, for messages.
+            key: Of several networks in it the one to take: an entry of the file, such
+                as ``'student'``, or what comes before its keys.
 
         Raises:
             ValueError: If a key is not a name, or what goes by the name of a parameter
                 (``a.b``) is numbers, but neither a tensor nor such an array: left out,
                 it would silently be missing.
         """
-        wrapper = next(
-            (x for x in wrappers() if isinstance(content.get(x), Mapping)), None
-        )
-        state = content if wrapper is None else content[wrapper]
+        state, wrapper, notes = _unwrap(content, path, key)
         if not isinstance(content.get("state_dict", state), Mapping):
             raise ValueError(
                 f"{path}: its state_dict is a {type(content['state_dict']).__name__}, "
                 "not a dict of tensors"
             )
         tensors = {}
-        for key, value in state.items():
-            if not isinstance(key, str):
-                raise ValueError(f"{path}: {key!r:.80} in its state dict is not a name")
+        for name, value in state.items():
+            if not isinstance(name, str):
+                raise ValueError(
+                    f"{path}: {name!r:.80} in its state dict is not a name"
+                )
             if not isinstance(value, Tensor):
-                value = _to_tensor(key, value, wrapper is not None, path)
+                value = _to_tensor(name, value, wrapper is not None, path)
             if value is not None:
-                tensors[key] = value
+                tensors[name] = value
         tensors = strip_prefixes(tensors)
+        found = candidates(tensors, wrapper)
+        left_out: dict[str, str] = {}
+        if not found or (key is not None and key != wrapper):
+            tensors, left_out, taken = _network_in(tensors, path, key, wrapper)
+            notes += taken
+            found = candidates(tensors, wrapper)
         metadata = {
             _INFIXES.sub("", f"{name}.").rstrip("."): entry
             for name, entry in getattr(state, "_metadata", {}).items()
         }
-        found = candidates(tensors, wrapper)
-        return cls(path, content, tensors, wrapper, metadata, found)
+        return cls(path, content, tensors, wrapper, metadata, found, left_out, notes)
 
     def num_heads(self, prefix: str | None = None) -> int | None:
-        """Attention heads the encoder below a prefix has, if the file records them."""
+        """Attention heads the encoder was trained with, if the file records them.
+
+        Args:
+            prefix: Of the encoder's keys, where it is not ``'backbone.'``.
+        """
+        heads = self._recorded(NUM_HEADS, prefix)
+        return heads if isinstance(heads, int) else None
+
+    def grid(self, prefix: str | None = None) -> tuple[int, int] | None:
+        """Rows and columns of the position embedding, if the file records them.
+
+        Args:
+            prefix: As of :meth:`num_heads`.
+        """
+        grid = self._recorded(GRID, prefix)
+        return (grid[0], grid[1]) if isinstance(grid, (list, tuple)) else None
+
+    def _recorded(self, entry: str, prefix: str | None) -> Any:
         names = ("backbone", "") if prefix is None else (prefix.rstrip("."),)
-        heads = (self.metadata.get(name, {}).get(NUM_HEADS) for name in names)
-        return next((number for number in heads if isinstance(number, int)), None)
+        found = (self.metadata.get(name, {}).get(entry) for name in names)
+        return next((value for value in found if value is not None), None)
 
     @property
     def merge_coordinates(self) -> str | None:
@@ -116,7 +163,10 @@ class Checkpoint:
 
 
 def read(
-    path: str | os.PathLike, map_location: Any = "cpu", trust: bool = False
+    path: str | os.PathLike,
+    map_location: Any = "cpu",
+    trust: bool = False,
+    key: str | None = None,
 ) -> Checkpoint:
     """Reads a checkpoint.
 
@@ -127,6 +177,7 @@ def read(
         map_location: Where its tensors go, as ``torch.load``'s.
         trust: Whether a file of torch may run code. The environment variable
             :data:`TRUST`, set to 1, allows it too.
+        key: As of :meth:`Checkpoint.of`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -134,7 +185,8 @@ def read(
         ValueError: If it is not a checkpoint, is damaged, refers to code, or holds no
             tensors.
     """
-    checkpoint = Checkpoint.of(read_content(path, map_location, trust), os.fspath(path))
+    content = read_content(path, map_location, trust)
+    checkpoint = Checkpoint.of(content, os.fspath(path), key)
     if not checkpoint.tensors:
         raise ValueError(
             f"{path} holds no tensors, only "
@@ -172,6 +224,60 @@ def strip_prefixes(state: Mapping[str, Any]) -> dict[str, Any]:
         if stripped and all(key.startswith(prefix) for key in stripped):
             stripped = {key[len(prefix) :]: x for key, x in stripped.items()}
     return stripped
+
+
+def _unwrap(
+    content: Mapping[str, Any], path: str, key: str | None
+) -> tuple[Mapping[str, Any], str | None, list[str]]:
+    """The state dict in a file's content, the entry it is in, and which others are."""
+    wrapper: str | None = None
+    notes: list[str] = []
+    state = content
+    if key is not None and isinstance(content.get(key), Mapping):
+        return content[key], key, notes
+    # Trainers wrap what other code has wrapped already.
+    while True:
+        present = [x for x in wrappers() if isinstance(state.get(x), Mapping)]
+        if not present:
+            return state, wrapper, notes
+        wrapper = present[0]
+        others = [x for x in present[1:] if state[x]]
+        if others:
+            notes.append(
+                f"{wrapper!r} of the file is taken; key={others[0]!r} takes "
+                f"{' or '.join(map(repr, others))}"
+            )
+        state = state[wrapper]
+
+
+def _network_in(
+    tensors: dict[str, Tensor], path: str, key: str | None, wrapper: str | None
+) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
+    """The network below a name, such as the teacher's, where keys alone fit no layout.
+
+    Returns:
+        Its tensors, why others are left out, and which other networks there are.
+    """
+    names = dict.fromkeys(name.partition(".")[0] for name in tensors)
+    ranked = sorted(names, key=lambda name: _NETWORKS.get(name, len(_NETWORKS)))
+    known = {}
+    for name in ranked if key is None else [key.rstrip(".")]:
+        inner = {k[len(name) + 1 :]: x for k, x in tensors.items() if
+                 k.startswith(f"{name}.")}  # fmt: skip
+        if candidates(inner, wrapper):
+            known[name] = inner
+        elif inner and key is None:  # as teacher.backbone.
+            deeper, _, _ = _network_in(inner, path, "backbone", wrapper)
+            if deeper is not inner:
+                known[f"{name}.backbone"] = deeper
+    if not known or any(_SEGMENTATION.match(name) for name in tensors):
+        return tensors, {}, []
+    taken, *others = known
+    left_out = {
+        k: f"not of {taken!r}" for k in tensors if not k.startswith(f"{taken}.")
+    }
+    notes = [f"{taken!r} is taken; key={x!r} takes another" for x in others]
+    return known[taken], left_out, notes
 
 
 def _to_tensor(key: str, value: Any, wrapped: bool, path: str) -> Tensor | None:

@@ -22,9 +22,13 @@ State = dict[str, Tensor]
 # Masks of shifted windows, which Swin Transformers compute and some files hold.
 SHIFT_MASK = re.compile(r"layers\.\d+\.blocks\.\d+\.attn_mask$")
 
-# Names under which training scripts wrap the state dict, outermost first; Meta's Hiera
-# has the last one.
-_WRAPPERS = ("state_dict", "model", "module", "model_state")
+# Names under which training scripts wrap the state dict, the first one that is there
+# counts: of a network and its moving average the network, of a teacher and a student
+# the teacher, which is the one that is evaluated.
+_WRAPPERS = (
+    "state_dict", "model", "module", "model_state", "model_state_dict", "net",
+    "network", "teacher", "student", "state_dict_ema", "model_ema", "ema",
+)  # fmt: skip
 
 _HEADS_UNKNOWN = (
     "the number of attention heads cannot be inferred from the weights: a model with "

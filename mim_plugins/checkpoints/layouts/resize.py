@@ -124,8 +124,8 @@ def resize_state(
     done: dict[str, str] = {}
     tables = [k for k in state if k.endswith("relative_position_bias_table")]
     if img_size is not None:
-        grid = _grid_in(img_size, state)
-        old = None if old_size is None else _grid_in(old_size, state)
+        grid = grid_in(img_size, state)
+        old = None if old_size is None else grid_in(old_size, state)
         key, has_cls = "backbone.pos_embed", "backbone.cls_token" in state
         if key not in state and not (tables and has_cls):
             raise ValueError(
@@ -191,7 +191,7 @@ def _grid_of(positions: int, like: Grid) -> Grid:
     )
 
 
-def _grid_in(size: Grid, state: Mapping[str, Tensor]) -> Grid:
+def grid_in(size: Grid, state: Mapping[str, Tensor]) -> Grid:
     """Rows and columns of patches in an image, (height, width) in pixels."""
     weight = state.get("backbone.patch_embed.projection.weight")
     if weight is None:

@@ -6,7 +6,7 @@ import logging
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
@@ -56,6 +56,8 @@ def state_for(
     antialias: bool = False,
     exact: bool = False,
     prefix: str | None = None,
+    pretrain_img_size: int | Sequence[int] | None = None,
+    partial: bool = False,
 ) -> OrderedDict[str, Tensor]:
     """What a model loads of a checkpoint, under the model's keys.
 
@@ -70,71 +72,80 @@ def state_for(
             among them; of a file with more than an encoder, for an encoder alone, all
             of the encoder.
         prefix: Of the part that is to be loaded of a native file, if not all.
+        pretrain_img_size: Side, or height and width, in pixels of the images that the
+            position embedding is of, where the file does not record its grid.
+        partial: Whether less than 95 % of the encoder's elements may be loaded.
 
     Raises:
         ValueError: If it is another architecture's, was trained with other heads, or
-            holds nothing for the model.
+            holds too little for the model.
     """
+    grid = checkpoint.grid(prefix)
+    if pretrain_img_size is not None:
+        grid = target.grid_of_size(pretrain_img_size)
     found = checkpoint.candidates if target.has_native_keys else []
     chosen = (x for x in found if x.chosen_by(target.shapes))
     layout = next(chosen, found[0]) if found else None
     if layout is not None and layout is not NATIVE:
         state, report = adapt_official(
-            target, checkpoint, layout, merge_order, antialias, exact
+            target, checkpoint, layout, merge_order, antialias, exact, grid, partial
         )
+        report.dropped |= checkpoint.left_out
+        report.notes += checkpoint.notes
         print_log(f"converted on load\n{report}", logger="current")
         return state
     state = _native_state(target, checkpoint, prefix)
     if layout is not None and not exact:
-        report = native_report(target, state, checkpoint.path)
+        report = Report(checkpoint.path, NATIVE.title, len(state), done="loaded")
+        report.notes += checkpoint.notes
+        _resize(target, state, target.prefix, report, grid, antialias, False)
+        native_report(target, state, report, partial)
         print_log(f"loaded\n{report}", logger="current")
     if target.has_native_keys and not exact:
-        _check_loaded_keys(target, state, checkpoint.path)
+        _check_loaded_keys(target, state, checkpoint.path, partial)
     return state
 
 
-def native_report(target: Target, state: Mapping[str, Tensor], source: str) -> Report:
-    """What becomes of every tensor that needs no conversion.
+def native_report(
+    target: Target, state: Mapping[str, Tensor], report: Report, partial: bool = False
+) -> None:
+    """Adds to a report what becomes of every tensor that needs no conversion.
 
     torch would load what fits and pass over the rest; mmengine says so in warnings.
+
+    Args:
+        target: The model.
+        state: What it loads.
+        report: The report, with what was resized.
+        partial: As of :func:`state_for`.
 
     Raises:
         ValueError: If a tensor the encoder cannot do without is missing, or of a size
             that no image size explains.
     """
     own, inside = target.encoder_shapes, below(target.prefix, state)
-    report = Report(source, NATIVE.title, len(state), done="loaded")
+    wrong = []
     for key, value in inside.items():
         if key not in own:
             lack = "such part" if _UNUSED.match(key) else "place for it"
             report.dropped[key] = f"{target.name} has no {lack}"
         elif own[key] == value.shape:
             report.converted.append(key)
-        else:
-            report.resized[key] = f"{tuple(value.shape)} to {tuple(own[key])}"
-    if "pos_embed" in inside and target.is_other_grid(inside["pos_embed"]):
-        rows, cols = target.grid or (0, 0)
-        report.notes.append(
-            f"the positions are taken to be of {rows}x{cols} patches, as the model's; "
-            "if they are of a square image, resize them with "
-            "tools/convert_checkpoint.py --img-size HEIGHT WIDTH"
-        )
+        else:  # the model resizes it, or torch refuses it
+            sizes = f"{tuple(value.shape)} to {tuple(own[key])}"
+            report.resized[target.prefix + key] = sizes
+            if not _OF_IMAGE_SIZE.search(key) or len(own[key]) != value.ndim:
+                wrong.append(f"{key} {sizes}")
     missing = _missing(target, inside)
     report.missing = dict.fromkeys(missing, _RANDOM)
     needed = [key for key in missing if not _OPTIONAL.match(key)]
-    wrong = [
-        f"{key} {sizes}"
-        for key, sizes in report.resized.items()
-        if not _OF_IMAGE_SIZE.search(key) or len(own[key]) != inside[key].ndim
-    ]
     # Of a part alone, such as a head, nothing of the encoder is meant to be loaded.
-    if inside and needed:
+    if inside and needed and not partial:
         problem = f"the model's {len(needed)} {listed(needed, 4)} are not in it"
-        raise _other_architecture(target, source, problem)
+        raise _other_architecture(target, report.source, problem)
     if inside and wrong:
         problem = f"{len(wrong)} tensors have other sizes: {listed(wrong, 4)}"
-        raise _other_architecture(target, source, problem)
-    return report
+        raise _other_architecture(target, report.source, problem)
 
 
 def adapt_official(
@@ -144,6 +155,8 @@ def adapt_official(
     merge_order: str = "trained",
     antialias: bool = False,
     exact: bool = False,
+    grid: tuple[int, int] | None = None,
+    partial: bool = False,
 ) -> tuple[OrderedDict[str, Tensor], Report]:
     """Converts an official state dict and adapts it to a model, see :func:`state_for`.
 
@@ -157,7 +170,7 @@ def adapt_official(
     target.check_heads(conversion.metadata.get(NUM_HEADS), checkpoint.path)
     encoder = below(PREFIX, conversion.state)
     if not exact:
-        _adapt_encoder(target, encoder, report, antialias)
+        _adapt_encoder(target, encoder, report, antialias, grid, partial)
     state = OrderedDict((target.prefix + key, x) for key, x in encoder.items())
     for key, value in conversion.state.items():  # decoders and heads
         if key.startswith(PREFIX):
@@ -223,10 +236,16 @@ def _native_state(
 
 
 def _adapt_encoder(
-    target: Target, state: dict[str, Tensor], report: Report, antialias: bool
+    target: Target,
+    state: dict[str, Tensor],
+    report: Report,
+    antialias: bool,
+    grid: tuple[int, int] | None,
+    partial: bool,
 ) -> None:
     """Brings the encoder's tensors to the sizes the model has, in place."""
-    own, with_cls = target.encoder_shapes, "cls_token" in state
+    own = target.encoder_shapes
+    _resize(target, state, "", report, grid, antialias, True)
     missing = [k for k in _missing(target, state) if not _OPTIONAL.match(k)]
     unexpected = []
     for key in [k for k in state if k not in own]:
@@ -238,7 +257,7 @@ def _adapt_encoder(
         else:
             unexpected.append(key)
     problems = []
-    if missing:
+    if missing and not partial:
         problems.append(
             f"the model's {len(missing)} {listed(missing, 4)} are not in it"
         )
@@ -248,7 +267,6 @@ def _adapt_encoder(
         )
     if problems:
         raise _other_architecture(target, report.source, "; ".join(problems))
-    _resize(target, state, report, with_cls, antialias)
     # An encoder without a plain grid of tokens has its own way of resizing positions.
     resizes = target.grid is None or len(own.get("pos_embed", ())) != 3
     wrong = {
@@ -267,42 +285,48 @@ def _adapt_encoder(
 def _resize(
     target: Target,
     state: dict[str, Tensor],
+    prefix: str,
     report: Report,
-    with_cls: bool,
+    recorded: tuple[int, int] | None,
     antialias: bool,
+    is_official: bool,
 ) -> None:
     """Resizes position embeddings and tables of relative positions, in place."""
     extra, grid = target.num_extra_tokens, target.grid or (0, 0)
-    outdated = []
-    for key, value in list(state.items()):
-        shape = target.encoder_shapes.get(key)
-        regrid = key == "pos_embed" and target.is_other_grid(value)
-        if shape is None or shape == value.shape and not regrid:
+    # A model without class token takes no position of it.
+    spare = int(extra == 0 and f"{prefix}cls_token" in state)
+    for key, shape in target.encoder_shapes.items():
+        if prefix + key not in state:
             continue
-        resized = value
+        value = resized = state[prefix + key]
+        what = f"{tuple(value.shape)} to {tuple(shape)}"
         if key == "pos_embed":
-            if shape == (1, math.prod(grid) + extra, value.shape[-1]):
-                # A model without class token takes no position of it.
-                spare = int(with_cls and extra == 0)
-                resized = resize_position_embedding(
-                    value[:, spare:], grid, extra, antialias=antialias
-                )
+            if shape != (1, math.prod(grid) + extra, value.shape[-1]):
+                continue
+            table = value[:, spare:]
+            if spare:
+                del state[f"{prefix}cls_token"]
+                report.dropped["cls_token"] = f"{target.name} has no such part"
+            old, note = target.grid_of(table, recorded, is_official, report.source)
+            report.notes += filter(None, [note])
+            resized = table
+            if table.shape != shape or old not in (None, grid):
+                resized = resize_position_embedding(table, grid, extra, old, antialias)
+            if value.shape == shape:
+                what += ", of {}x{} patches to {}x{}".format(*(old or grid), *grid)
+        elif value.shape == shape:
+            continue
         elif key.endswith("bias_table") and shape[1:] == value.shape[1:]:
             if "w_msa." not in key:
                 resized = resize_offset_table(value, grid, antialias)
             elif math.isqrt(len(value)) ** 2 == len(value):
                 resized = resize_bias_table(value, math.isqrt(shape[0]), antialias)
-        if resized is value or resized.shape != shape:
+        if resized is value or resized.shape != shape or resized.equal(value):
             continue
-        state[key] = resized
-        what = f"{tuple(value.shape)} to {tuple(shape)}"
-        if value.shape == shape:
-            what += ", of a square grid to one of {}x{}".format(*grid)
+        state[prefix + key] = resized
         report.resized[target.prefix + key] = what
         if key.endswith("bias_table"):
-            outdated.append(key.replace("bias_table", "index"))
-    for key in outdated:
-        state.pop(key, None)
+            state.pop(prefix + key.replace("bias_table", "index"), None)
 
 
 def _missing(target: Target, encoder: Mapping[str, Any]) -> list[str]:
@@ -323,9 +347,9 @@ def _other_architecture(target: Target, source: str, problem: str) -> ValueError
 
 
 def _check_loaded_keys(
-    target: Target, state: Mapping[str, Tensor], source: str
+    target: Target, state: Mapping[str, Tensor], source: str, partial: bool
 ) -> None:
-    """Makes sure that an encoder with our keys gets something of a checkpoint.
+    """Makes sure that an encoder with our keys gets nearly all of its elements.
 
     torch passes over what does not fit; mmengine says so in warnings.
     """
@@ -339,4 +363,18 @@ def _check_loaded_keys(
             f"the model's keys is in it, which has {listed(state, 4)}. Give a "
             "checkpoint of this architecture; Hugging Face's layout, and that of other "
             "networks, is not converted"
+        )
+    sizes = {
+        key: shape.numel()
+        for key, shape in target.encoder_shapes.items()
+        if not key.endswith("_index") and not _OPTIONAL.match(key)
+    }
+    loaded = sum(size for key, size in sizes.items() if target.prefix + key in state)
+    if of_encoder and loaded < 0.95 * sum(sizes.values()) and not partial:
+        missing = [key for key in sizes if target.prefix + key not in state]
+        raise ValueError(
+            f"{source} holds {loaded / sum(sizes.values()):.0%} of the elements of the "
+            f"{target.name} that is to load it; {len(missing)} tensors are missing, "
+            f"{listed(missing, 4)}. Give a complete checkpoint, or, if the rest is to "
+            "be randomly initialised, partial=True in init_cfg"
         )

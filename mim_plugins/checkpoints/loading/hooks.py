@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -49,6 +49,11 @@ class ConvertingPretrainedInit(PretrainedInit):
             patch merging was trained to do, ``'official_transfer'`` is what the
             official fine-tuning makes of it.
         antialias: Whether position embeddings that become smaller are averaged.
+        pretrain_img_size: Side, or height and width, in pixels of the images that the
+            position embedding is of, where the file does not record its grid; by
+            default they are taken to be square.
+        partial: Whether less than 95 % of an encoder's elements may be loaded.
+        key: Of several networks in a file the one to take, such as ``'student'``.
     """
 
     def __init__(
@@ -58,10 +63,16 @@ class ConvertingPretrainedInit(PretrainedInit):
         map_location: str = "cpu",
         merge_order: str = "trained",
         antialias: bool = False,
+        pretrain_img_size: int | Sequence[int] | None = None,
+        partial: bool = False,
+        key: str | None = None,
     ) -> None:
         super().__init__(checkpoint, prefix, map_location)
         self.merge_order = merge_order
         self.antialias = antialias
+        self.pretrain_img_size = pretrain_img_size
+        self.partial = partial
+        self.key = key
 
     def __call__(self, module: nn.Module) -> None:
         """Loads the checkpoint, converted if need be, into a module.
@@ -84,10 +95,12 @@ class ConvertingPretrainedInit(PretrainedInit):
         )
         state = state_for(
             target,
-            read(self.checkpoint, self.map_location),
+            read(self.checkpoint, self.map_location, key=self.key),
             merge_order=self.merge_order,
             antialias=self.antialias,
             prefix=self.prefix,
+            pretrain_img_size=self.pretrain_img_size,
+            partial=self.partial,
         )
         load_state_dict(module, state, strict=False, logger="current")
         if hasattr(module, "_params_init_info"):
@@ -158,7 +171,10 @@ def _convert_loaded(
     if prefix or not state_dict:
         return
     target, given = Target.of(model), Checkpoint.of(state_dict, "the checkpoint")
-    if any(key.startswith(PREFIX) for key in state_dict):
+    sizes = {key: x.shape for key, x in given.tensors.items()}
+    if all(target.shapes.get(key, shape) == shape for key, shape in sizes.items()) and (
+        any(key.startswith(PREFIX) for key in state_dict)
+    ):
         target.check_heads(given.num_heads(), given.path)
     else:
         state = state_for(target, given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,8 @@ class Target:
         shapes: Shapes of all its tensors by key.
         encoder_shapes: Shapes of the encoder's tensors, by key without prefix.
         has_native_keys: Whether its keys are those of mmpretrain's transformers.
-        grid: Rows and columns of its patches; None if it has no plain grid.
+        grid: Rows and columns that its position embedding is of; None if it has no
+            plain grid.
         num_extra_tokens: Leading rows of its position embedding that are of no patch.
         converts_biases: Whether it turns one form of attention biases into another.
     """
@@ -58,25 +59,79 @@ class Target:
             shapes,
             encoder_shapes=own,
             has_native_keys=NATIVE.detects(own),
-            grid=getattr(encoder, "patch_resolution", None),
+            grid=getattr(encoder, "position_grid", None)
+            or getattr(encoder, "patch_resolution", None),
             num_extra_tokens=int(getattr(encoder, "num_extra_tokens", 1)),
             converts_biases=getattr(encoder, "converts_biases", False),
         )
+
+    def grid_of_size(self, size: int | Sequence[int]) -> tuple[int, int]:
+        """Rows and columns of the encoder's patches in images of another size.
+
+        Args:
+            size: Side, or height and width, in pixels.
+
+        Raises:
+            ValueError: If they do not divide into patches.
+        """
+        height, width = (size, size) if isinstance(size, int) else size
+        rows, cols = self.encoder.patch_embed.projection.stride
+        if height % rows or width % cols:
+            raise ValueError(
+                f"pretrain_img_size: images of {height}x{width} pixels do not divide "
+                f"into patches of {rows}x{cols}"
+            )
+        return height // rows, width // cols
 
     @property
     def name(self) -> str:
         """Name of the encoder's class."""
         return type(self.encoder).__name__
 
-    def is_other_grid(self, table: Tensor) -> bool:
-        """Whether positions of a square grid are as many as an oblong encoder has.
+    def grid_of(
+        self,
+        table: Tensor,
+        recorded: tuple[int, int] | None,
+        is_official: bool,
+        source: str,
+    ) -> tuple[tuple[int, int] | None, str]:
+        """The grid that a checkpoint's position embedding is of.
 
-        Official files are of square images; the table is (1, extra + positions, C).
+        Args:
+            table: Position embedding, (1, extra + positions, C).
+            recorded: Rows and columns, if the file or the config gives them.
+            is_official: Whether it is an official file's, which are of square images.
+            source: Where it is from, for messages.
+
+        Returns:
+            Rows and columns, None to infer them from the model's proportions; and a
+            note for the user if they were assumed.
+
+        Raises:
+            ValueError: If the recorded grid has another number of positions.
         """
-        rows, cols = self.grid or (0, 0)
         positions = table.shape[1] - self.num_extra_tokens
-        square = math.isqrt(max(positions, 0)) ** 2 == positions
-        return rows != cols and positions == rows * cols and square
+        if recorded is not None:
+            if math.prod(recorded) != positions:
+                raise ValueError(
+                    f"{source}: its position embedding has {positions} positions, not "
+                    "those of the {}x{} patches it is said to be of".format(*recorded)
+                )
+            return recorded, ""
+        rows, cols = self.grid or (0, 0)
+        side = math.isqrt(max(positions, 0))
+        is_square = side**2 == positions
+        how = (
+            "if not, give the image size of pre-training as pretrain_img_size=(HEIGHT, "
+            "WIDTH) in init_cfg"
+        )
+        if positions == rows * cols and not (is_official and is_square):
+            note = f"the positions are taken to be of {rows}x{cols} patches, as the "
+            return (rows, cols), f"{note}model's; {how}" if rows != cols else ""
+        if not is_square:
+            return None, ""
+        note = f"the positions are taken to be of a square image's {side}x{side} "
+        return (side, side), f"{note}patches; {how}" if not is_official else ""
 
     def check_heads(self, heads: int | None, source: str) -> None:
         """Refuses weights that were trained with another number of attention heads.

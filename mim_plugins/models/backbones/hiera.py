@@ -16,7 +16,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...checkpoints.metadata import RecordsNumHeads
+from ...checkpoints.metadata import RecordsGeometry
 from ..activation_checkpointing import checkpoint_activations
 from ..initialisation import is_pretrained
 from ..masking import PatchMask
@@ -27,7 +27,7 @@ OUT_TYPES = ("avg_featmap", "featmap")
 
 
 @MODELS.register_module()
-class Hiera(RecordsNumHeads, BaseBackbone):
+class Hiera(RecordsGeometry, BaseBackbone):
     """Hiera for classification and, with ``out_type='featmap'``, for dense tasks.
 
     An image is a grid of mask units, 32x32 pixels in the published models, each
@@ -279,9 +279,14 @@ class Hiera(RecordsNumHeads, BaseBackbone):
         """Position embeddings, unit by unit, row by row, (1, L, T * C)."""
         tokens = self._token_grid(grid)
         table = resize_pos_embed(
-            self.pos_embed, self._token_grid(self.grid), tokens, num_extra_tokens=0
+            self.pos_embed, self.position_grid, tokens, num_extra_tokens=0
         )
         return patchify(table.transpose(1, 2).unflatten(2, tokens), grid)
+
+    @property
+    def position_grid(self) -> tuple[int, int]:
+        """Rows and columns of tokens of the first stage."""
+        return self._token_grid(self.grid)
 
     def _token_grid(self, grid: tuple[int, int]) -> tuple[int, int]:
         return grid[0] * self.unit_side, grid[1] * self.unit_side
@@ -317,7 +322,7 @@ class Hiera(RecordsNumHeads, BaseBackbone):
                 "was trained at"
             )
         state_dict[key] = resize_pos_embed(
-            table, (side, side), self._token_grid(self.grid), num_extra_tokens=0
+            table, (side, side), self.position_grid, num_extra_tokens=0
         )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...checkpoints.layouts.resize import resize_offset_table
-from ...checkpoints.metadata import RecordsNumHeads
+from ...checkpoints.metadata import RecordsGeometry
 from ..activation_checkpointing import checkpoint_activations
 from ..attention import attention, attention_logits, split_heads
 from ..initialisation import is_pretrained
@@ -71,7 +71,7 @@ class RelPosAttention(BEiTAttention):
 
 
 @MODELS.register_module()
-class RelPosVisionTransformer(RecordsNumHeads, BEiTViT):
+class RelPosVisionTransformer(RecordsGeometry, BEiTViT):
     """Vision Transformer with a learned bias for the relative position of patches.
 
     mmpretrain's ``BEiTViT`` with MAE-Lite's settings and fused attention: a table per

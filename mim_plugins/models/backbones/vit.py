@@ -14,7 +14,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...checkpoints.metadata import RecordsNumHeads
+from ...checkpoints.metadata import RecordsGeometry
 from ..activation_checkpointing import checkpoint_activations
 from ..attention import self_attention_logits, use_attention_dispatch
 from ..initialisation import is_pretrained
@@ -26,7 +26,7 @@ from .taps import check_final_block, check_taps
 
 
 @MODELS.register_module()
-class MIMVisionTransformer(RecordsNumHeads, VisionTransformer, BlockwiseEncoder):
+class MIMVisionTransformer(RecordsGeometry, VisionTransformer, BlockwiseEncoder):
     """mmpretrain's Vision Transformer with a masked forward pass and taps.
 
     Without a mask it is mmpretrain's ``VisionTransformer``: same parameters, same

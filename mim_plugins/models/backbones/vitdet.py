@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...checkpoints.metadata import RecordsNumHeads
+from ...checkpoints.metadata import RecordsGeometry
 from ..activation_checkpointing import checkpoint_activations
 from ..attention import use_attention_dispatch
 from ..initialisation import init_transformer, is_pretrained
@@ -23,7 +23,7 @@ _UNUSED = ("cls_token", "ln1.weight", "ln1.bias", "ln2.weight", "ln2.bias")
 
 
 @MODELS.register_module()
-class ViTDet(RecordsNumHeads, VisionTransformer):
+class ViTDet(RecordsGeometry, VisionTransformer):
     """mmpretrain's Vision Transformer, made affordable at the image sizes of detection.
 
     Most blocks attend inside windows, a few across the complete map; attention has
