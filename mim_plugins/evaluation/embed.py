@@ -18,6 +18,7 @@ from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader, Dataset
 
 from ..checkpoints.files import check_destination
+from ..datasets.image_files import printable
 from ..engine.environment import check_gpus, has_fast_bfloat16
 from ..engine.settings import PRECISIONS
 from .encoder import Encoder, load_encoder
@@ -97,8 +98,8 @@ def embed(
     check_destination(out, force)
     processes = Processes(launcher)
     try:
-        images = list_images(data, ann_file)
         encoder = load_encoder(model, checkpoint, cfg_options)
+        images = list_images(data, ann_file, encoder.pipeline)
         encoder.to(_device(device, processes)).eval()
         files = ImageFiles(images, encoder.pipeline)
         part = processes.rank, processes.size
@@ -317,7 +318,7 @@ class EncodingJob:
             ValueError: If there are any, and they are not to be skipped.
         """
         for index, reason in batch.unreadable:
-            path = self.images.path(index)
+            path = printable(self.images.path(index))
             if not self.skip_unreadable:
                 raise ValueError(
                     f"{path} cannot be read ({reason}); remove it, or skip such images "
