@@ -74,8 +74,8 @@ class SeededDataset:
                 f"{type(dataset).__name__}"
             )
         self.seed = seed
-        # Channels that every image should have; None accepts any number.
-        self.channels: int | None = None
+        # In shared memory, as below; 0 accepts any number.
+        self._channels = torch.zeros(1, dtype=torch.int64).share_memory_()
         self.max_corrupt_ratio = max_corrupt_ratio
         self.max_tries = max_tries
         self._fully_initialized = False
@@ -85,6 +85,15 @@ class SeededDataset:
     def metainfo(self) -> dict:
         """Meta information of the wrapped data set, such as its classes."""
         return self.dataset.metainfo
+
+    @property
+    def channels(self) -> int:
+        """Number of channels that every image should have; 0 accepts any."""
+        return int(self._channels)
+
+    @channels.setter
+    def channels(self, count: int) -> None:
+        self._channels.fill_(count)
 
     def full_init(self) -> None:
         """Loads the wrapped data set's annotations."""
@@ -197,7 +206,7 @@ class SeededDataset:
     def _unlike(self, item: Any) -> ValueError | None:
         """What is wrong with the channels of an item, if anything."""
         image = item.get("inputs") if isinstance(item, dict) else None
-        if self.channels is None or not isinstance(image, torch.Tensor):
+        if not isinstance(image, torch.Tensor) or not self.channels:
             return None
         if image.shape[0] == self.channels:
             return None
