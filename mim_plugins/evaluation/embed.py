@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..checkpoints.files import check_destination
 from ..datasets.image_files import printable
 from ..engine.environment import check_gpus, has_fast_bfloat16
+from ..engine.hooks.data_health import check_image
 from ..engine.settings import PRECISIONS
 from .encoder import Encoder, load_encoder
 from .feature_file import FeatureParts
@@ -350,11 +351,12 @@ class EncodingJob:
         """The features of the first readable image, for their shapes.
 
         Raises:
-            ValueError: If no image is readable.
+            ValueError: If no image is readable, or the encoder has other channels.
         """
         for index in range(len(self.images.files)):
             batch = collate([files[index]])
             if not batch.unreadable:
+                check_image(batch.inputs[0], self.encoder, self.images.path(index))
                 return self.features(batch)
             if not self.skip_unreadable:
                 self.unreadable(batch)
