@@ -102,6 +102,10 @@ def test_labels_of_a_list_beyond_the_head_are_refused(tmp_path):
     with pytest.raises(ValueError, match="val.txt has the label 7.*0 to 2.*classes=8"):
         check_head("val", data, classifier(3))
     check_head("val", data, classifier(8))
+    # ImageNet's images of two classes: the list counts, not the 1,000 names.
+    (tmp_path / "val.txt").write_text("ant/1.png 0\nant/1.png 1\n")
+    some = dict(type="ImageNet", data_root=str(tmp_path), ann_file="val.txt")
+    check_head("val", DATASETS.build(dict(some, pipeline=[])), classifier(2))
 
 
 def test_test_data_are_compared_with_the_checkpoint(tmp_path):

@@ -98,7 +98,13 @@ def check_head(name: str, dataset: Any, model: Any) -> None:
             "number of classes"
         )
     known = named_classes(dataset)
-    classes = known.get("folders") or known.get("names") or ()
+    listed = [
+        part
+        for part in inner_datasets(dataset, having="get_gt_labels")
+        if getattr(part, "ann_file", "")
+    ]
+    # The labels of a list need not be those of all classes that the data set names.
+    classes = () if listed else known.get("folders") or known.get("names") or ()
     option = "--cfg-options model.head.num_classes={0}"
     if mixed is not None:
         option += " model.data_preprocessor.num_classes={0}"
@@ -107,10 +113,7 @@ def check_head(name: str, dataset: Any, model: Any) -> None:
             f"{name} has {len(classes)} classes ({', '.join(classes[:3])} ...), but "
             f"model.head.num_classes is {outputs}: set {option.format(len(classes))}"
         )
-    for part in inner_datasets(dataset, having="get_gt_labels"):
-        # Elsewhere labels are numbers of classes that are known.
-        if not getattr(part, "ann_file", "") or not _single_labels(part):
-            continue
+    for part in filter(_single_labels, listed):
         labels = part.get_gt_labels()
         wrong = labels[(labels < 0) | (labels >= outputs)]
         if len(wrong):
