@@ -205,15 +205,18 @@ def has_fast_bfloat16() -> bool:
 
 
 @contextmanager
-def suitable_threads(model: nn.Module, batch_size: int | None) -> Iterator[None]:
+def suitable_threads(model: Any, batch_size: int | None) -> Iterator[None]:
     """Computes on the CPU with no more threads than pay for a model.
 
     A number that was set in the environment (``OMP_NUM_THREADS``) stays.
 
     Args:
-        model: The model to train.
+        model: The model to train; nothing changes for one that is not built yet.
         batch_size: Images per step and process, if it is known.
     """
+    if not isinstance(model, nn.Module):
+        yield
+        return
     before = torch.get_num_threads()
     work = _work_per_layer(unwrapped(model), batch_size or 0)
     on_cpu = all(x.device.type == "cpu" for x in model.parameters())

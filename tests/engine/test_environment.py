@@ -67,8 +67,10 @@ def test_threads__are_those_that_pay(four_threads, config, batch, threads):
 def test_threads__of_the_environment_and_of_other_models_stay(
     four_threads, monkeypatch, build
 ):
-    with suitable_threads(nn.Linear(2, 2), 8):
-        assert torch.get_num_threads() == 4
+    # The second is a model that a sharded run builds later.
+    for model in (nn.Linear(2, 2), dict(type="DeepMIM")):
+        with suitable_threads(model, 8):
+            assert torch.get_num_threads() == 4
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     with suitable_threads(build(), 8):
         assert torch.get_num_threads() == 4

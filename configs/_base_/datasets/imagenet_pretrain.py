@@ -54,9 +54,11 @@ knn_train_dataloader = dict(
     batch_size=128,
     num_workers=8,
     dataset=dict(
-        type="CustomDataset",
+        type="ImageNet",
         data_root=data_root,
-        data_prefix="train",
+        split="train",
+        # Those of the folders, not ImageNet's 1,000.
+        metainfo=dict(classes=None),
         pipeline=test_pipeline,
     ),
 )
@@ -64,9 +66,11 @@ knn_val_dataloader = dict(
     batch_size=128,
     num_workers=8,
     dataset=dict(
-        type="CustomDataset",
+        type="ImageNet",
         data_root=data_root,
-        data_prefix="val",
+        split="val",
+        # Those of the folders, not ImageNet's 1,000.
+        metainfo=dict(classes=None),
         pipeline=test_pipeline,
     ),
 )
