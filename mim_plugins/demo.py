@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import re
 import statistics
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import cv2
 import numpy as np
@@ -58,6 +61,7 @@ def run_digits(work_dir: Path) -> list[Accuracy]:
     draw_losses(runners, work_dir / "loss_curves.png")
     results = []
     for name in ("random", *runners):
+        announce(f"Evaluating from {name}: k-NN, then fine-tuning {len(SEEDS)} times")
         runner = runners.get(name)
         checkpoint = None
         if runner is not None:
@@ -117,6 +121,8 @@ def pretrain(
 ) -> Runner:
     """Pre-trains with a config of ``configs/demo`` and draws reconstructions."""
     cfg = load_config(CONFIGS / config)
+    epochs = (options or {}).get("train_cfg.max_epochs", cfg.train_cfg.max_epochs)
+    announce(f"Pre-training {cfg.model.type} for {epochs} epochs", max(1, epochs // 10))
     hooks = [
         *cfg.custom_hooks,
         dict(type="ReconstructionHook", interval=10**6, num_images=8),
@@ -128,7 +134,6 @@ def pretrain(
         cfg_options={
             "data_root": str(data),
             "custom_hooks": hooks,
-            "log_level": _log_level(),
             **(options or {}),
         },
     )
@@ -276,6 +281,57 @@ def format_table(results: list[Accuracy]) -> str:
     return "\n".join(lines)
 
 
-def _log_level() -> str:
-    """Only warnings if there is a progress bar, everything otherwise."""
-    return "WARNING" if sys.stdout.isatty() else "INFO"
+@contextmanager
+def quiet(log: Path) -> Iterator[None]:
+    """Shows stages and losses on the terminal alone; everything goes to a file.
+
+    Args:
+        log: The file that takes log lines and warnings.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as file:
+        stream = _Terminal(sys.stdout, file)
+        with redirect_stdout(stream), redirect_stderr(stream):
+            try:
+                yield
+            finally:
+                stream.log = None
+
+
+def announce(stage: str, every: int = 1) -> None:
+    """Prints a stage of the demo, inside :func:`quiet` on the terminal.
+
+    Args:
+        stage: What begins.
+        every: Epochs between two lines with the loss.
+    """
+    stream: Any = sys.stdout
+    if isinstance(stream, _Terminal):
+        stream.every = every
+    print(stage, file=getattr(stream, "terminal", stream), flush=True)
+
+
+class _Terminal(io.TextIOBase):
+    """A stream that passes on epochs and losses, and writes everything to a file.
+
+    Loggers keep it; once the file is closed it passes on everything.
+    """
+
+    _EPOCH = re.compile(r"Epoch\(train\)\s+\[\s*(\d+)\].*\bloss: ([\d.]+|nan|inf)")
+
+    def __init__(self, terminal: TextIO, log: TextIO) -> None:
+        self.terminal = terminal
+        self.log: TextIO | None = log
+        self.every = 1
+
+    def write(self, text: str) -> int:
+        if self.log is None:
+            return self.terminal.write(text)
+        for epoch, loss in self._EPOCH.findall(text):
+            if int(epoch) % self.every == 0:
+                self.terminal.write(f"  epoch {epoch:>4}  loss {loss}\n")
+                self.terminal.flush()
+        return self.log.write(text)
+
+    def flush(self) -> None:
+        (self.log or self.terminal).flush()

@@ -1,5 +1,7 @@
 """What `make demo` does, in its smallest form."""
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ def test_digits__test_part_is_held_out(tmp_path):
     assert 20 < demo.knn_accuracy(tmp_path, None, seed=0) < 90
 
 
-def test_images__pre_trains_on_any_folder(tmp_path, monkeypatch):
+def test_images__pre_trains_on_any_folder(tmp_path, monkeypatch, capfd):
     draw = np.random.default_rng(0)
     for index in range(6):
         folder = tmp_path / "photos" / f"{index % 2}"
@@ -35,7 +37,16 @@ def test_images__pre_trains_on_any_folder(tmp_path, monkeypatch):
         image = draw.integers(0, 255, (80, 70, 3), dtype=np.uint8)
         cv2.imwrite(str(folder / f"{index}.jpg"), image)
     monkeypatch.setattr(demo, "IMAGES_SEEN", 1)
-    results = demo.run_images(tmp_path / "photos", tmp_path / "out")
+    with demo.quiet(tmp_path / "out" / "output.txt"):
+        results = demo.run_images(tmp_path / "photos", tmp_path / "out")
+    shown = capfd.readouterr()
+    # A line for the stage, one for every epoch; the rest is in the file.
+    assert shown.out.startswith(
+        "Pre-training DeepMIM for 11 epochs\n  epoch    1  loss"
+    )
+    assert len(shown.out.splitlines()) == 12 and not shown.err
+    log = (tmp_path / "out" / "output.txt").read_text()
+    assert "CheckInputHook" in log and len(log.splitlines()) > 50
     names = [name for name, _, _ in results]
     assert sorted(names) == ["loss", "loss_0", "loss_1", "loss_2", "loss_3"]
     assert all(last < first for _, first, last in results)
@@ -47,3 +58,20 @@ def test_images__pre_trains_on_any_folder(tmp_path, monkeypatch):
 def test_images__missing_folder_is_one_clear_error(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         demo.run_images(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_quiet__loggers_that_keep_the_stream_go_on(tmp_path, capsys):
+    with demo.quiet(tmp_path / "log.txt"):
+        print("12:00 - INFO - Epoch(train)  [10][11/11]  loss: 0.5  loss_0: 0.1")
+        print("a warning", file=sys.stderr)
+        stream = sys.stdout
+        demo.announce("A stage", every=3)
+        print(
+            "Epoch(train)  [10][11/11]  loss: 0.5", "Epoch(train)  [12][1/1] loss: 0.4"
+        )
+    assert capsys.readouterr().out == (
+        "  epoch   10  loss 0.5\nA stage\n  epoch   12  loss 0.4\n"
+    )
+    assert "a warning" in (tmp_path / "log.txt").read_text()
+    print("later", file=stream)
+    assert capsys.readouterr().out == "later\n"

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from mim_plugins.demo import format_table, run_digits, run_images
+from mim_plugins.demo import format_table, quiet, run_digits, run_images
 from mim_plugins.engine import InputError
 
 
@@ -18,16 +18,21 @@ def main() -> None:
     )
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/demo"))
     args = parser.parse_args()
+    log = args.work_dir / "output.txt"
     start = time.perf_counter()
     if args.data is None:
-        print("Pre-training MAE, then DeepMIM, on 1,437 handwritten digits", flush=True)
-        results = run_digits(args.work_dir)
+        print("MAE and DeepMIM on 1,437 handwritten digits", flush=True)
+        with quiet(log):
+            results = run_digits(args.work_dir)
         print(f"\nAccuracy on 360 held-out digits\n{format_table(results)}\n")
     else:
-        print(f"Pre-training DeepMIM on the images below {args.data}", flush=True)
-        for name, first, last in run_images(args.data, args.work_dir):
+        print(f"DeepMIM on the images below {args.data}", flush=True)
+        with quiet(log):
+            losses = run_images(args.data, args.work_dir)
+        for name, first, last in losses:
             print(f"{name}: {first:.4f} in the first epoch, {last:.4f} in the last")
-    print(f"Done in {time.perf_counter() - start:.0f} s. Look at")
+    print(f"Done in {time.perf_counter() - start:.0f} s. All log lines are in {log}.")
+    print("Look at")
     for pattern in ("loss_curves.png", "*/reconstructions/*.png", "*/epoch_*.pth"):
         for path in sorted(args.work_dir.glob(pattern)):
             print(f"  {path}")

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS
 from mmengine.structures import BaseDataElement
 from torch.utils.data import get_worker_info
 
+from .image_files import printable
 from .seeding import preserve_rng_state, sample_key, seed_rng
 
 
@@ -31,8 +32,9 @@ class SeededDataset:
     instead of a dict get ``replaced`` as meta information, where it is 1.
 
     An image is unreadable if an exception ends the pipeline before there is an
-    ``img``: missing or empty file, no permission, not an image, truncated. It is
-    logged once, and another sample, drawn from the key, takes its place;
+    ``img``: missing or empty file, no permission, not an image, truncated; or if it has
+    another number of channels than :attr:`channels`, which ``CheckInputHook`` sets. It
+    is logged once, and another sample, drawn from the key, takes its place;
     ``CorruptImageHook`` counts them and stops the run when there are too many. A
     later exception is a fault of the pipeline, and is raised. Data sets in test mode
     replace nothing, since that would change what is measured.
@@ -72,6 +74,8 @@ class SeededDataset:
                 f"{type(dataset).__name__}"
             )
         self.seed = seed
+        # In shared memory, as below; 0 accepts any number.
+        self._channels = torch.zeros(1, dtype=torch.int64).share_memory_()
         self.max_corrupt_ratio = max_corrupt_ratio
         self.max_tries = max_tries
         self._fully_initialized = False
@@ -81,6 +85,15 @@ class SeededDataset:
     def metainfo(self) -> dict:
         """Meta information of the wrapped data set, such as its classes."""
         return self.dataset.metainfo
+
+    @property
+    def channels(self) -> int:
+        """Number of channels that every image should have; 0 accepts any."""
+        return int(self._channels)
+
+    @channels.setter
+    def channels(self, count: int) -> None:
+        self._channels.fill_(count)
 
     def full_init(self) -> None:
         """Loads the wrapped data set's annotations."""
@@ -170,16 +183,17 @@ class SeededDataset:
                     _logger().error(f"The data pipeline fails on {_path(results)}")
                     raise
                 item, error = None, caught
-            if item is not None:
+            unlike = self._unlike(item)
+            if item is not None and unlike is None:
                 return _flag(item) if replaced else item
-            path = _path(results)
+            path, error = _path(results), unlike or error
             if dataset.test_mode:
                 raise RuntimeError(
                     f"{path} cannot be read, and is not replaced when testing: "
                     f"{reason_of(error, path)}"
                 ) from error
             # With an image, the pipeline has rejected the sample; the file is fine.
-            if "img" not in results:
+            if "img" not in results or unlike:
                 replaced = 1
                 self._report(index, path, error)
             index = sample_key(key, attempt, index) % self._length
@@ -188,6 +202,17 @@ class SeededDataset:
             f"was {path}: {reason_of(error, path)}. Check that the data folder is "
             "still there and that the pipeline's first step can read its files."
         ) from error
+
+    def _unlike(self, item: Any) -> ValueError | None:
+        """What is wrong with the channels of an item, if anything."""
+        image = item.get("inputs") if isinstance(item, dict) else None
+        if not isinstance(image, torch.Tensor) or not self.channels:
+            return None
+        if image.shape[0] == self.channels:
+            return None
+        return ValueError(
+            f"it has {image.shape[0]} channels instead of {self.channels}"
+        )
 
     def _locate(self, index: int) -> tuple[BaseDataset, int]:
         """Finds the data set behind wrappers, and the index there."""
@@ -224,12 +249,14 @@ def _logger() -> MMLogger:
 
 
 def _path(results: dict) -> str:
-    return str(results.get("img_path", f"sample {results.get('sample_idx')}"))
+    found = results.get("img_path", f"sample {results.get('sample_idx')}")
+    return printable(str(found))
 
 
 def reason_of(error: Exception | None, path: str) -> str:
-    """The error in one line, without the path, which the caller names."""
+    """The error in one printable line, without the path, which the caller names."""
     if error is None:
         return "the pipeline returned nothing"
-    text = " ".join(str(error).replace(path, "").split()).rstrip(": ")
+    message = printable(str(error)).replace(printable(path), "")
+    text = " ".join(message.split()).rstrip(": ")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

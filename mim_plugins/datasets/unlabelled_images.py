@@ -10,17 +10,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
 from mmpretrain.datasets import CustomDataset
 
-EXTENSIONS = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".ppm",
-    ".bmp",
-    ".pgm",
-    ".tif",
-    ".tiff",
-    ".webp",
-)
+from .image_files import describe_others, printable, readable_endings
 
 
 @DATASETS.register_module()
@@ -35,19 +25,21 @@ class UnlabelledImages(CustomDataset):
         data_prefix: Folder below ``data_root`` to take images from; ``""`` takes all
             of ``data_root``. By default it is ``train`` where ``data_root`` has such
             a folder, as ImageNet does, and everything otherwise.
-        extensions: File name endings of images, in lower case.
+        extensions: File name endings of images, in lower case; by default those that
+            the pipeline's loader can read. The log counts what is left out.
         **kwargs: Further arguments of mmpretrain's ``CustomDataset``, such as
             ``pipeline`` or ``indices``.
 
     Raises:
         FileNotFoundError: If the folder does not exist or holds no image.
+        PermissionError: If a folder below it may not be read.
     """
 
     def __init__(
         self,
         data_root: str,
         data_prefix: str | None = None,
-        extensions: Sequence[str] = EXTENSIONS,
+        extensions: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         data_root = os.path.expanduser(data_root)
@@ -65,7 +57,7 @@ class UnlabelledImages(CustomDataset):
         super().__init__(
             data_root=data_root,
             data_prefix=data_prefix,
-            extensions=extensions,
+            extensions=extensions or readable_endings(kwargs.get("pipeline") or ()),
             with_label=False,
             **kwargs,
         )
@@ -88,15 +80,20 @@ class UnlabelledImages(CustomDataset):
         for path in _files(folder):
             (paths if self.is_valid_file(path) else others).append(path)
         if not paths:
-            found = f"{len(others)} other files, such as {others[0]}" if others else ""
+            found = "no file"
+            if others:
+                found = f"{len(others)} other files, such as {printable(others[0])}"
+                found += f" ({describe_others(others, self.extensions)})"
             raise FileNotFoundError(
-                f"the folder {folder!r} holds no image, but {found or 'no file'}. "
-                f"Accepted are {', '.join(sorted(self.extensions))}, at any depth. Set "
-                "another folder with --cfg-options data_root=/path/to/images"
+                f"the folder {folder!r} holds no image, but {found}. Accepted are "
+                f"{', '.join(sorted(self.extensions))}, at any depth. Set another "
+                "folder with --cfg-options data_root=/path/to/images"
             )
         paths.sort()
+        left_out = describe_others(others, self.extensions)
         MMLogger.get_current_instance().info(
-            f"{len(paths)} images below {folder}{self._choice}"
+            f"{len(paths)} images below {printable(folder)}{self._choice}"
+            + (f"; {left_out}" if left_out else "")
         )
         return [{"img_path": path} for path in paths]
 
@@ -106,10 +103,13 @@ def _files(root: str) -> Iterator[str]:
 
     mmengine's listing computes a relative path per file and enters hidden folders;
     this one takes seconds for a million files.
+
+    Raises:
+        PermissionError: If a folder may not be read.
     """
     stack, linked = [root], {os.path.realpath(root)}
     while stack:
-        with os.scandir(stack.pop()) as entries:
+        with _listing(stack.pop()) as entries:
             # Sorted, so that which of two links to one folder counts does not depend
             # on the file system.
             for entry in sorted(entries, key=lambda entry: entry.name):
@@ -125,3 +125,19 @@ def _files(root: str) -> Iterator[str]:
                     stack.append(entry.path)
                 elif entry.is_file():
                     yield entry.path
+
+
+def _listing(folder: str) -> Any:
+    """The entries of a folder.
+
+    Raises:
+        PermissionError: If it may not be read.
+    """
+    try:
+        return os.scandir(folder)
+    except PermissionError as error:
+        raise PermissionError(
+            f"the image folder {printable(folder)} may not be read by this user, so "
+            "its images are unknown: grant read permission (chmod u+rx), or move it "
+            "out of the data folder"
+        ) from error

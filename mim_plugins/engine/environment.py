@@ -6,6 +6,8 @@ import importlib
 import os
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
@@ -13,10 +15,19 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from torch import distributed
+from mmengine.logging import MMLogger
+from torch import distributed, nn
+
+from .hooks.data_health import encoder_size
+from .hooks.periodic import unwrapped
 
 # Toolboxes by the default_scope of their configs.
 _TOOLBOXES = {"mmdet": "detection", "mmseg": "segmentation"}
+
+# Multiply-adds of a layer, about 1 ms on one core, for which a further thread pays:
+# below, threads wait for each other longer than they compute, and on a busy machine for
+# the one that is not running.
+_WORK_PER_THREAD = 32e6
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 
@@ -191,3 +202,48 @@ def leave_processes() -> None:
 def has_fast_bfloat16() -> bool:
     """Return whether the GPU has bfloat16 instructions (Ampere and later)."""
     return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
+
+
+@contextmanager
+def suitable_threads(model: Any, batch_size: int | None) -> Iterator[None]:
+    """Computes on the CPU with no more threads than pay for a model.
+
+    A number that was set in the environment (``OMP_NUM_THREADS``) stays.
+
+    Args:
+        model: The model to train; nothing changes for one that is not built yet.
+        batch_size: Images per step and process, if it is known.
+    """
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    before = torch.get_num_threads()
+    work = _work_per_layer(unwrapped(model), batch_size or 0)
+    on_cpu = all(x.device.type == "cpu" for x in model.parameters())
+    threads = max(1, min(before, int(work / _WORK_PER_THREAD)))
+    if not work or not on_cpu or threads == before or "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    MMLogger.get_current_instance().info(
+        f"threads: {threads} of {before}, since layers of {work / 1e6:.0f} million "
+        "multiply-adds on average are too small for more; OMP_NUM_THREADS sets another "
+        "number"
+    )
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _work_per_layer(model: Any, batch_size: int) -> float:
+    """Multiply-adds of a layer on a batch, on average; 0 where they are not known."""
+    backbone = getattr(model, "backbone", None)
+    patches = getattr(getattr(backbone, "patch_embed", None), "projection", None)
+    size = encoder_size(backbone)
+    if not isinstance(patches, nn.Conv2d) or size is None:
+        return 0.0
+    tokens = size[0] * size[1] / (patches.stride[0] * patches.stride[1])
+    tokens *= 1 - getattr(getattr(model, "mask_sampler", None), "mask_ratio", 0.0)
+    layers = [x.weight.numel() for x in model.modules() if isinstance(x, nn.Linear)]
+    return batch_size * tokens * sum(layers) / max(1, len(layers))

@@ -18,7 +18,13 @@ from torch import distributed
 from torch.utils.data import DataLoader
 
 from ..checkpoints.loading import SCHEME
-from .environment import check_toolbox, leave_processes, prepare_processes, world_size
+from .environment import (
+    check_toolbox,
+    leave_processes,
+    prepare_processes,
+    suitable_threads,
+    world_size,
+)
 from .errors import explained
 from .hooks.data_health import check_loader
 from .hooks.progress_bar import ProgressBarHook
@@ -86,7 +92,8 @@ def train(
             cfg_options=cfg_options,
             launcher=launcher,
         )
-    with _run(cfg) as runner:
+    batch_size = cfg.train_dataloader.get("batch_size")
+    with _run(cfg) as runner, suitable_threads(runner.model, batch_size):
         for note in notes:
             runner.logger.log(note.level, note.message)
         started = _StartedHook()

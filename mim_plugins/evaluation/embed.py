@@ -18,7 +18,9 @@ from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader, Dataset
 
 from ..checkpoints.files import check_destination
+from ..datasets.image_files import printable
 from ..engine.environment import check_gpus, has_fast_bfloat16
+from ..engine.hooks.data_health import check_image
 from ..engine.settings import PRECISIONS
 from .encoder import Encoder, load_encoder
 from .feature_file import FeatureParts
@@ -97,8 +99,8 @@ def embed(
     check_destination(out, force)
     processes = Processes(launcher)
     try:
-        images = list_images(data, ann_file)
         encoder = load_encoder(model, checkpoint, cfg_options)
+        images = list_images(data, ann_file, encoder.pipeline)
         encoder.to(_device(device, processes)).eval()
         files = ImageFiles(images, encoder.pipeline)
         part = processes.rank, processes.size
@@ -317,7 +319,7 @@ class EncodingJob:
             ValueError: If there are any, and they are not to be skipped.
         """
         for index, reason in batch.unreadable:
-            path = self.images.path(index)
+            path = printable(self.images.path(index))
             if not self.skip_unreadable:
                 raise ValueError(
                     f"{path} cannot be read ({reason}); remove it, or skip such images "
@@ -349,11 +351,12 @@ class EncodingJob:
         """The features of the first readable image, for their shapes.
 
         Raises:
-            ValueError: If no image is readable.
+            ValueError: If no image is readable, or the encoder has other channels.
         """
         for index in range(len(self.images.files)):
             batch = collate([files[index]])
             if not batch.unreadable:
+                check_image(batch.inputs[0], self.encoder, self.images.path(index))
                 return self.features(batch)
             if not self.skip_unreadable:
                 self.unreadable(batch)

@@ -26,8 +26,8 @@ from ..models.selfsup.feature_extraction import (
     FeatureExtraction,
     ImageFeatures,
     extract_features,
-    inference_pipeline,
 )
+from ..models.selfsup.image_loading import inference_pipeline
 from .run_config import config_next_to
 
 
@@ -58,7 +58,7 @@ class Encoder(BaseModel):
             neck = MODELS.build(neck) if neck else None
         # A pooling neck is part of the mean feature, any other neck of the head.
         self.neck = neck if isinstance(neck, GlobalAveragePooling) else None
-        self.pipeline = inference_pipeline(config, self.backbone)
+        self.pipeline = inference_pipeline(config, self.backbone, self.masks)
         if not any("Load" in str(step["type"]) for step in self.pipeline):
             # Nothing here says whether its arrays are RGB or BGR.
             raise ValueError(

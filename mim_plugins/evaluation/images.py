@@ -15,8 +15,9 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import TRANSFORMS
 from torch.utils.data import DataLoader, Dataset
 
+from ..datasets.image_files import readable_endings
 from ..datasets.seeded_dataset import reason_of
-from ..datasets.unlabelled_images import EXTENSIONS, UnlabelledImages
+from ..datasets.unlabelled_images import UnlabelledImages
 
 
 class ImageList(NamedTuple):
@@ -39,7 +40,9 @@ class ImageList(NamedTuple):
         return os.path.join(self.root, self.files[index])
 
 
-def list_images(folder: str, ann_file: str | None = None) -> ImageList:
+def list_images(
+    folder: str, ann_file: str | None = None, pipeline: Sequence[dict] = ()
+) -> ImageList:
     """Finds the images of a folder, and their classes if there are sub-folders.
 
     Args:
@@ -47,9 +50,11 @@ def list_images(folder: str, ann_file: str | None = None) -> ImageList:
             sub-folders, those of the first level are the classes.
         ann_file: Lines ``path`` or ``path class``, as mmpretrain has them: only these
             images, in this order. The classes are numbers.
+        pipeline: Configs of the transforms that will load the images.
 
     Raises:
         FileNotFoundError: If the folder or file does not exist, or has no images.
+        PermissionError: If a folder below it may not be read.
         ValueError: If some lines have a class and others have none.
     """
     root = os.path.expanduser(folder)
@@ -57,12 +62,13 @@ def list_images(folder: str, ann_file: str | None = None) -> ImageList:
         raise FileNotFoundError(f"there is no folder {folder} with images")
     if ann_file is not None:
         return _listed_images(root, ann_file)
+    endings = readable_endings(pipeline)
     try:
-        found = UnlabelledImages(root, data_prefix="", pipeline=[])
+        found = UnlabelledImages(root, data_prefix="", extensions=endings, pipeline=[])
     except FileNotFoundError:
         raise FileNotFoundError(
             f"there are no images below {folder}; their names end in "
-            f"{', '.join(EXTENSIONS)}"
+            f"{', '.join(endings)}"
         ) from None
     paths = (found.get_data_info(index)["img_path"] for index in range(len(found)))
     files = [os.path.relpath(path, root) for path in paths]

@@ -9,7 +9,12 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from ..datasets.image_files import printable
 from ..datasets.seeding import preserve_rng_state
+from ..engine.hooks.class_names import check_same_classes
+from ..engine.hooks.data_health import check_image
+from ..engine.hooks.dataset_checks import inner_datasets
+from ..engine.hooks.input_values import check_scale, sample_images
 from ..engine.hooks.periodic import PeriodicHook, evaluation_mode, unwrapped
 from .knn import extract_features, knn_predict
 
@@ -60,13 +65,15 @@ class KNNHook(PeriodicHook):
         self._loaders: dict[str, DataLoader] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Build the loaders, so that a wrong path is found before training starts.
+        """Build the loaders and check them, before training starts.
 
         Args:
             runner: The runner of the training process.
 
         Raises:
             TypeError: If the model has no ``patch_mean``.
+            ValueError: If the loaders number their classes differently, or their
+                images do not fit the model.
         """
         model = unwrapped(runner.model)
         if not hasattr(model, "patch_mean"):
@@ -78,9 +85,33 @@ class KNNHook(PeriodicHook):
             self._loaders[name] = runner.build_dataloader(
                 _complete(config), seed=runner.seed
             )
+        self._check(runner, model)
         if self.at_start and runner.iter == 0:
             with evaluation_mode(model), preserve_rng_state():
                 self.evaluate(runner, model, 0)
+
+    def _check(self, runner: Runner, model: MaskedImageModel) -> None:
+        """Compares the loaders' classes and a few of their images."""
+        check_same_classes(
+            {
+                f"{name}_dataloader of KNNHook": x.dataset
+                for name, x in self._loaders.items()
+            }
+        )
+        trained = _loading(runner.train_dataloader.dataset)
+        for name, loader in self._loaders.items():
+            with preserve_rng_state():
+                images = sample_images(loader.dataset, 4)
+            for image, path in images[:1]:
+                check_image(image, model, printable(path))
+            check_scale(images, model.data_preprocessor)
+            own = _loading(loader.dataset)
+            if own and trained and own != trained:
+                runner.logger.warning(
+                    f"{name}_dataloader of KNNHook loads images with {own}, training "
+                    f"with {trained}: set LoadImageFromFile of its pipeline (such as "
+                    "test_pipeline.0) likewise, unless that is meant"
+                )
 
     def evaluate(self, runner: Runner, model: MaskedImageModel, step: int) -> None:
         """Compute the accuracy and log it.
@@ -103,6 +134,16 @@ class KNNHook(PeriodicHook):
         )
         runner.message_hub.update_scalar("knn_top1", accuracy)
         runner.visualizer.add_scalars({"knn_top1": accuracy, unit: step}, step=step)
+
+
+def _loading(dataset: Any) -> dict[str, Any]:
+    """How a data set decodes its files; empty where it does not say."""
+    names = ("color_type", "imdecode_backend", "to_float32")
+    for part in inner_datasets(dataset, having="pipeline"):
+        for step in getattr(part.pipeline, "transforms", ()):
+            if hasattr(step, "color_type"):
+                return {name: getattr(step, name, None) for name in names}
+    return {}
 
 
 def _complete(config: dict) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from mmengine.registry import Registry
 from mmpretrain import registry as registries
 
 from ..engine.errors import registered_classes, typed_parts
+from ..models.selfsup.image_loading import trained_steps
 
 # Packages that are imported anyway, so that a config may import their modules.
 _TRUSTED = ("mim_plugins", "mmpretrain", "mmdet", "mmseg", "mmcv", "mmengine")
@@ -129,6 +130,9 @@ def _check_names(values: dict[str, Any]) -> None:
             registry.import_from_location()
             known |= registry.module_dict
     built = {name: values[name] for name in _BUILT if name in values}
+    built["train_pipeline"] = [
+        step for steps in trained_steps(values) for step in steps
+    ]
     for where, part in typed_parts(built):
         scope, _, name = str(part["type"]).rpartition(".")
         if scope not in ("", "mmcls", *_TRUSTED) or name not in known:

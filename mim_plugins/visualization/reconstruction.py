@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 import cv2
 import numpy as np
@@ -15,20 +16,50 @@ _BACKGROUND = 255
 _MASKED = 127.5  # grey of removed patches
 
 
-def to_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def value_range(images: Tensor) -> tuple[float, float]:
+    """The values of images that pictures show as black and as white.
+
+    Args:
+        images: Images as files hold them, (N, C, H, W); of the channels only those that
+            are drawn count.
+
+    Returns:
+        0 and 255 for images of 8 bits, floating ones included; else the values that
+        0.1 % of the pixels do not exceed, and exceed.
+    """
+    if images.dtype == torch.uint8:
+        return 0.0, 255.0
+    drawn = images[:, : 3 if images.shape[1] >= 3 else 1].float()
+    values = drawn[drawn.isfinite()].cpu().numpy()
+    if len(values) == 0:
+        return 0.0, 255.0
+    if values.min() >= 0 and 64 < values.max() <= 255:
+        return 0.0, 255.0
+    low, high = (float(x) for x in np.percentile(values, (0.1, 99.9)))
+    return low, high if high > low else low + 1
+
+
+def to_pixels(
+    images: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    shown: tuple[float, float] = (0.0, 255.0),
+) -> Tensor:
     """Undo the normalisation of images.
 
     Args:
         images: Normalised images, (N, C, H, W).
-        mean: Mean per channel, C values, in the range 0–255.
+        mean: Mean per channel, C values.
         std: Standard deviation per channel, C values.
+        shown: The values that become 0 and 255.
 
     Returns:
         Pixel values from 0 to 255, (N, C, H, W), float32.
     """
     shape = (1, -1, 1, 1)
     images = images.float() * std.reshape(shape) + mean.reshape(shape)
-    return images.clamp(0, 255)
+    low, high = shown
+    return ((images - low) * (255 / (high - low))).clamp(0, 255)
 
 
 def pixel_mask(mask: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
@@ -55,11 +86,16 @@ def reconstruction_grid(
     mean: Tensor,
     std: Tensor,
     grid: tuple[int, int],
+    *,
+    target: Tensor | None = None,
+    shown: tuple[float, float] = (0.0, 255.0),
+    notes: Sequence[str] = (),
 ) -> np.ndarray:
     """Draw a table: one row per image, labelled columns.
 
-    The columns are the original, the image as the encoder sees it, every prediction,
-    and the last prediction with the visible patches pasted over it.
+    The columns are the original, the image as the encoder sees it, the target if it is
+    given, every prediction, and the last prediction with the visible patches of
+    original or target pasted over it.
 
     Args:
         images: Normalised images as the model receives them, (N, C, H, W), RGB; of more
@@ -69,6 +105,10 @@ def reconstruction_grid(
         mean: Mean per channel used for the normalisation, C values.
         std: Standard deviation per channel, C values.
         grid: Number of patches, (rows, cols).
+        target: What the last prediction should be, like the images, where that is not
+            the images.
+        shown: The values shown as black and as white, see :func:`value_range`.
+        notes: Sentences to write below the table.
 
     Returns:
         The table, (height, width, 3), uint8, RGB.
@@ -84,16 +124,20 @@ def reconstruction_grid(
                 f"Prediction {name!r} has shape {tuple(prediction.shape)}, but the "
                 f"images have {tuple(images.shape)}."
             )
-    original = to_pixels(images, mean, std)
+    original = to_pixels(images, mean, std, shown)
     removed = pixel_mask(mask, grid, (images.shape[2], images.shape[3]))
     columns = {
         "original": original,
         "masked": torch.where(removed, torch.full_like(original, _MASKED), original),
     }
-    columns |= {k: to_pixels(v, mean, std) for k, v in predictions.items()}
+    true = original
+    if target is not None:
+        columns["target"] = true = to_pixels(target, mean, std, shown)
+    columns |= {k: to_pixels(v, mean, std, shown) for k, v in predictions.items()}
     last = list(columns.values())[-1]
-    columns["pasted"] = torch.where(removed, last, original)
-    return _table({name: _as_rgb(column) for name, column in columns.items()})
+    columns["pasted"] = torch.where(removed, last, true)
+    table = _table({name: _as_rgb(column) for name, column in columns.items()})
+    return np.concatenate([table, *_lines(notes, table.shape[1])])
 
 
 def _as_rgb(images: Tensor) -> np.ndarray:
@@ -137,3 +181,15 @@ def _write_caption(
         (text_width, text_height), _ = cv2.getTextSize(text, font, scale, 1)
     origin = (left + max(0, (width - text_width) // 2), (header + text_height) // 2)
     cv2.putText(table, text, origin, font, scale, (0, 0, 0), 1, cv2.LINE_AA)
+
+
+def _lines(notes: Sequence[str], width: int) -> list[np.ndarray]:
+    """Notes as lines of text, each (18, width, 3)."""
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.4
+    lines = []
+    # Letters are seldom wider than 8 pixels at this scale.
+    for text in (line for note in notes for line in wrap(note, max(20, width // 8))):
+        line = np.full((18, width, 3), _BACKGROUND, dtype=np.uint8)
+        cv2.putText(line, text, (_GAP, 13), font, scale, (0, 0, 0), 1, cv2.LINE_AA)
+        lines.append(line)
+    return lines

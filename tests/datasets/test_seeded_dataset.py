@@ -1,4 +1,5 @@
 import logging
+import os
 import random
 
 import cv2
@@ -304,3 +305,39 @@ def test_refuses_what_is_no_data_set():
 def test_names_resolve_from_mmpretrain():
     for name in ("TensorRandomResizedCrop", "DrawFlip", "PackPretrainInputs"):
         assert TRANSFORMS.get(name) is not None
+
+
+def test_image_with_other_channels_is_replaced_and_named(folder, records):
+    for path in (folder / "train").rglob("*.png"):
+        if path.stem != "00":
+            cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    steps = [dict(type="LoadImageFromFile", color_type="unchanged"), *PRETRAIN[1:]]
+    inner = dict(type="UnlabelledImages", data_root=str(folder), pipeline=steps)
+    dataset = SeededDataset(inner)
+    assert dataset[0]["inputs"].shape[0] == 3
+    dataset.channels = 1
+    items = [dataset[index] for index in range(len(dataset))]
+    assert {item["inputs"].shape[0] for item in items} == {1}
+    assert [item["data_samples"]["replaced"] for item in items].count(1) == 1
+    assert "00.png (ValueError: it has 3 channels instead of 1)" in records[-1]
+
+
+def test_warning_about_a_name_that_is_not_utf8_reaches_the_log(folder, tmp_path):
+    broken = os.fsencode(folder) + b"/train/\xe9t\xe9.png"
+    with open(broken, "wb") as file:
+        file.write(b"no image")
+    log = tmp_path / "run.log"
+    handler = logging.FileHandler(log, encoding="utf-8")
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    try:
+        dataset = unlabelled(folder)
+        (index,) = (
+            i for i in range(len(dataset)) if "udce9" in ascii(dataset.get_data_info(i))
+        )
+        dataset[index]
+    finally:
+        logger.removeHandler(handler)
+    assert r"replaced by another one: " in log.read_text()
+    assert r"\udce9t\udce9.png" in log.read_text()
+    assert dataset.unreadable_paths()[0].isascii()

@@ -1,8 +1,15 @@
 import os
+from io import BytesIO
+from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
+from mmengine.logging import MMLogger
+from PIL import Image
 
 from mim_plugins.datasets import UnlabelledImages
+from mim_plugins.datasets.image_files import EXTENSIONS, printable, readable_endings
 
 
 def names(dataset, root):
@@ -81,3 +88,69 @@ def test_folder_without_images_tells_what_is_accepted(tmp_path):
     touch(tmp_path, "a/film.mp4")
     with pytest.raises(FileNotFoundError, match=r"1 other files, such as .*film.mp4"):
         UnlabelledImages(str(tmp_path))
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """What is logged as information."""
+    lines = []
+    logger = SimpleNamespace(info=lines.append, log=lambda *_: None)
+    monkeypatch.setattr(MMLogger, "get_current_instance", lambda: logger)
+    return lines
+
+
+def test_what_is_left_out_is_counted_by_ending(tmp_path, log, monkeypatch):
+    monkeypatch.setattr(cv2, "haveImageWriter", lambda name: False)
+    touch(tmp_path, "1.jpg", "2.gif", "3.GIF", "4.heic", "notes.txt", "README")
+    assert len(UnlabelledImages(str(tmp_path))) == 1
+    for text in ("left out: 2 .gif, 1 ", "1 .heic", "1 .txt", "1 without an ending"):
+        assert text in log[0]
+    assert (
+        "Pillow can read .gif: set LoadImageFromFile(imdecode_backend='pillow')"
+        in (log[0])
+    )
+    assert "can read .heic here: convert" in log[0]
+    loading = [dict(type="LoadImageFromFile", imdecode_backend="pillow")]
+    found = names(UnlabelledImages(str(tmp_path), pipeline=loading), tmp_path)
+    assert found == ["1.jpg", "2.gif", "3.GIF"]
+
+
+@pytest.mark.parametrize("backend", ["cv2", "pillow"])
+def test_files_of_every_accepted_ending_can_be_read(tmp_path, backend):
+    loading = [dict(type="LoadImageFromFile", imdecode_backend=backend)]
+    wanted, (height, width) = [], (16, 20)
+    picture = Image.fromarray(np.full((height, width, 3), 200, np.uint8))
+    for ending in readable_endings(loading):
+        data = BytesIO()
+        Image.init()
+        picture.save(data, Image.registered_extensions()[ending])
+        (tmp_path / f"image{ending}").write_bytes(data.getvalue())
+        wanted.append(f"image{ending}")
+    dataset = UnlabelledImages(str(tmp_path), pipeline=loading)
+    assert names(dataset, tmp_path) == sorted(wanted)
+    for index in range(len(dataset)):
+        assert dataset[index]["img"].shape == (height, width, 3)
+    assert {".jfif", ".jpe", ".webp"} < set(EXTENSIONS)
+
+
+def test_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    touch(tmp_path, "1.png", "locked/2.png")
+    scandir = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("locked"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="locked may not be read.*chmod"):
+        UnlabelledImages(str(tmp_path))
+
+
+def test_names_that_are_not_utf8_are_found_and_escaped_in_messages(tmp_path, log):
+    name = os.fsencode(tmp_path) + b"/\xff.png"
+    with open(name, "wb"):
+        pass
+    (found,) = names(UnlabelledImages(str(tmp_path)), tmp_path)
+    assert os.fsencode(found) == b"\xff.png"
+    assert printable(found) == r"\udcff.png"

@@ -16,6 +16,7 @@ from mmpretrain.structures import DataSample
 from samples import laid_out_only
 from torch import nn
 from torch.utils.data import DataLoader
+from toy_run import TINY_MODEL, loader, make_runner
 
 from mim_plugins.datasets import SeededDataset
 from mim_plugins.engine.hooks.data_health import (
@@ -282,3 +283,49 @@ def test_image_size_that_is_no_multiple_of_the_patch_is_refused():
 def test_models_without_patches_are_left_alone():
     check_image(image(channels=7, height=31), OneNumber())
     check_image(image(), nn.Linear(1, 1))
+
+
+def photographs(folder: Path, channels: int = 3) -> None:
+    draw = np.random.default_rng(0)
+    for index in range(8):
+        image = draw.integers(0, 255, (8, 8, channels), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{index}.png"), image)
+
+
+def small_run(folder: Path, mean: float, std: float, **loading):
+    """A run of the toy model on images of a folder."""
+    steps = [
+        dict(type="LoadImageFromFile", **loading),
+        dict(type="PackPretrainInputs"),
+    ]
+    inner = dict(type="UnlabelledImages", data_root=str(folder), pipeline=steps)
+    normalised = dict(type="MIMDataPreprocessor", mean=[mean] * 3, std=[std] * 3)
+    return make_runner(
+        folder,
+        model=dict(TINY_MODEL, data_preprocessor=normalised),
+        train_dataloader=dict(
+            loader(),
+            sampler=dict(type="EpochSampler"),
+            dataset=dict(type="SeededDataset", dataset=inner),
+        ),
+        custom_hooks=[dict(type="CheckInputHook")],
+    )
+
+
+def test_run__with_statistics_of_another_scale_ends_before_the_first_step(tmp_path):
+    photographs(tmp_path)
+    runner = small_run(tmp_path, 0.485, 0.229)
+    with pytest.raises(ValueError, match="do not fit.*those of values from 0 to 1"):
+        runner.train()
+    assert not list(Path(runner.work_dir).glob("*.pth"))
+    runner = small_run(tmp_path, 123.0, 58.0)
+    runner.train()
+    assert runner.train_dataloader.dataset.channels == 3
+
+
+def test_run__with_mixed_channels_names_a_file(tmp_path):
+    photographs(tmp_path)
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((8, 8), 90, np.uint8))
+    runner = small_run(tmp_path, 123.0, 58.0, color_type="unchanged")
+    with pytest.raises(ValueError, match="1 with 1 .such as .*grey.png"):
+        runner.train()

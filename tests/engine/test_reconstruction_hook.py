@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.visualization import Visualizer
-from toy_run import make_runner
+from toy_run import TINY_MODEL, ToyImages, loader, make_runner
 
 from mim_plugins.engine import ReconstructionHook
+from mim_plugins.engine.hooks import reconstruction as hook_module
 
 
 def test_training__writes_pictures_of_the_same_images_and_masks(
@@ -47,8 +48,8 @@ def test_training__writes_pictures_of_the_same_images_and_masks(
     assert not np.array_equal(predictions[0], predictions[1])
     # The original column shows the first images of the training set.
     first = runner.train_dataloader.dataset[0]["inputs"].permute(1, 2, 0).numpy()
-    bottom = pictures[0].shape[0] - 2 * 116
-    cell = pictures[0][bottom : bottom + 112, 4 : 4 + 112][7::14, 7::14]
+    header = 24
+    cell = pictures[0][header : header + 112, 4 : 4 + 112][7::14, 7::14]
     assert np.abs(cell.astype(int) - first).max() <= 1
 
 
@@ -81,3 +82,73 @@ def test_model_without_reconstructions__is_refused(tmp_path: Path) -> None:
 def test_config__must_be_positive(changes: dict) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(changes))} must be"):
         ReconstructionHook(**changes)
+
+
+def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])
+
+
+def test_prediction_of_zero__resembles_the_image_only_with_its_statistics(
+    build,
+) -> None:
+    model = build()
+    # Patches of different brightness, as those of photographs.
+    inputs = torch.randn(2, 3, 32, 32) * 0.3
+    inputs += torch.kron(torch.randn(2, 3, 4, 4), torch.ones(8, 8))
+    mask = model.draw_mask(inputs)
+    zeros = [torch.zeros(2, 16, 192)] * 3
+    for picture in model.pictures(zeros, inputs, mask):
+        assert correlation(picture, inputs) > 0.5
+    for picture in model.pictures(zeros, inputs, mask, patch_statistics=False):
+        assert picture.abs().max() < 1e-3
+    # What the last prediction should be: every patch with mean 0 and deviation 1.
+    target = model.reconstruct(inputs, mask, patch_statistics=False)["images"]
+    patches = target.unfold(2, 8, 8).unfold(3, 8, 8).transpose(1, 3).flatten(3)
+    assert patches.mean(dim=-1).abs().max() < 1e-3
+    assert (patches.std(dim=-1) - 1).abs().max() < 0.02
+    assert torch.equal(model.reconstruct(inputs, mask)["images"], inputs)
+
+
+def test_patch_statistics__can_be_left_out_where_there_are_some(tmp_path: Path) -> None:
+    hook = dict(type="ReconstructionHook", patch_statistics=False)
+    runner = make_runner(tmp_path / "norm", custom_hooks=[hook])
+    runner.train()
+    path = Path(runner.work_dir) / "reconstructions" / "epoch_002.png"
+    # A column more than usual, the target.
+    assert cv2.imread(str(path)).shape[1] == 4 + 6 * 116
+    raw = dict(TINY_MODEL, target_generator=dict(type="PixelTarget", norm_pix=False))
+    runner = make_runner(tmp_path / "raw", custom_hooks=[hook], model=raw)
+    with pytest.raises(ValueError, match="patch_statistics=False changes nothing"):
+        runner.train()
+
+
+def test_note_below__says_what_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict] = []
+
+    def draw(*args, **kwargs) -> np.ndarray:
+        seen.append(kwargs)
+        return np.zeros((8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(hook_module, "reconstruction_grid", draw)
+    make_runner(
+        tmp_path / "norm", custom_hooks=[dict(type="ReconstructionHook")]
+    ).train()
+    visible, statistics = seen[-1]["notes"]
+    assert "visible patches" in visible and "patch_statistics=False" in statistics
+
+    class Deep(ToyImages):
+        def __getitem__(self, index: int) -> dict:
+            item = super().__getitem__(index)
+            return {**item, "inputs": item["inputs"].float() * 16}
+
+    hook = ReconstructionHook()
+    runner = make_runner(tmp_path / "deep")
+    monkeypatch.setattr(runner, "_train_dataloader", runner.build_dataloader(loader()))
+    runner.train_dataloader.dataset.__class__ = Deep
+    runner.register_hook(hook)
+    runner.train()
+    assert seen[-1]["notes"][-1].startswith("Black is ")
+    low, high = seen[-1]["shown"]
+    assert low >= 0 and 1800 < high < 2000

@@ -10,10 +10,8 @@ from mmpretrain.registry import MODELS
 from samples import ROOT, TINY_ARCH, hiera_model, laid_out_only, tiny_model
 
 from mim_plugins.evaluation.encoder import plain_features
-from mim_plugins.models.selfsup.feature_extraction import (
-    extract_features,
-    inference_pipeline,
-)
+from mim_plugins.models.selfsup.feature_extraction import extract_features
+from mim_plugins.models.selfsup.image_loading import inference_pipeline
 
 
 @pytest.fixture

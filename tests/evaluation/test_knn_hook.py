@@ -4,10 +4,17 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from samples import ROOT
 from toy_run import loader, make_runner
 
+from mim_plugins.engine.overrides import apply_options
 from mim_plugins.evaluation import KNNHook, extract_features
 from mim_plugins.evaluation import knn as knn_module
 
@@ -116,3 +123,67 @@ def test_extract_features__is_the_models_unmasked_mean(tmp_path: Path) -> None:
         expected = runner.model.patch_mean(inputs)
     assert labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert torch.allclose(features, expected, atol=1e-5)
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    """A folder with three classes of one's own, and a grey level for each."""
+    draw = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for number, name in enumerate(("ant", "bee", "cat")):
+            folder = tmp_path / "images" / part / name
+            folder.mkdir(parents=True)
+            for index in range(2):
+                image = draw.integers(0, 20, (8, 8, 3)) + 100 * number
+                cv2.imwrite(str(folder / f"{index}.png"), image.astype(np.uint8))
+    return tmp_path / "images"
+
+
+def folder_loader(root: Path, part: str, **loading) -> dict:
+    steps = [dict(type="LoadImageFromFile", **loading), dict(type="PackInputs")]
+    data = dict(data_root=str(root), data_prefix=part, pipeline=steps)
+    return {**loader(), "dataset": dict(type="CustomDataset", **data)}
+
+
+def test_readme_example__takes_classes_of_ones_own(
+    classes: Path, tmp_path: Path
+) -> None:
+    _, text = (ROOT / "README.md").read_text().split("```python\ncustom_hooks", 1)
+    base = ROOT / "configs" / "deepmim" / "mae_vitb_300e.py"
+    example = f"_base_ = {str(base)!r}\ncustom_hooks{text.split('```')[0]}"
+    (tmp_path / "example.py").write_text(example)
+    cfg = Config.fromfile(tmp_path / "example.py")
+    apply_options(cfg, dict(data_root=str(classes)))
+    (hook,) = (hook for hook in cfg.custom_hooks if hook.type == "KNNHook")
+    init_default_scope("mmpretrain")
+    for part in ("train", "val"):
+        dataset = Runner.build_dataloader(
+            {
+                **hook[f"{part}_dataloader"],
+                "num_workers": 0,
+                "sampler": loader()["sampler"],
+            }
+        ).dataset
+        assert dataset.metainfo["classes"] == ("ant", "bee", "cat")
+        assert dataset.get_data_info(0)["img_path"].endswith(f"{part}/ant/0.png")
+
+
+def test_classes_of_other_numbers__are_refused_before_training(
+    classes: Path, tmp_path: Path
+) -> None:
+    (classes / "val" / "ant").rename(tmp_path / "away")
+    loaders = {f"{p}_dataloader": folder_loader(classes, p) for p in ("train", "val")}
+    runner = make_runner(tmp_path, custom_hooks=[knn(**loaders, at_start=True)])
+    with pytest.raises(ValueError, match="val_dataloader of KNNHook lacks ant"):
+        runner.train()
+    assert not list(Path(runner.work_dir).glob("*.pth"))
+
+
+def test_images_that_do_not_fit_the_model__are_refused_before_training(
+    classes: Path, tmp_path: Path
+) -> None:
+    loaders = {f"{p}_dataloader": folder_loader(classes, p) for p in ("train", "val")}
+    loaders["val_dataloader"] = folder_loader(classes, "val", color_type="grayscale")
+    runner = make_runner(tmp_path, custom_hooks=[knn(**loaders)])
+    with pytest.raises(ValueError, match="val/ant/0.png.*1 channels"):
+        runner.train()

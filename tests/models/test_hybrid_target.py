@@ -46,6 +46,7 @@ def test_forward__mixes_pixels_and_the_teacher_on_the_same_mask(teacher):
     assert not any(t.requires_grad for t in targets)
     shown = model.reconstruct(images, mask)["levels"]
     assert [level.shape for level in shown] == [images.shape] * 3
+    assert model.normalises_patches
 
 
 def test_forward__takes_images_of_another_type(teacher):

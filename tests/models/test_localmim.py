@@ -130,6 +130,12 @@ def test_reconstruct__pixel_cells_of_every_scale_as_images():
         perfect.append(by_patch)
     for picture in model.pictures(perfect, images, mask):
         torch.testing.assert_close(picture, images)
+    # Without the cells' own mean and deviation, it is what the loss compares.
+    plain = model.pictures(perfect, images, mask, patch_statistics=False)
+    for picture, cell in zip(plain, (2, 4, 8, 16), strict=True):
+        wanted = target.normalise(patchify(images, (32 // cell, 32 // cell)))
+        found = patchify(picture, (32 // cell, 32 // cell))
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,11 @@ def test_reconstruct__main_part_residual_and_sum_of_every_pair(mirl):
     first, rest = (x[0, 0].view(8, 8, 3).permute(2, 0, 1) for x in (a + d, d))
     torch.testing.assert_close(total[0, :, :8, :8], first)
     torch.testing.assert_close(residual[0, :, :8, :8], rest)
+    # With norm_pix: the same without the true patches' statistics.
+    model.target_generator.norm_pix = True
+    plain = model.reconstruct(images, mask, patch_statistics=False)["levels"]
+    for own, raw in zip(plain, result["levels"], strict=True):
+        torch.testing.assert_close(own, raw, atol=1e-4, rtol=1e-4)
 
 
 def test_targets__pairs_may_sum_to_something_else_than_pixels(mirl):

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from mim_plugins.visualization import pixel_mask, reconstruction_grid, to_pixels
+from mim_plugins.visualization import (
+    pixel_mask,
+    reconstruction_grid,
+    to_pixels,
+    value_range,
+)
 
 MEAN, STD = torch.tensor([100.0, 120.0, 140.0]), torch.tensor([50.0, 60.0, 70.0])
 
@@ -92,3 +97,46 @@ def test_reconstruction_grid__refuses_another_shape() -> None:
             STD,
             (2, 2),
         )
+
+
+@pytest.mark.parametrize(
+    ("images", "shown"),
+    [
+        (torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8), (0, 255)),
+        (torch.randint(0, 256, (2, 3, 8, 8)).float(), (0, 255)),
+        (torch.zeros(1, 1, 4, 4), (0, 1)),
+        (torch.rand(2, 3, 99, 99), (0, 1)),
+        (torch.rand(2, 1, 99, 99) * 4095, (0, 4095)),
+        (torch.rand(2, 1, 99, 99) * 2 - 1, (-1, 1)),
+    ],
+)
+def test_value_range__is_that_of_the_images(images, shown) -> None:
+    span = shown[1] - shown[0]
+    assert value_range(images) == pytest.approx(
+        shown, abs=0.01 * span * (span < 255 or span > 256)
+    )
+
+
+def test_value_range__a_hot_pixel_does_not_make_the_rest_black() -> None:
+    images = torch.rand(4, 1, 64, 64) * 1000
+    images[0, 0, 0, 0] = 65535
+    assert value_range(images)[1] < 1001
+
+
+def test_reconstruction_grid__of_16_bits_shows_shades_and_notes() -> None:
+    images = torch.linspace(0, 4095, 64 * 64).reshape(1, 1, 64, 64)
+    ones, zeros = torch.ones(1), torch.zeros(1)
+    arguments = (
+        images,
+        torch.tensor([[1.0, 0, 0, 0]]),
+        {"p": images},
+        zeros,
+        ones,
+        (2, 2),
+    )
+    plain = reconstruction_grid(*arguments, shown=(0, 4095))
+    noted = reconstruction_grid(*arguments, shown=(0, 4095), notes=["word " * 40])
+    assert np.array_equal(noted[: len(plain)], plain)
+    assert (len(noted) - len(plain)) // 18 > 1 and (noted[len(plain) :] < 99).any()
+    original = cells_of(plain, 1, 128)[0]
+    assert len(np.unique(original)) > 200

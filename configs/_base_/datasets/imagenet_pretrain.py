@@ -47,19 +47,30 @@ test_pipeline = [
     dict(type="CenterCrop", crop_size=224),
     dict(type="PackInputs"),
 ]
-# For KNNHook, which is off unless a config adds it: labelled images in ImageNet's
-# layout, the training part to compare with and the validation part to classify.
+# For KNNHook, which is off unless a config adds it: labelled images, one sub-folder of
+# train/ and val/ per class, as ImageNet's. Those of train/ are compared with, those of
+# val/ classified.
 knn_train_dataloader = dict(
     batch_size=128,
     num_workers=8,
     dataset=dict(
-        type="ImageNet", data_root=data_root, split="train", pipeline=test_pipeline
+        type="ImageNet",
+        data_root=data_root,
+        split="train",
+        # Those of the folders, not ImageNet's 1,000.
+        metainfo=dict(classes=None),
+        pipeline=test_pipeline,
     ),
 )
 knn_val_dataloader = dict(
     batch_size=128,
     num_workers=8,
     dataset=dict(
-        type="ImageNet", data_root=data_root, split="val", pipeline=test_pipeline
+        type="ImageNet",
+        data_root=data_root,
+        split="val",
+        # Those of the folders, not ImageNet's 1,000.
+        metainfo=dict(classes=None),
+        pipeline=test_pipeline,
     ),
 )

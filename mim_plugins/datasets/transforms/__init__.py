@@ -1,7 +1,13 @@
 """Transforms of the fast data path: little work per image, uint8 to the device."""
 
+from .decoded import TakeDecodedImage
 from .flip import DrawFlip
 from .pack import PackPretrainInputs
 from .random_resized_crop import TensorRandomResizedCrop
 
-__all__ = ["DrawFlip", "PackPretrainInputs", "TensorRandomResizedCrop"]
+__all__ = [
+    "DrawFlip",
+    "PackPretrainInputs",
+    "TakeDecodedImage",
+    "TensorRandomResizedCrop",
+]

@@ -15,25 +15,43 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ...datasets.epoch_sampler import EpochSampler, find_seeded_dataset
+from ...datasets.image_files import printable
 from ...datasets.seeded_dataset import SeededDataset
 from ...datasets.seeding import preserve_rng_state
+from .class_names import check_head, check_same_classes, check_trained_classes
+from .input_values import (
+    check_same_channels,
+    check_scale,
+    sample_images,
+    warn_of_lost_depth,
+)
 from .periodic import unwrapped
 from .throughput import batch_size_of
 
 
 @HOOKS.register_module()
 class CheckInputHook(Hook):
-    """Compares one image of the training data with the model before the first step.
+    """Compares a few training images with the model before the first step.
 
     It looks for what would otherwise end in a shape error in the middle of the model,
-    or in no error at all: a loader without a single full batch, a number of channels
-    that the model or its preprocessor does not have, an image size that is no multiple
-    of the patch size, and a ``SeededDataset`` that never learns the epoch. Models
-    without a patch embedding are not compared.
+    or in no error at all: a loader without a single full batch, numbers of channels
+    that differ or that the model or its preprocessor does not have, an image size that
+    is no multiple of the patch size, a mean and deviation of another scale than the
+    images, files of 16 bits that are loaded with 8, a ``SeededDataset`` that never
+    learns the epoch; for classifiers, validation or test data whose classes have other
+    numbers than in training, and more classes than the head has. Models without a patch
+    embedding are not compared with the images.
+
+    Args:
+        num_samples: Number of training images, evenly spaced, that are looked at.
     """
 
+    def __init__(self, num_samples: int = 16) -> None:
+        self.num_samples = num_samples
+        self._trained_classes: Any = None
+
     def before_train(self, runner: Runner) -> None:
-        """Checks loader, one sample and model.
+        """Checks loader, a few samples and model.
 
         Args:
             runner: The runner of the training process.
@@ -43,11 +61,52 @@ class CheckInputHook(Hook):
         """
         loader = runner.train_dataloader
         check_loader(loader)
+        model = unwrapped(runner.model)
+        datasets = {"train_dataloader": loader.dataset}
+        if runner.val_loop is not None:
+            datasets["val_dataloader"] = runner.val_dataloader.dataset
+        if isinstance(model, BaseClassifier):
+            check_same_classes(datasets)
+            for name, dataset in datasets.items():
+                check_head(name, dataset, model)
+        # Of another training, if any.
+        self._trained_classes = None
         with preserve_rng_state():
-            item = loader.dataset[0]
-        image = item.get("inputs") if isinstance(item, dict) else None
-        if isinstance(image, Tensor) and image.ndim == 3:
-            check_image(image, unwrapped(runner.model))
+            images = sample_images(loader.dataset, self.num_samples)
+        if not images:
+            return
+        check_same_channels(images)
+        check_image(images[0].image, model, printable(images[0].path))
+        check_scale(images, model.data_preprocessor)
+        if message := warn_of_lost_depth(images, model.data_preprocessor):
+            runner.logger.warning(message)
+        seeded = find_seeded_dataset(loader.dataset)
+        if seeded is not None:
+            seeded.channels = images[0].image.shape[0]
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remembers the classes that a checkpoint was trained on.
+
+        Args:
+            runner: Not used.
+            checkpoint: The checkpoint.
+        """
+        recorded = (checkpoint.get("meta") or {}).get("dataset_meta") or {}
+        self._trained_classes = recorded.get("classes")
+
+    def before_test(self, runner: Runner) -> None:
+        """Compares the classes of a classifier's test data.
+
+        Args:
+            runner: The runner of the test.
+
+        Raises:
+            ValueError: Naming the mismatch and what to change.
+        """
+        model, dataset = unwrapped(runner.model), runner.test_dataloader.dataset
+        if isinstance(model, BaseClassifier):
+            check_head("test_dataloader", dataset, model)
+            check_trained_classes("test_dataloader", dataset, self._trained_classes)
 
 
 def check_loader(loader: DataLoader) -> None:
@@ -79,12 +138,13 @@ def check_loader(loader: DataLoader) -> None:
         )
 
 
-def check_image(image: Tensor, model: nn.Module) -> None:
+def check_image(image: Tensor, model: nn.Module, path: str = "") -> None:
     """Checks channels and size of an image against a model.
 
     Args:
         image: A sample as the loader gives it, (C, H, W).
         model: The model, without distributed wrapper.
+        path: Of the image's file, for the message.
 
     Raises:
         ValueError: Naming the mismatch and what to change.
@@ -101,9 +161,10 @@ def check_image(image: Tensor, model: nn.Module) -> None:
     for name, count in expected.items():
         if count != channels:
             raise ValueError(
-                f"the images have {channels} channels, but the model's {name} is made "
-                f"for {count}: either set model.{name} to {channels} channels, or load "
-                f"images with {count} (color_type of LoadImageFromFile)"
+                f"the images{path and f' (such as {path})'} have {channels} channels, "
+                f"but the model's {name} is made for {count}: either set model.{name} "
+                f"to {channels} channels, or load images with {count} (color_type of "
+                "LoadImageFromFile)"
             )
     # Detectors, segmentors and padding patch embeddings pad images of any size; a mask
     # needs complete patches.

@@ -14,11 +14,25 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ...datasets.seeding import preserve_rng_state
-from ...visualization import reconstruction_grid
+from ...visualization import reconstruction_grid, value_range
 from .periodic import PeriodicHook, unwrapped
 
 if TYPE_CHECKING:
     from ...models.selfsup.base import MaskedImageModel
+
+
+_VISIBLE = (
+    "No loss looks at predictions of visible patches, which therefore look like noise."
+)
+_WITH_STATISTICS = (
+    "norm_pix: predictions have the mean and deviation of each true patch put back, so "
+    "that even a prediction of zero resembles the image. Without them: "
+    "ReconstructionHook(patch_statistics=False)."
+)
+_WITHOUT_STATISTICS = (
+    "norm_pix: target and predictions as the loss compares them, every patch of the "
+    "target with mean 0 (the mean colour here) and deviation 1."
+)
 
 
 @HOOKS.register_module()
@@ -31,6 +45,11 @@ class ReconstructionHook(PeriodicHook):
     backends. Images and masks stay the same throughout a run and after a restart, so
     the pictures can be compared. Levels that predict no pixels are skipped.
 
+    Images of other values than 0 to 255 are shown from their darkest to their brightest
+    value; a note below the picture says which. Another says what ``norm_pix`` does to
+    it: predictions are shown with the mean and deviation of the true patch, which the
+    model has not predicted.
+
     Args:
         interval: Epochs between two pictures.
         num_images: How many images, evenly spread over the data set.
@@ -38,6 +57,9 @@ class ReconstructionHook(PeriodicHook):
             training data set.
         seed: Seed of the masks, and of crops the data set does not seed itself.
         by_epoch: Whether ``interval`` counts epochs or iterations.
+        patch_statistics: Whether predictions of targets with ``norm_pix`` get the mean
+            and deviation of the true patches back; False shows them, and their target,
+            as the loss compares them.
 
     Raises:
         ValueError: If ``interval`` or ``num_images`` is not positive.
@@ -50,6 +72,7 @@ class ReconstructionHook(PeriodicHook):
         dataset: dict | None = None,
         seed: int = 0,
         by_epoch: bool = True,
+        patch_statistics: bool = True,
     ) -> None:
         super().__init__(interval, by_epoch)
         if num_images < 1:
@@ -60,6 +83,7 @@ class ReconstructionHook(PeriodicHook):
         self.num_images = num_images
         self.dataset = dataset
         self.seed = seed
+        self.patch_statistics = patch_statistics
         self._batch: Any = None
         self._mask: Any = None
 
@@ -71,6 +95,8 @@ class ReconstructionHook(PeriodicHook):
 
         Raises:
             TypeError: If the model cannot reconstruct.
+            ValueError: If the patches' statistics are to be left out, and no target
+                has any.
         """
         if runner.rank != 0:
             return
@@ -80,6 +106,11 @@ class ReconstructionHook(PeriodicHook):
                 f"ReconstructionHook needs a masked image model with reconstruct(), "
                 f"but {type(model).__name__} has none; remove the hook from "
                 "custom_hooks."
+            )
+        if not self.patch_statistics and not model.normalises_patches:
+            raise ValueError(
+                "ReconstructionHook: patch_statistics=False changes nothing, since no "
+                "target of this model has norm_pix=True; remove it."
             )
         if self.dataset is None:
             dataset = runner.train_dataloader.dataset
@@ -106,7 +137,7 @@ class ReconstructionHook(PeriodicHook):
         inputs = model.data_preprocessor(self._batch, False)["inputs"]
         # The masks are drawn by the model the first time, and reused from then on.
         with preserve_rng_state(self.seed), runner.optim_wrapper.optim_context(model):
-            result = model.reconstruct(inputs, mask=self._mask)
+            result = model.reconstruct(inputs, self._mask, self.patch_statistics)
         self._mask = mask = result["mask"]
         levels = {
             name: level
@@ -120,6 +151,14 @@ class ReconstructionHook(PeriodicHook):
             )
             return
         mean, std = _normalisation(model.data_preprocessor, inputs)
+        shown = value_range(self._batch["inputs"])
+        notes = [_VISIBLE]
+        if model.normalises_patches:
+            notes.append(
+                _WITH_STATISTICS if self.patch_statistics else _WITHOUT_STATISTICS
+            )
+        if shown != (0.0, 255.0):
+            notes.append(f"Black is {shown[0]:.4g}, white {shown[1]:.4g}.")
         picture = reconstruction_grid(
             inputs,
             mask.mask,
@@ -127,6 +166,9 @@ class ReconstructionHook(PeriodicHook):
             mean,
             std,
             mask.grid,
+            target=None if self.patch_statistics else result["images"],
+            shown=shown,
+            notes=notes,
         )
         unit = "epoch" if self.by_epoch else "iter"
         path = Path(runner.work_dir) / "reconstructions" / f"{unit}_{step:03d}.png"

@@ -201,28 +201,60 @@ class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor, MaskedModel):
 
     @torch.no_grad()
     def reconstruct(
-        self, inputs: Tensor, mask: PatchMask | Tensor | None = None
+        self,
+        inputs: Tensor,
+        mask: PatchMask | Tensor | None = None,
+        patch_statistics: bool = True,
     ) -> dict[str, Any]:
         """Predicts every patch, in the space of the inputs.
 
         Args:
             inputs: Normalised images, (N, C, H, W).
             mask: A given mask; drawn when ``None``.
+            patch_statistics: Whether targets that are normalised per patch
+                (``norm_pix``) get the mean and deviation of the true patch back. With
+                them even a prediction of zero resembles the image; without, images are
+                as the loss compares them.
 
         Returns:
             ``mask``: the ``PatchMask`` used; ``levels``: one image batch (N, C, H, W)
             per name in :attr:`level_names`, in the space of ``inputs``; None where
-            something other than pixels is predicted.
+            something other than pixels is predicted; ``images``: what the last of them
+            should be, ``inputs`` with patch statistics.
         """
         if mask is None:
             mask = self.draw_mask(inputs)
         else:
             mask = as_patch_mask(mask, inputs, self.backbone.image_grid(inputs))
         predictions = self.neck(self.backbone(inputs, mask), mask, masked_only=False)
-        return {"mask": mask, "levels": self.pictures(predictions, inputs, mask)}
+        levels = self.pictures(predictions, inputs, mask, patch_statistics)
+        images = inputs
+        if not patch_statistics:
+            patches = patchify(inputs, mask.grid).float()
+            count = len(predictions) // self.predictions_per_target
+            known = [x for x in self._statistics(predictions[:count], patches) if x]
+            if known:
+                mean, std = known[-1]
+                patch_size = self.backbone.mask_patch_size
+                images = unpatchify((patches - mean) / std, mask.grid, patch_size)
+        return {"mask": mask, "levels": levels, "images": images}
+
+    @property
+    def normalises_patches(self) -> bool:
+        """Whether a target is pixels that are normalised per patch."""
+        # A frozen teacher's network is no registered part of it.
+        return any(
+            getattr(inner, "norm_pix", False)
+            for part in self.target_generator.modules()
+            for inner in getattr(part, "network", part).modules()
+        )
 
     def pictures(
-        self, predictions: Sequence[Tensor], inputs: Tensor, mask: PatchMask
+        self,
+        predictions: Sequence[Tensor],
+        inputs: Tensor,
+        mask: PatchMask,
+        patch_statistics: bool = True,
     ) -> list[Tensor | None]:
         """Turns predictions of every patch into images, as :attr:`level_names` says.
 
@@ -230,19 +262,46 @@ class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor, MaskedModel):
             predictions: One (N, L, D) per level, raster order.
             inputs: The images they were made of, (N, C, H, W).
             mask: The mask.
+            patch_statistics: See :meth:`reconstruct`.
 
         Returns:
             One (N, C, H, W) per level; None where no pixels are predicted.
         """
-        levels = self.target_generator.denormalise(
-            [prediction.float() for prediction in predictions],
-            patchify(inputs, mask.grid).float(),
-        )
+        predictions = [prediction.float() for prediction in predictions]
+        patches = patchify(inputs, mask.grid).float()
+        levels = self.target_generator.denormalise(predictions, patches)
+        if not patch_statistics:
+            levels = [
+                None
+                if level is None or known is None
+                else (level - known[0]) / known[1]
+                for level, known in zip(
+                    levels, self._statistics(predictions, patches), strict=True
+                )
+            ]
         patch_size = self.backbone.mask_patch_size
         return [
             level if level is None else unpatchify(level, mask.grid, patch_size)
             for level in levels
         ]
+
+    def _statistics(
+        self, predictions: Sequence[Tensor], patches: Tensor
+    ) -> list[tuple[Tensor, Tensor] | None]:
+        """What the target adds to predictions as pixels, and multiplies them by.
+
+        Returns:
+            Mean and deviation of the true patches, (N, L, p*q*C) each, per level; 0 and
+            1 where the target does not normalise, None where it is not pixels.
+        """
+        zeros = [torch.zeros_like(prediction).float() for prediction in predictions]
+        ones = [torch.ones_like(prediction).float() for prediction in predictions]
+        ends = zip(
+            self.target_generator.denormalise(zeros, patches),
+            self.target_generator.denormalise(ones, patches),
+            strict=True,
+        )
+        return [None if a is None or b is None else (a, b - a) for a, b in ends]
 
     @property
     def level_names(self) -> list[str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..patches import unpatchify
 from ..protocols import MaskedEncoder
+from .image_loading import for_decoded_images, inference_pipeline
 
 STAGES = ("backbone", "cls", "mean", "patch")
 
@@ -86,9 +86,10 @@ def extract_features(backbone: MaskedEncoder, inputs: Tensor) -> ImageFeatures:
 class FeatureExtraction:
     """Feature extraction for a pre-training model.
 
-    mmpretrain's ``FeatureExtractor`` takes such a model by its name, config or
-    instance. Image files are loaded by the config's ``test_pipeline``, or as follows
-    from the encoder's image size, see :func:`inference_pipeline`.
+    mmpretrain's ``FeatureExtractor``, and that of :mod:`mim_plugins.evaluation`, take
+    such a model by its name, config or instance. The latter loads image files as
+    training did, see :func:`.image_loading.inference_pipeline`; mmpretrain's decodes
+    all to 8-bit colour, and where the model needs more, this is an error.
     """
 
     backbone: MaskedEncoder
@@ -124,6 +125,11 @@ class FeatureExtraction:
         return self.image_features(inputs).of(stage)
 
     @property
+    def file_pipeline(self) -> list[dict]:
+        """The pipeline that loads image files as training did."""
+        return inference_pipeline(self._given_config or {}, self.backbone)
+
+    @property
     def _config(self) -> Config:
         """Where mmpretrain's inferencers read the pipeline for single images.
 
@@ -131,66 +137,11 @@ class FeatureExtraction:
         or none; so what is missing is added here, for the inferencers alone.
         """
         config = copy.deepcopy(self._given_config or Config())
-        if config.get("test_dataloader") is None:
-            pipeline = inference_pipeline(config, self.backbone)
-            config.test_dataloader = dict(dataset=dict(pipeline=pipeline))
+        pipeline = for_decoded_images(self.file_pipeline)
+        config.test_dataloader = dict(dataset=dict(pipeline=pipeline))
         return config
 
     @_config.setter
     def _config(self, config: Config) -> None:
         """Called by mmpretrain's ``get_model``."""
         self._given_config = config
-
-
-def inference_pipeline(config: Mapping[str, Any], backbone: nn.Module) -> list[dict]:
-    """The pipeline that loads an image file for an encoder.
-
-    Args:
-        config: A config, of which the pipeline of ``test_dataloader`` is taken, or
-            ``test_pipeline``; without them, the short edge is resized to the size of
-            the encoder's images and the centre cropped, so that images of that size
-            stay as they are; where it is not square, images are stretched to it.
-        backbone: The encoder.
-
-    Raises:
-        ValueError: If neither says the size.
-    """
-    dataset = (config.get("test_dataloader") or {}).get("dataset")
-    while isinstance(dataset, Mapping):
-        if dataset.get("pipeline"):
-            return list(dataset["pipeline"])
-        dataset = dataset.get("dataset")
-    if config.get("test_pipeline"):
-        return list(config["test_pipeline"])
-    height, width = _image_size(backbone)
-    how: dict[str, Any] = dict(backend="pillow", interpolation="bicubic")
-    fit = [dict(type="Resize", scale=(width, height), **how)]
-    if height == width:
-        fit = [
-            dict(type="ResizeEdge", scale=height, edge="short", **how),
-            dict(type="CenterCrop", crop_size=height),
-        ]
-    return [
-        # EXIF orientation is ignored, as in training.
-        dict(type="LoadImageFromFile", color_type="color_ignore_orientation"),
-        *fit,
-        dict(type="PackInputs"),
-    ]
-
-
-def _image_size(backbone: nn.Module) -> tuple[int, int]:
-    """Height and width in pixels of the images an encoder was built for.
-
-    Raises:
-        ValueError: If it does not say.
-    """
-    if isinstance(backbone, MaskedEncoder):
-        return backbone.image_size
-    patches = getattr(backbone, "patch_embed", None)
-    size: Any = getattr(backbone, "img_size", getattr(patches, "init_input_size", None))
-    if size is None:
-        raise ValueError(
-            f"a {type(backbone).__name__} does not say the size of its images: give "
-            "the config a test_pipeline that resizes them"
-        )
-    return (size, size) if isinstance(size, int) else (size[0], size[1])

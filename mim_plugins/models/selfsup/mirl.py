@@ -49,7 +49,11 @@ class MIRL(MaskedImageModel):
         ]
 
     def pictures(
-        self, predictions: Sequence[Tensor], inputs: Tensor, mask: PatchMask
+        self,
+        predictions: Sequence[Tensor],
+        inputs: Tensor,
+        mask: PatchMask,
+        patch_statistics: bool = True,
     ) -> list[Tensor | None]:
         """Main part, residual and sum of every pair; see the base class.
 
@@ -57,8 +61,9 @@ class MIRL(MaskedImageModel):
         in the space of normalised inputs.
         """
         pairs = pair_up(predictions)
-        mains = super().pictures([main for main, _ in pairs], inputs, mask)
-        sums = super().pictures([main + rest for main, rest in pairs], inputs, mask)
+        how = inputs, mask, patch_statistics
+        mains = super().pictures([main for main, _ in pairs], *how)
+        sums = super().pictures([main + rest for main, rest in pairs], *how)
         pictures: list[Tensor | None] = []
         for main, total in zip(mains, sums, strict=True):
             residual = None if main is None or total is None else total - main
