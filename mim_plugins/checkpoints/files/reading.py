@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import OrderedDict
@@ -65,7 +66,7 @@ class Checkpoint:
         Raises:
             ValueError: If a key is not a name, or what goes by the name of a parameter
                 (``a.b``) is numbers, but neither a tensor nor such an array: left out,
-                it would silently be missing.
+                it would silently be missing. Or if a tensor is not finite.
         """
         wrapper = next(
             (x for x in wrappers() if isinstance(content.get(x), Mapping)), None
@@ -83,6 +84,7 @@ class Checkpoint:
             tensor = _as_tensor(key, value, wrapper is not None, path)
             if tensor is not None:
                 tensors[key] = tensor
+        refuse_non_finite(tensors, path)
         metadata = {}
         for name, entry in getattr(state, "_metadata", {}).items():
             bare = f"{name}."
@@ -175,6 +177,42 @@ def strip_prefixes(state: Mapping[str, Any]) -> dict[str, Any]:
         if stripped and all(key.startswith(prefix) for key in stripped):
             stripped = {key[len(prefix) :]: x for key, x in stripped.items()}
     return stripped
+
+
+def non_finite_keys(state: Mapping[str, Any]) -> list[str]:
+    """Names the tensors with a value that is NaN or infinite.
+
+    Minus infinity alone is none: masks of attention hold it.
+
+    Args:
+        state: A state dict.
+    """
+    floating = {
+        key: value
+        for key, value in state.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and value.numel()
+    }
+    # The maximum is NaN where one value is; read from the device together.
+    largest = [value.detach().float().max().cpu() for value in floating.values()]
+    return [key for key, x in zip(floating, largest, strict=True) if not x < math.inf]
+
+
+def refuse_non_finite(state: Mapping[str, Any], path: str) -> None:
+    """Refuses weights of a training that went wrong.
+
+    Args:
+        state: A state dict.
+        path: Where it is from, for the message.
+
+    Raises:
+        ValueError: If a tensor is not finite.
+    """
+    if bad := non_finite_keys(state):
+        raise ValueError(
+            f"{path}: {len(bad)} of its {len(state)} tensors hold values that are NaN "
+            f"or infinite, {bad[0]} first: the training it is from went wrong. Take an "
+            "earlier checkpoint"
+        )
 
 
 def _as_tensor(key: str, value: Any, wrapped: bool, path: str) -> Tensor | None:
