@@ -10,6 +10,7 @@ from .hooks import (
     ProgressBarHook,
     ReconstructionHook,
     StepEMAHook,
+    StopNonFiniteHook,
     ThroughputHook,
     WarmupEMA,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "ProgressBarHook",
     "ReconstructionHook",
     "StepEMAHook",
+    "StopNonFiniteHook",
     "ThroughputHook",
     "WarmupEMA",
     "annotated_config",

@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader
 
 from ..checkpoints.loading import SCHEME
 from .environment import check_toolbox, leave_processes, prepare_processes, world_size
-from .errors import explained
+from .errors import InputError, explained
 from .hooks.data_health import check_loader
+from .hooks.non_finite import NonFiniteError
 from .hooks.progress_bar import ProgressBarHook
 from .overrides import apply_options, unread_names
 from .resume import SameBatchHook, apply_resume
@@ -73,8 +74,9 @@ def train(
         The runner after training.
 
     Raises:
-        InputError: If something in the config, the data or the options cannot be used;
-            raised before the first training step.
+        InputError: If something in the config, the data or the options cannot be used,
+            raised before the first training step; or if a loss, a gradient or a weight
+            is not finite.
     """
     with explained():
         cfg, notes = training_config(
@@ -97,6 +99,8 @@ def train(
             # Before mmengine's schedulers meet an epoch without iterations.
             check_loader(runner.train_loop.dataloader)
             runner.train()
+        except NonFiniteError as error:
+            raise InputError(str(error)) from error
         except Exception:
             if started.iterations:
                 raise  # in the middle of training a traceback says more
@@ -255,6 +259,7 @@ def training_config(
         notes.append(Note(resumed))
     step("--resume", cfg)
     complete_dataloaders(cfg)
+    _add_hook(cfg, "StopNonFiniteHook")
     step("defaults of this machine and toolbox", cfg)
     return cfg, notes
 
@@ -284,10 +289,14 @@ def _read_safely(cfg: Config) -> None:
         return
     if not cfg.load_from.startswith(SCHEME):
         cfg.load_from = f"{SCHEME}{cfg.load_from}"
-    convert = dict(type="ConvertCheckpointHook")
+    _add_hook(cfg, "ConvertCheckpointHook")
+
+
+def _add_hook(cfg: Config, kind: str) -> None:
+    """Adds a hook to a config that does not have it."""
     hooks = cfg.get("custom_hooks") or []
-    if not any(hook["type"] == convert["type"] for hook in hooks):
-        cfg.custom_hooks = [*hooks, convert]
+    if not any(hook["type"] == kind for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type=kind)]
 
 
 class _StartedHook(Hook):

@@ -213,6 +213,39 @@ def test_train__refuses_to_resume_with_another_batch(
     assert [x["iter"] for x in logged(folder / "work_dirs" / "tiny")] == [1, 2, 3, 4]
 
 
+def test_train__stops_when_the_loss_is_no_number(
+    folder: Path, train: Callable[..., str]
+) -> None:
+    options = [f"data_root={folder / 'images'}", "optim_wrapper.optimizer.lr=1e12"]
+    options += ["train_cfg.max_epochs=20"]
+    with pytest.raises(SystemExit) as exit_:
+        train("tiny.py", "--no-auto-scale-lr", "--cfg-options", *options)
+    line = exit_.value.code
+    assert re.match(r"error: training stopped at iteration \d+ \(epoch \d+\): ", line)
+    assert re.search(r"(loss_\d|the gradient norm) is (nan|inf)", line)
+    assert "lower optim_wrapper.optimizer.lr" in line
+    assert len(set(re.findall(r"/nested/\d.png", line))) == 4 and "\n" not in line
+    for path in (folder / "work_dirs" / "tiny").glob("*.pth"):
+        assert all(
+            value.isfinite().all()
+            for value in torch.load(path, weights_only=False)["state_dict"].values()
+        )
+
+
+def test_train__refuses_to_resume_from_weights_that_are_no_numbers(
+    folder: Path, train: Callable[..., str]
+) -> None:
+    options = ["--cfg-options", f"data_root={folder / 'images'}"]
+    train("tiny.py", *options, "train_cfg.max_epochs=1")
+    path = folder / "work_dirs" / "tiny" / "epoch_1.pth"
+    saved = torch.load(path, weights_only=False)
+    saved["state_dict"]["backbone.cls_token"].fill_(torch.nan)
+    torch.save(saved, path)
+    for how in (["--resume"], ["--resume", str(path)]):
+        with pytest.raises(SystemExit, match="epoch_1.pth: 1 of its .* NaN"):
+            train("tiny.py", *how, *options)
+
+
 def test_train__amp_works_on_the_cpu(folder: Path, train: Callable[..., str]) -> None:
     options = [f"data_root={folder / 'images'}", "train_cfg.max_epochs=1"]
     output = train("tiny.py", "--amp", "--no-auto-scale-lr", "--cfg-options", *options)

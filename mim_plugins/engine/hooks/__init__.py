@@ -3,6 +3,7 @@
 from .data_health import CheckInputHook, CorruptImageHook
 from .detection import CheckDetectionHook
 from .ema import StepEMAHook, WarmupEMA
+from .non_finite import StopNonFiniteHook
 from .progress_bar import ProgressBarHook
 from .reconstruction import ReconstructionHook
 from .runtime_info import DeferredRuntimeInfoHook
@@ -18,6 +19,7 @@ __all__ = [
     "ProgressBarHook",
     "ReconstructionHook",
     "StepEMAHook",
+    "StopNonFiniteHook",
     "ThroughputHook",
     "WarmupEMA",
 ]
