@@ -2,6 +2,7 @@
 
 from .errors import InputError
 from .hooks import (
+    AccumulationHook,
     CheckDetectionHook,
     CheckInputHook,
     CheckSegmentationHook,
@@ -20,6 +21,7 @@ from .print_config import annotated_config
 from .sharding import shard_transformer_blocks
 
 __all__ = [
+    "AccumulationHook",
     "AutocastOptimWrapper",
     "CheckDetectionHook",
     "CheckInputHook",

@@ -18,6 +18,7 @@ from torch import distributed
 from torch.utils.data import DataLoader
 
 from ..checkpoints.loading import SCHEME
+from .accumulation import accumulate, count_steps
 from .environment import check_toolbox, leave_processes, prepare_processes, world_size
 from .errors import InputError, explained
 from .hooks.data_health import check_loader
@@ -51,6 +52,7 @@ def train(
     resume: str | None = None,
     precision: str | None = None,
     auto_scale_lr: bool = True,
+    accumulate_batch: bool = True,
     cfg_options: dict[str, Any] | None = None,
     launcher: str = "none",
 ) -> Runner:
@@ -66,7 +68,9 @@ def train(
         resume: ``auto``, the path of a checkpoint, or None.
         precision: ``fp32``, ``bf16``, ``fp16``; None is bf16 on CUDA (fp16 for
             detection, which bf16 is not for), fp32 on the CPU.
-        auto_scale_lr: Whether to scale the learning rate to the real batch size.
+        auto_scale_lr: Whether to keep the recipe's batch by accumulation, and to scale
+            the learning rate to the real batch size where that is not possible.
+        accumulate_batch: Whether to accumulate; else the learning rate is scaled.
         cfg_options: Values that replace those of the config, by dotted key.
         launcher: Who started this process: ``none``, ``pytorch``, ``slurm``, ``mpi``.
 
@@ -85,6 +89,7 @@ def train(
             resume=resume,
             precision=precision,
             auto_scale_lr=auto_scale_lr,
+            accumulate_batch=accumulate_batch,
             cfg_options=cfg_options,
             launcher=launcher,
         )
@@ -93,11 +98,14 @@ def train(
             runner.logger.log(note.level, note.message)
         started = _StartedHook()
         runner.register_hook(started, priority="LOWEST")
-        batch = global_batch(cfg, runner.world_size)
-        runner.register_hook(SameBatchHook(batch, resuming=bool(cfg.get("resume"))))
         try:
             # Before mmengine's schedulers meet an epoch without iterations.
             check_loader(runner.train_loop.dataloader)
+            if said := count_steps(runner):
+                runner.logger.warning(said)
+            batch = global_batch(runner.cfg, runner.world_size)
+            resuming = bool(cfg.get("resume"))
+            runner.register_hook(SameBatchHook(batch, resuming=resuming))
             runner.train()
         except NonFiniteError as error:
             raise InputError(str(error)) from error
@@ -194,6 +202,7 @@ def training_config(
     resume: str | None = None,
     precision: str | None = None,
     auto_scale_lr: bool = True,
+    accumulate_batch: bool = True,
     cfg_options: dict[str, Any] | None = None,
     launcher: str = "none",
     step: Callable[[str, Config], None] = lambda name, cfg: None,
@@ -206,6 +215,7 @@ def training_config(
         resume: See :func:`train`.
         precision: See :func:`train`.
         auto_scale_lr: See :func:`train`.
+        accumulate_batch: See :func:`train`.
         cfg_options: See :func:`train`.
         launcher: See :func:`train`.
         step: Called with the name of each step that changes the config, and with the
@@ -246,7 +256,11 @@ def training_config(
         "to give it to the data sets or the model as well"
         for name, value in unread_names(cfg).items()
     ]
-    warnings += filter(None, (check_length(cfg), check_schedule(cfg, processes)))
+    warnings += filter(None, [check_length(cfg)])
+    if accumulated := accumulate(cfg, processes, auto_scale_lr and accumulate_batch):
+        notes.append(accumulated)
+    step("accumulation", cfg)
+    warnings += filter(None, [check_schedule(cfg, processes)])
     notes += [Note(message, logging.WARNING) for message in warnings]
     if auto_scale_lr:
         notes.append(Note(scale_learning_rate(cfg, processes)))

@@ -1,5 +1,6 @@
 """Hooks: checks, logging and evaluation around the training steps."""
 
+from .accumulation import AccumulationHook
 from .data_health import CheckInputHook, CorruptImageHook
 from .detection import CheckDetectionHook
 from .ema import StepEMAHook, WarmupEMA
@@ -11,6 +12,7 @@ from .segmentation import CheckSegmentationHook
 from .throughput import ThroughputHook
 
 __all__ = [
+    "AccumulationHook",
     "CheckDetectionHook",
     "CheckInputHook",
     "CheckSegmentationHook",
