@@ -38,12 +38,19 @@ def accumulate(cfg: Config, world_size: int, keep_batch: bool = True) -> Note | 
         A line for the log, or None if nothing is accumulated.
     """
     wrapper = cfg.optim_wrapper
+    if "optimizer" not in wrapper:  # several
+        return None
     count = wrapper.get("accumulative_counts")
     _, unit = run_length(cfg)
     if count is None:
         base = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
         batch = global_batch(cfg, world_size)
-        if not keep_batch or base is None or batch is None or "optimizer" not in wrapper:
+        if (
+            not keep_batch
+            or base is None
+            or batch is None
+            or "optimizer" not in wrapper
+        ):
             return None
         count, remainder = divmod(base, batch.per_iteration)
         if remainder or count <= 1:
@@ -63,8 +70,8 @@ def accumulate(cfg: Config, world_size: int, keep_batch: bool = True) -> Note | 
             steps, _ = run_length(cfg)
             _lengthen(cfg, count)
             message += (
-                f"; {cfg.train_cfg.max_iters} iterations for its {steps}, and intervals "
-                f"in iterations times {count}"
+                f"; {cfg.train_cfg.max_iters} iterations for its {steps}, and "
+                f"intervals in iterations times {count}"
             )
         return Note(message)
     # In a schedule by iterations, a config that sets the number counts as the loop.
@@ -108,6 +115,7 @@ def count_steps(runner: Runner) -> str | None:
             f"recipe's batch of {hook.recipe_batch}; {said}"
         )
         runner.optim_wrapper = cfg.optim_wrapper
+        runner.dump_config()
         steps = len(loader)
     elif not steps:
         raise ValueError(
@@ -149,9 +157,13 @@ def _lengthen(cfg: Config, count: int) -> None:
             train_cfg[key] *= count
     if train_cfg.get("dynamic_intervals"):
         train_cfg.dynamic_intervals = [
-            (start * count, every * count) for start, every in train_cfg.dynamic_intervals
+            (start * count, every * count)
+            for start, every in train_cfg.dynamic_intervals
         ]
-    hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or [])]
+    hooks = [
+        *(cfg.get("default_hooks") or {}).values(),
+        *(cfg.get("custom_hooks") or []),
+    ]
     for hook in hooks:
         if isinstance(hook, dict):
             if hook.get("by_epoch") is False and hook.get("interval", -1) > 0:
@@ -188,8 +200,9 @@ def _with_batch_norm(node: Any, registry: Registry) -> Iterator[str]:
 
 def _default_norm(kind: type) -> str | None:
     """The type of norm a class has where its config names none."""
-    for base in kind.__mro__:
-        parameter = inspect.signature(base.__init__).parameters.get("norm_cfg")
+    for base in kind.__mro__[:-1]:
+        own = vars(base).get("__init__")
+        parameter = own and inspect.signature(own).parameters.get("norm_cfg")
         if parameter is not None:
             default = parameter.default
             return default.get("type") if isinstance(default, Mapping) else None

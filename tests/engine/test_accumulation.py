@@ -1,6 +1,7 @@
 """Tests of accumulating to the recipe's batch: the same as one large batch."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from toy_run import TINY_MODEL, loader, make_runner
 from mim_plugins.engine import training_config
 from mim_plugins.engine.accumulation import accumulate, count_steps
 from mim_plugins.engine.schedules import check_length, check_schedule
+from mim_plugins.engine.settings import global_batch
 
 
 class Steps(Hook):
@@ -175,6 +177,28 @@ def test_recipe__keeps_its_batch(
     assert line in said and not warned
     assert cfg.optim_wrapper.accumulative_counts == 4
     assert cfg.optim_wrapper.optimizer.lr == before
+
+
+def test_every_command__gives_the_batch_of_its_head() -> None:
+    """What follows "Command:" trains with what follows "Global batch size:"."""
+    found = 0
+    for path in sorted((ROOT / "configs").rglob("*.py")):
+        head = re.match(r"(#.*\n)+", path.read_text())
+        command = head and re.search(r"# Command: ((?:.*\\\n)*.*)", head[0])
+        wanted = head and re.search(r"# Global batch size: (\d+)", head[0])
+        if not command or not wanted or "_test" in command[1]:
+            continue
+        gpus = re.search(r"GPUS=(\d+)|dist_train.sh[\s\\#]+\S+\.py (\d+)", command[1])
+        cfg = Config.fromfile(path)
+        if given := re.search(r"train_dataloader.batch_size=(\d+)", command[1]):
+            cfg.train_dataloader.batch_size = int(given[1])
+        processes = int(gpus[1] or gpus[2]) if gpus else 1
+        accumulate(cfg, processes)
+        batch = global_batch(cfg, processes)
+        assert batch is not None and batch.size == int(wanted[1]), path
+        assert cfg.auto_scale_lr.base_batch_size == batch.size, path
+        found += 1
+    assert found > 120
 
 
 def test_recipe__scales_where_it_cannot_accumulate(

@@ -168,6 +168,35 @@ def test_train__then_resume_equals_training_in_one_go(
             assert ours[key] == pytest.approx(theirs[key], rel=1e-6), key
 
 
+def test_train__keeps_the_batch_of_the_recipe(
+    folder: Path, train: Callable[..., str]
+) -> None:
+    options = ["--cfg-options", f"data_root={folder / 'images'}"]
+    options += ["auto_scale_lr.base_batch_size=8", "train_dataloader.batch_size=2"]
+    output = train("tiny.py", *options)
+    assert "2 per GPU × 1 × 4 accumulated = 8, as the recipe" in output
+    assert "x factor 1 = 0.032 for the real batch of 8" in output
+    work_dir = folder / "work_dirs" / "tiny"
+    # One step an epoch: its rate is that of the epoch, in the first half of a cosine.
+    rates = [line["lr"] for line in logged(work_dir)]
+    assert rates == pytest.approx([0.032] * 4 + [0.016] * 4)
+    assert "accumulative_counts=4" in (work_dir / "tiny.py").read_text()
+
+    output = train("tiny.py", "--no-accumulate", "--work-dir", "plain", *options)
+    assert "accumulated = 8" not in output and "factor 0.25 = 0.008" in output
+    options[-1] = "train_dataloader.batch_size=3"
+    output = train("tiny.py", "--work-dir", "odd", *options)
+    assert "factor 0.375 = 0.012 for the real batch of 3" in output
+
+
+def test_train__data_of_less_than_a_batch_scale_the_learning_rate(
+    folder: Path, train: Callable[..., str]
+) -> None:
+    output = train("tiny.py", "--cfg-options", f"data_root={folder / 'images'}")
+    assert "not accumulated, since the images of an epoch are fewer than" in output
+    assert "accumulative_counts=1" in (folder / "work_dirs/tiny/tiny.py").read_text()
+
+
 def test_train__schedule_follows_the_length_of_the_run(
     folder: Path, train: Callable[..., str]
 ) -> None:

@@ -3,7 +3,7 @@
 # Papers: https://arxiv.org/abs/2012.12877 (DeiT), section 4;
 # https://arxiv.org/abs/2404.12210, whose code has it as an option.
 # Expected: unknown (none published), not reproduced here.
-# Global batch size: 1024 (8 GPUs x 128); the lr scales to the real one.
+# Global batch size: 1024 (8 GPUs x 128); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/distilled/benchmarks/d2-mae_vitt_finetune-distilled-300e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
