@@ -132,8 +132,8 @@ def count_steps(runner: Runner) -> str | None:
 
 def _step_hooks(cfg: Config, recipe_batch: int | None = None) -> None:
     """Has schedules and averages count steps of the optimiser."""
-    hooks = cfg.setdefault("default_hooks", {})
-    hooks["param_scheduler"] = dict(type="AccumulationHook", recipe_batch=recipe_batch)
+    hook = dict(type="AccumulationHook", recipe_batch=recipe_batch)
+    cfg.default_hooks = {**(cfg.get("default_hooks") or {}), "param_scheduler": hook}
     for hook in cfg.get("custom_hooks") or []:
         # mmpretrain's of the same name has arguments of its own.
         if hook["type"] == "EMAHook" and not {x for x in hook if "evaluate" in x}:

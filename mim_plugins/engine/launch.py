@@ -26,7 +26,9 @@ from .hooks.non_finite import NonFiniteError
 from .hooks.progress_bar import ProgressBarHook
 from .overrides import apply_options, unread_names
 from .resume import SameBatchHook, apply_resume
+from .same_run import SameRunHook
 from .schedules import (
+    check_checkpoints,
     check_length,
     check_schedule,
     describe_schedule,
@@ -106,6 +108,7 @@ def train(
             batch = global_batch(runner.cfg, runner.world_size)
             resuming = bool(cfg.get("resume"))
             runner.register_hook(SameBatchHook(batch, resuming=resuming))
+            runner.register_hook(SameRunHook(resuming=resuming))
             runner.train()
         except NonFiniteError as error:
             raise InputError(str(error)) from error
@@ -256,7 +259,7 @@ def training_config(
         "to give it to the data sets or the model as well"
         for name, value in unread_names(cfg).items()
     ]
-    warnings += filter(None, [check_length(cfg)])
+    warnings += filter(None, [check_length(cfg), check_checkpoints(cfg)])
     if accumulated := accumulate(cfg, processes, auto_scale_lr and accumulate_batch):
         notes.append(accumulated)
     step("accumulation", cfg)

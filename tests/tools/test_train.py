@@ -242,6 +242,25 @@ def test_train__refuses_to_resume_with_another_batch(
     assert [x["iter"] for x in logged(folder / "work_dirs" / "tiny")] == [1, 2, 3, 4]
 
 
+def test_train__a_finished_run_is_extended_with_its_schedule(
+    folder: Path, train: Callable[..., str]
+) -> None:
+    with (folder / "tiny.py").open("a") as file:
+        file.write("param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=True)]")
+    options = ["--cfg-options", f"data_root={folder / 'images'}"]
+    train("tiny.py", *options)
+    output = train("tiny.py", "--resume", *options, "train_cfg.max_epochs=4")
+    assert "train_cfg.max_epochs 2 → 4" in output
+    assert "resume: epoch 2 of 4 is done; AdamW, learning rate 0.001 now" in output
+    rates = [line["lr"] for line in logged(folder / "work_dirs" / "tiny")][4:]
+    expected = [0.001 * (1 + math.cos(math.pi * epoch / 4)) for epoch in (2, 3)]
+    assert rates == pytest.approx([x for x in expected for _ in range(2)])
+
+    options.append("optim_wrapper.optimizer.type=Adam")
+    with pytest.raises(SystemExit, match="error: --resume: .* AdamW, .* says Adam,"):
+        train("tiny.py", "--resume", *options, "train_cfg.max_epochs=6")
+
+
 def test_train__stops_when_the_loss_is_no_number(
     folder: Path, train: Callable[..., str]
 ) -> None:
