@@ -277,6 +277,8 @@ def training_config(
     step("--resume", cfg)
     complete_dataloaders(cfg)
     _add_hook(cfg, "StopNonFiniteHook")
+    if cfg.get("val_dataloader"):
+        _add_hook(cfg, "CheckValidationHook")
     step("defaults of this machine and toolbox", cfg)
     return cfg, notes
 

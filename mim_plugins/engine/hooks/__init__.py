@@ -10,12 +10,14 @@ from .reconstruction import ReconstructionHook
 from .runtime_info import DeferredRuntimeInfoHook
 from .segmentation import CheckSegmentationHook
 from .throughput import ThroughputHook
+from .validation_images import CheckValidationHook
 
 __all__ = [
     "AccumulationHook",
     "CheckDetectionHook",
     "CheckInputHook",
     "CheckSegmentationHook",
+    "CheckValidationHook",
     "CorruptImageHook",
     "DeferredRuntimeInfoHook",
     "ProgressBarHook",
