@@ -42,7 +42,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--no-auto-scale-lr",
         action="store_true",
-        help="keep the learning rate of the config, whatever the batch size",
+        help="keep the learning rate of the config, whatever the batch size, and "
+        "accumulate nothing",
+    )
+    parser.add_argument(
+        "--no-accumulate",
+        action="store_true",
+        help="scale the learning rate to the real batch, rather than accumulate "
+        "gradients to the recipe's batch",
     )
     parser.add_argument(
         "--cfg-options",
@@ -87,6 +94,7 @@ def main() -> None:
         resume=args.resume,
         precision="bf16" if args.amp else args.precision,
         auto_scale_lr=not args.no_auto_scale_lr,
+        accumulate_batch=not args.no_accumulate,
         cfg_options=args.cfg_options,
         launcher=args.launcher,
     )

@@ -6,7 +6,7 @@
 # Data: data/cifar10/{train,test}/<class>/*.jpg (or .png), one folder per class.
 # Measured, seeds 0 to 2: 29.1, 30.3, 29.9 % before, 40.7, 39.9, 39.6 % after (25 to 46
 # minutes each on one busy core of an AMD EPYC; classes voted by 10,000 images).
-# Global batch size: 128; the lr scales to the real one.
+# Global batch size: 128; smaller batches are accumulated to it.
 # Command: python tools/train.py configs/cifar10/deepmim_vit-d6_10e.py
 _base_ = "../_base_/recipes/cifar10.py"
 

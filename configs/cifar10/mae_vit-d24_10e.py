@@ -7,7 +7,7 @@
 # all; the k-NN accuracy is measured before training and after the last epoch.
 # Data: data/cifar10/{train,test}/<class>/*.jpg (or .png), one folder per class.
 # Expected: unknown, not run to the end here.
-# Global batch size: 128; the lr scales to the real one.
+# Global batch size: 128; smaller batches are accumulated to it.
 # Command: python tools/train.py configs/cifar10/mae_vit-d24_10e.py
 _base_ = "../_base_/recipes/cifar10.py"
 

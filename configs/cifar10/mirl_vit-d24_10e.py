@@ -2,7 +2,7 @@
 # the other half of the depth study of mae_vit-d24_10e.py.
 # Paper: MIRL, https://arxiv.org/abs/2309.14136, section 3; the size is ours.
 # Expected: unknown, not run to the end here.
-# Global batch size: 128; the lr scales to the real one.
+# Global batch size: 128; smaller batches are accumulated to it.
 # Command: python tools/train.py configs/cifar10/mirl_vit-d24_10e.py
 _base_ = "../_base_/recipes/cifar10.py"
 

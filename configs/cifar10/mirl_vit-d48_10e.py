@@ -1,7 +1,7 @@
 # MIRL on CIFAR-10, 48 blocks in six segments of 8: the depth study of
 # mirl_vit-d24_10e.py, twice as deep. Expected: unknown, not run to the end
 # here.
-# Global batch size: 128; the lr scales to the real one.
+# Global batch size: 128; smaller batches are accumulated to it.
 # Command: python tools/train.py configs/cifar10/mirl_vit-d48_10e.py
 _base_ = "../_base_/recipes/cifar10.py"
 

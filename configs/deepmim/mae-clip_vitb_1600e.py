@@ -5,8 +5,8 @@
 # Expected: 85.6 top-1 after 100 epochs of fine-tuning, 53.1 mIoU on ADE20K with
 # UperNet, 52.8 box AP on COCO (the paper's abstract; official log: 85.55 and 53.05).
 # Not reproduced here.
-# Global batch size: 4096 (32 GPUs x 128, as the official run); the lr scales to the
-# real one.
+# Global batch size: 4096 (32 GPUs x 128, as the official run); kept on fewer GPUs by
+# accumulation.
 # Command: tools/dist_train.sh configs/deepmim/mae-clip_vitb_1600e.py 8 \
 #   --cfg-options model.target_generator.checkpoint=ViT-B-16.pt
 # Cost: multiply-adds of a forward pass, by formula: encoder and decoders 15.2 G per

@@ -4,8 +4,8 @@
 # Expected: 84.8 top-1 after 100 epochs of fine-tuning (quoted by a later paper,
 # arXiv 2401.00254, table of 300-epoch CLIP-B/16 targets).
 # Not reproduced here.
-# Global batch size: 4096 (32 GPUs x 128, as the official run); the lr scales to the
-# real one.
+# Global batch size: 4096 (32 GPUs x 128, as the official run); kept on fewer GPUs by
+# accumulation.
 # Command: tools/dist_train.sh configs/deepmim/mae-clip_vitb_300e.py 8 \
 #   --cfg-options model.target_generator.checkpoint=ViT-B-16.pt
 # Cost: multiply-adds of a forward pass, by formula: encoder and decoders 15.2 G per

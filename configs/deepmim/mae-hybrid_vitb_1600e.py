@@ -4,8 +4,8 @@
 # https://arxiv.org/abs/2303.08817, hybrid targets.
 # Expected: no figure of the paper is known to us.
 # Not reproduced here.
-# Global batch size: 4096 (the official run: 32 GPUs x 128); the lr scales to the
-# real one.
+# Global batch size: 4096 (the official run: 32 GPUs x 128); kept on fewer GPUs by
+# accumulation.
 # Command: tools/dist_train.sh configs/deepmim/mae-hybrid_vitb_1600e.py 8 \
 #   --cfg-options model.target_generator.checkpoint=MAE_WITH_DECODER.pth
 # Cost: on top of DeepMIM on pixels the frozen MAE's forward pass; not measured here.

@@ -5,8 +5,8 @@
 # Expected: 83.6 top-1 after 100 epochs of fine-tuning (the paper's, from third-party
 # reading notes; 83.4 without hybrid targets, MAE 82.6).
 # Not reproduced here.
-# Global batch size: 4096 (the official run: 32 GPUs x 128); the lr scales to the
-# real one.
+# Global batch size: 4096 (the official run: 32 GPUs x 128); kept on fewer GPUs by
+# accumulation.
 # Command: tools/dist_train.sh configs/deepmim/mae-hybrid_vitb_300e.py 8 \
 #   --cfg-options model.target_generator.checkpoint=MAE_WITH_DECODER.pth
 # Cost: on top of DeepMIM on pixels the frozen MAE's forward pass; not measured here.

@@ -3,8 +3,8 @@
 # https://arxiv.org/abs/2303.08817, section 3 and its ImageNet-1K comparison with MAE.
 # Expected: 84.2 top-1 after 100 epochs of fine-tuning (the paper's abstract; MAE at
 # 1600 epochs: 83.6). Not reproduced here.
-# Global batch size: 4096 (the official run: 32 GPUs x 128); the lr scales to the
-# real one.
+# Global batch size: 4096 (the official run: 32 GPUs x 128); kept on fewer GPUs by
+# accumulation.
 # Command: tools/dist_train.sh configs/deepmim/mae_vitb_1600e.py 8
 # Cost: the paper's notes give 115 hours on 32 V100 for 1600 epochs; not measured here.
 # Known deviations: bf16 instead of fp16 with loss scaling; that the paper's pixel

@@ -2,8 +2,8 @@
 # Paper: DeepMIM: Deep Supervision for Masked Image Modeling,
 # https://arxiv.org/abs/2303.08817, section 3 and its ImageNet-1K comparison with MAE.
 # Expected: the paper reports no 800-epoch run. Not reproduced here.
-# Global batch size: 4096 (the official run: 32 GPUs x 128); the lr scales to the
-# real one.
+# Global batch size: 4096 (the official run: 32 GPUs x 128); kept on fewer GPUs by
+# accumulation.
 # Command: tools/dist_train.sh configs/deepmim/mae_vitb_800e.py 8
 # Cost: the paper's notes give 115 hours on 32 V100 for 1600 epochs; not measured here.
 # Known deviations: bf16 instead of fp16 with loss scaling; that the paper's pixel

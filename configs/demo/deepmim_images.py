@@ -1,6 +1,6 @@
 # The demo on one's own images: DeepMIM at 64x64 on a plain folder, sized for a CPU.
 # A demonstration, no paper's experiment; `make demo DATA=/folder` runs it.
-# Global batch size: 64; the lr scales to the real one.
+# Global batch size: 64; smaller batches are accumulated to it.
 _base_ = "./mae_digits.py"
 
 data_root = "data/images/"

@@ -2,7 +2,7 @@
 # ImageNet-1K.
 # Paper: https://arxiv.org/abs/2404.12210; the official repository has no result of
 # D2-MAE on ViT-Small. Expected: unknown, not reproduced here.
-# Global batch size: 4096 (8 GPUs x 512); the lr scales to the real one.
+# Global batch size: 4096 (8 GPUs x 512); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh configs/distilled/d2-mae_vits_400e.py 8 \
 #   --cfg-options model.teacher_checkpoint=MAE_VITB.pth
 # Known deviations: bf16 instead of fp16 with loss scaling.

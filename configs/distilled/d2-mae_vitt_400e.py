@@ -6,7 +6,7 @@
 # the official repository.
 # Expected: 78.7 top-1 after 300 epochs of fine-tuning, 79.4 after 1000 with relative
 # positions (the official checkpoints'). Not reproduced here.
-# Global batch size: 4096 (8 GPUs x 512); the lr scales to the real one.
+# Global batch size: 4096 (8 GPUs x 512); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh configs/distilled/d2-mae_vitt_400e.py 8 \
 #   --cfg-options model.teacher_checkpoint=MAE_VITB.pth
 # Cost: as mae-lite_vitt_400e.py; not measured here.

@@ -7,7 +7,7 @@
 # the official repository.
 # Expected: 77.8 top-1 after 300 epochs of fine-tuning (the official repository's;
 # SimMIM alone: 77.4). Not reproduced here.
-# Global batch size: 2048 (8 GPUs x 256); the lr scales to the real one.
+# Global batch size: 2048 (8 GPUs x 256); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh configs/distilled/d2-simmim_swint_400e.py 8 \
 #   --cfg-options model.teacher_checkpoint=SIMMIM_SWINS.pth
 # Known deviations: bf16 instead of fp16 with loss scaling; errors in fp32.

@@ -5,7 +5,7 @@
 # the official repository.
 # Expected: 78.9 top-1 after 300 epochs of fine-tuning (the official repository's; MAE
 # alone: 78.5). Not reproduced here.
-# Global batch size: 4096 (8 GPUs x 512); the lr scales to the real one.
+# Global batch size: 4096 (8 GPUs x 512); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh configs/distilled/mae-lite_hierat_400e.py 8 \
 #   --cfg-options model.teacher_checkpoint=MAE_HIERAB.pth
 # Known deviations: bf16 instead of fp16 with loss scaling; errors in fp32.

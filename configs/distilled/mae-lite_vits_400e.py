@@ -4,7 +4,7 @@
 # https://arxiv.org/abs/2404.12210; results table of the official repository.
 # Expected: 82.5 top-1 after 300 epochs of fine-tuning (the official repository's;
 # MAE-Small: 82.1). Not reproduced here.
-# Global batch size: 4096 (8 GPUs x 512); the lr scales to the real one.
+# Global batch size: 4096 (8 GPUs x 512); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh configs/distilled/mae-lite_vits_400e.py 8 \
 #   --cfg-options model.teacher_checkpoint=MAE_VITB.pth
 # Known deviations: bf16 instead of fp16 with loss scaling.

@@ -5,7 +5,7 @@
 # https://arxiv.org/abs/2404.12210; results table of the official repository.
 # Expected: 78.4 top-1 after 300 epochs of fine-tuning (the official repository's;
 # MAE-Tiny: 78.0). Not reproduced here.
-# Global batch size: 4096 (8 GPUs x 512); the lr scales to the real one.
+# Global batch size: 4096 (8 GPUs x 512); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh configs/distilled/mae-lite_vitt_400e.py 8 \
 #   --cfg-options model.teacher_checkpoint=MAE_VITB.pth
 # Cost: by operations five times MAE-Tiny's, four fifths of it the teacher's forward

@@ -4,7 +4,7 @@
 # the official repository.
 # Expected: 78.5 top-1 after 300 epochs of fine-tuning (the official repository's). Not
 # reproduced here.
-# Global batch size: 4096 (8 GPUs x 512); the lr scales to the real one.
+# Global batch size: 4096 (8 GPUs x 512); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh configs/distilled/mae_hierat_400e.py 8
 # Known deviations: bf16 instead of fp16 with loss scaling.
 _base_ = [

@@ -4,7 +4,7 @@
 # https://arxiv.org/abs/2404.12210; results table of the official repository.
 # Expected: 78.0 top-1 after 300 epochs of fine-tuning, 79.0 after 1000 with relative
 # positions (the official checkpoints'). Not reproduced here.
-# Global batch size: 4096 (8 GPUs x 512); the lr scales to the real one.
+# Global batch size: 4096 (8 GPUs x 512); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh configs/distilled/mae_vitt_400e.py 8
 # Known deviations: bf16 instead of fp16 with loss scaling.
 _base_ = [

@@ -6,7 +6,7 @@
 # Expected: 77.4 top-1 after 300 epochs of fine-tuning (the official repository's). Not
 # reproduced here.
 # Global batch size: 2048 (8 GPUs x 256), as in the official command (its text has
-# 1024); the lr scales to the real one.
+# 1024); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh configs/distilled/simmim_swint_400e.py 8
 # Known deviations: bf16 instead of fp16 with loss scaling.
 _base_ = [

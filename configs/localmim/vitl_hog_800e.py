@@ -3,8 +3,8 @@
 # https://arxiv.org/abs/2303.05251, results table of the official README.
 # Expected: 85.8 top-1 after 50 epochs of fine-tuning (the official README's). Not
 # reproduced here.
-# Global batch size: 4096 (the official run: 8 GPUs x 128 x 4 accumulated); the lr
-# scales to the real one.
+# Global batch size: 4096 (the official run: 8 GPUs x 128 x 4 accumulated); kept on
+# fewer GPUs by accumulation.
 # Command: tools/dist_train.sh configs/localmim/vitl_hog_800e.py 8
 # Cost: 1.0 GPU hours per epoch on V100 without data loading (800 in all), by the
 # official README; not measured here.

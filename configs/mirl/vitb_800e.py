@@ -3,8 +3,8 @@
 # https://arxiv.org/abs/2309.14136, ImageNet-1K results of its official README.
 # Expected: 84.1 top-1 after fine-tuning at 224 pixels (the official README's). Not
 # reproduced here.
-# Global batch size: 4096 (the official run: 8 nodes x 8 GPUs x 64); the lr scales to
-# the real one.
+# Global batch size: 4096 (the official run: 8 nodes x 8 GPUs x 64); kept on fewer GPUs
+# by accumulation.
 # Command: tools/dist_train.sh configs/mirl/vitb_800e.py 8
 # Known deviations: bf16 instead of fp16 with loss scaling; the official command says
 # 801 epochs, so its lr is just above 0 at the end of epoch 800.

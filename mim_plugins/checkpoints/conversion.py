@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from .files.allow_list import brief
-from .files.reading import strip_prefixes
+from .files.state_dicts import strip_prefixes
 from .layouts import Layout, Options, candidates, drop, layouts, oblong_matrices
 from .layouts.key_rules import has_key, listed, numbers
 from .layouts.native import LAYOUT as NATIVE

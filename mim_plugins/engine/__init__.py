@@ -2,14 +2,17 @@
 
 from .errors import InputError
 from .hooks import (
+    AccumulationHook,
     CheckDetectionHook,
     CheckInputHook,
     CheckSegmentationHook,
+    CheckValidationHook,
     CorruptImageHook,
     DeferredRuntimeInfoHook,
     ProgressBarHook,
     ReconstructionHook,
     StepEMAHook,
+    StopNonFiniteHook,
     ThroughputHook,
     WarmupEMA,
 )
@@ -19,10 +22,12 @@ from .print_config import annotated_config
 from .sharding import shard_transformer_blocks
 
 __all__ = [
+    "AccumulationHook",
     "AutocastOptimWrapper",
     "CheckDetectionHook",
     "CheckInputHook",
     "CheckSegmentationHook",
+    "CheckValidationHook",
     "CorruptImageHook",
     "DeferredRuntimeInfoHook",
     "InputError",
@@ -30,6 +35,7 @@ __all__ = [
     "ProgressBarHook",
     "ReconstructionHook",
     "StepEMAHook",
+    "StopNonFiniteHook",
     "ThroughputHook",
     "WarmupEMA",
     "annotated_config",

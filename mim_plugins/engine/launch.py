@@ -18,6 +18,7 @@ from torch import distributed
 from torch.utils.data import DataLoader
 
 from ..checkpoints.loading import SCHEME
+from .accumulation import accumulate, count_steps
 from .environment import (
     check_toolbox,
     leave_processes,
@@ -25,12 +26,15 @@ from .environment import (
     suitable_threads,
     world_size,
 )
-from .errors import explained
+from .errors import InputError, explained
 from .hooks.data_health import check_loader
+from .hooks.non_finite import NonFiniteError
 from .hooks.progress_bar import ProgressBarHook
 from .overrides import apply_options, unread_names
 from .resume import SameBatchHook, apply_resume
+from .same_run import SameRunHook
 from .schedules import (
+    check_checkpoints,
     check_length,
     check_schedule,
     describe_schedule,
@@ -56,6 +60,7 @@ def train(
     resume: str | None = None,
     precision: str | None = None,
     auto_scale_lr: bool = True,
+    accumulate_batch: bool = True,
     cfg_options: dict[str, Any] | None = None,
     launcher: str = "none",
 ) -> Runner:
@@ -71,7 +76,9 @@ def train(
         resume: ``auto``, the path of a checkpoint, or None.
         precision: ``fp32``, ``bf16``, ``fp16``; None is bf16 on CUDA (fp16 for
             detection, which bf16 is not for), fp32 on the CPU.
-        auto_scale_lr: Whether to scale the learning rate to the real batch size.
+        auto_scale_lr: Whether to keep the recipe's batch by accumulation, and to scale
+            the learning rate to the real batch size where that is not possible.
+        accumulate_batch: Whether to accumulate; else the learning rate is scaled.
         cfg_options: Values that replace those of the config, by dotted key.
         launcher: Who started this process: ``none``, ``pytorch``, ``slurm``, ``mpi``.
 
@@ -79,8 +86,9 @@ def train(
         The runner after training.
 
     Raises:
-        InputError: If something in the config, the data or the options cannot be used;
-            raised before the first training step.
+        InputError: If something in the config, the data or the options cannot be used,
+            raised before the first training step; or if a loss, a gradient or a weight
+            is not finite.
     """
     with explained():
         cfg, notes = training_config(
@@ -89,6 +97,7 @@ def train(
             resume=resume,
             precision=precision,
             auto_scale_lr=auto_scale_lr,
+            accumulate_batch=accumulate_batch,
             cfg_options=cfg_options,
             launcher=launcher,
         )
@@ -98,12 +107,18 @@ def train(
             runner.logger.log(note.level, note.message)
         started = _StartedHook()
         runner.register_hook(started, priority="LOWEST")
-        batch = global_batch(cfg, runner.world_size)
-        runner.register_hook(SameBatchHook(batch, resuming=bool(cfg.get("resume"))))
         try:
             # Before mmengine's schedulers meet an epoch without iterations.
             check_loader(runner.train_loop.dataloader)
+            if said := count_steps(runner):
+                runner.logger.warning(said)
+            batch = global_batch(runner.cfg, runner.world_size)
+            resuming = bool(cfg.get("resume"))
+            runner.register_hook(SameBatchHook(batch, resuming=resuming))
+            runner.register_hook(SameRunHook(resuming=resuming))
             runner.train()
+        except NonFiniteError as error:
+            raise InputError(str(error)) from error
         except Exception:
             if started.iterations:
                 raise  # in the middle of training a traceback says more
@@ -197,6 +212,7 @@ def training_config(
     resume: str | None = None,
     precision: str | None = None,
     auto_scale_lr: bool = True,
+    accumulate_batch: bool = True,
     cfg_options: dict[str, Any] | None = None,
     launcher: str = "none",
     step: Callable[[str, Config], None] = lambda name, cfg: None,
@@ -209,6 +225,7 @@ def training_config(
         resume: See :func:`train`.
         precision: See :func:`train`.
         auto_scale_lr: See :func:`train`.
+        accumulate_batch: See :func:`train`.
         cfg_options: See :func:`train`.
         launcher: See :func:`train`.
         step: Called with the name of each step that changes the config, and with the
@@ -249,7 +266,11 @@ def training_config(
         "to give it to the data sets or the model as well"
         for name, value in unread_names(cfg).items()
     ]
-    warnings += filter(None, (check_length(cfg), check_schedule(cfg, processes)))
+    warnings += filter(None, [check_length(cfg), check_checkpoints(cfg)])
+    if accumulated := accumulate(cfg, processes, auto_scale_lr and accumulate_batch):
+        notes.append(accumulated)
+    step("accumulation", cfg)
+    warnings += filter(None, [check_schedule(cfg, processes)])
     notes += [Note(message, logging.WARNING) for message in warnings]
     if auto_scale_lr:
         notes.append(Note(scale_learning_rate(cfg, processes)))
@@ -262,6 +283,9 @@ def training_config(
         notes.append(Note(resumed))
     step("--resume", cfg)
     complete_dataloaders(cfg)
+    _add_hook(cfg, "StopNonFiniteHook")
+    if cfg.get("val_dataloader"):
+        _add_hook(cfg, "CheckValidationHook")
     step("defaults of this machine and toolbox", cfg)
     return cfg, notes
 
@@ -291,10 +315,14 @@ def _read_safely(cfg: Config) -> None:
         return
     if not cfg.load_from.startswith(SCHEME):
         cfg.load_from = f"{SCHEME}{cfg.load_from}"
-    convert = dict(type="ConvertCheckpointHook")
+    _add_hook(cfg, "ConvertCheckpointHook")
+
+
+def _add_hook(cfg: Config, kind: str) -> None:
+    """Adds a hook to a config that does not have it."""
     hooks = cfg.get("custom_hooks") or []
-    if not any(hook["type"] == convert["type"] for hook in hooks):
-        cfg.custom_hooks = [*hooks, convert]
+    if not any(hook["type"] == kind for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type=kind)]
 
 
 class _StartedHook(Hook):

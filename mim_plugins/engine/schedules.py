@@ -28,8 +28,12 @@ def run_length(cfg: Config) -> tuple[int | None, str]:
     return train_cfg.get("max_iters"), "iteration"
 
 
-def _schedulers(cfg: Config) -> list[Any]:
-    """The schedulers of a config with one optimiser."""
+def plain_schedulers(cfg: Config) -> list[Any]:
+    """The schedulers of a config with one optimiser.
+
+    Args:
+        cfg: The config.
+    """
     schedulers = cfg.get("param_scheduler") or []
     if isinstance(schedulers, dict):
         schedulers = [schedulers] if "type" in schedulers else []
@@ -38,6 +42,16 @@ def _schedulers(cfg: Config) -> list[Any]:
 
 def _unit(scheduler: dict) -> str:
     return "epoch" if scheduler.get("by_epoch", True) else "iteration"
+
+
+def counts_steps(cfg: Config) -> bool:
+    """Whether schedulers count steps of the optimiser, not iterations of the loop.
+
+    Args:
+        cfg: The config.
+    """
+    hook = (cfg.get("default_hooks") or {}).get("param_scheduler") or {}
+    return hook.get("type") == "AccumulationHook"
 
 
 def scale_milestones(cfg: Config, before: int | None, options: dict[str, Any]) -> None:
@@ -51,7 +65,7 @@ def scale_milestones(cfg: Config, before: int | None, options: dict[str, Any]) -
     now, unit = run_length(cfg)
     if not before or not now or before == now:
         return
-    for index, scheduler in enumerate(_schedulers(cfg)):
+    for index, scheduler in enumerate(plain_schedulers(cfg)):
         own = f"param_scheduler.{index}"
         given = any(key == "param_scheduler" or key.startswith(own) for key in options)
         if "milestones" in scheduler and _unit(scheduler) == unit and not given:
@@ -88,7 +102,7 @@ def describe_schedule(cfg: Config) -> str:
     """
     length, unit = run_length(cfg)
     steps = []
-    for scheduler in _schedulers(cfg):
+    for scheduler in plain_schedulers(cfg):
         own = _unit(scheduler)
         end = scheduler.get("end", length if own == unit else "the end")
         step = f"{scheduler['type']} from {own} {scheduler.get('begin', 0)} to {end}"
@@ -112,8 +126,10 @@ def check_length(cfg: Config) -> str | None:
         another unit.
     """
     length, unit = run_length(cfg)
+    if length is not None and unit == "iteration" and counts_steps(cfg):
+        length //= cfg.optim_wrapper.get("accumulative_counts", 1)
     schedulers = [
-        (index, s) for index, s in enumerate(_schedulers(cfg)) if _unit(s) == unit
+        (index, s) for index, s in enumerate(plain_schedulers(cfg)) if _unit(s) == unit
     ]
     if length is None or not schedulers:
         return None
@@ -143,6 +159,25 @@ def check_length(cfg: Config) -> str | None:
     return None
 
 
+def check_checkpoints(cfg: Config) -> str | None:
+    """Warn of checkpoints from which a run cannot go on.
+
+    Args:
+        cfg: The config; not changed.
+
+    Returns:
+        A warning for the log, or None if there are none.
+    """
+    hook = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    if run_length(cfg)[1] != "epoch" or hook.get("by_epoch", True):
+        return None
+    return (
+        "checkpoints: default_hooks.checkpoint.by_epoch=False writes them within "
+        "epochs, and a run by epochs resumes only from the end of one: set "
+        "default_hooks.checkpoint.by_epoch=True"
+    )
+
+
 def _is_warm_up(scheduler: dict) -> bool:
     return scheduler.get("start_factor", 1) < 1 and scheduler.get("begin", 0) == 0
 
@@ -166,12 +201,12 @@ def check_schedule(cfg: Config, world_size: int) -> str | None:
     if base is None or iterations is None or batch is None:
         return None
     # Iterations are those of the loop, whether the optimiser steps in each or not.
-    real = batch.per_iteration
+    real = batch.size if counts_steps(cfg) else batch.per_iteration
     if real == base:
         return None
     times, change = (base / real, "fewer") if real < base else (real / base, "more")
     options = {"train_cfg.max_iters": round(iterations * base / real)}
-    for index, scheduler in enumerate(_schedulers(cfg)):
+    for index, scheduler in enumerate(plain_schedulers(cfg)):
         # Those that run to the end; a warm-up stays as it is.
         last = scheduler.get("end", iterations)
         if scheduler.get("by_epoch", True) or last != iterations:

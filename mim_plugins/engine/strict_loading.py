@@ -1,4 +1,4 @@
-"""Strict loading for tests: a checkpoint has to contain the complete model."""
+"""Strict loading for tests: a checkpoint has the complete model, in finite numbers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+from ..checkpoints.files.state_dicts import refuse_non_finite
 from ..checkpoints.layouts.key_rules import listed
 
 # Counters and computed buffers, which are not weights.
@@ -15,7 +16,7 @@ _COMPUTED = re.compile(r".*(num_batches_tracked|_index|attn_mask|_step|steps)$")
 
 
 def require_strict_loading(model: nn.Module, checkpoint: str) -> None:
-    """Makes loading a checkpoint raise if tensors are missing or have other sizes.
+    """Makes loading raise if tensors are missing, of other sizes or not finite.
 
     mmengine only warns, and would then evaluate a model that is partly randomly
     initialised, such as a head on a pre-trained encoder.
@@ -31,6 +32,7 @@ def require_strict_loading(model: nn.Module, checkpoint: str) -> None:
 
     def before(*arguments: Any) -> None:
         nonlocal problems
+        refuse_non_finite(arguments[0], checkpoint)
         problems = arguments[-1]  # modules append their size mismatches to it
 
     def after(module: nn.Module, keys: Any) -> None:

@@ -98,7 +98,7 @@ def extract_features(
 
     Returns:
         Features (N, C), float32, and labels (N,), int64, on the model's device, in the
-        order of the data set.
+        order of the data set, without samples that replace unreadable images.
 
     Raises:
         ValueError: If a sample has no label.
@@ -115,11 +115,12 @@ def extract_features(
         )
     total = len(loader.dataset)  # type: ignore[arg-type]  # torch leaves len open
     gathered = _in_order(torch.cat(features), total)
-    return gathered, _in_order(torch.cat(labels).to(gathered.device), total)
+    classes = _in_order(torch.cat(labels).to(gathered.device), total)
+    return gathered[classes >= 0], classes[classes >= 0]
 
 
 def _labels(data_samples: Any) -> Tensor:
-    """Return the labels of a batch, (N,)."""
+    """Return the labels of a batch, (N,), -1 for replacements of unreadable images."""
     samples: Sequence = data_samples if isinstance(data_samples, Sequence) else ()
     if not samples or any("gt_label" not in sample for sample in samples):
         raise ValueError(
@@ -127,7 +128,9 @@ def _labels(data_samples: Any) -> Tensor:
             "data loaders take any labelled mmpretrain data set with PackInputs as the "
             "last transform."
         )
-    return torch.cat([sample.gt_label for sample in samples]).long()
+    labels = torch.cat([sample.gt_label for sample in samples]).long()
+    replaced = [bool(sample.get("replaced", 0)) for sample in samples]
+    return labels.masked_fill(torch.tensor(replaced, device=labels.device), -1)
 
 
 def _in_order(local: Tensor, total: int) -> Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import TYPE_CHECKING, Any
 
-from mmengine.registry import HOOKS
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS, HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
@@ -128,9 +130,15 @@ class KNNHook(PeriodicHook):
         predictions = knn_predict(features, bank, bank_labels, self.k, self.temperature)
         accuracy = 100 * (predictions == labels).double().mean().item()
         unit = "epoch" if self.by_epoch else "iter"
+        sizes: list[int] = [
+            len(loader.dataset)  # type: ignore[arg-type]  # torch leaves len open
+            for loader in self._loaders.values()
+        ]
+        unread = sum(sizes) - len(bank) - len(labels)
+        left_out = f", {unread} unreadable ones left out" if unread else ""
         runner.logger.info(
             f"k-NN after {unit} {step}: knn_top1: {accuracy:.2f} % of {len(labels)} "
-            f"images (k={self.k}, {len(bank)} images to compare with)"
+            f"images (k={self.k}, {len(bank)} images to compare with{left_out})"
         )
         runner.message_hub.update_scalar("knn_top1", accuracy)
         runner.visualizer.add_scalars({"knn_top1": accuracy, unit: step}, step=step)
@@ -147,8 +155,16 @@ def _loading(dataset: Any) -> dict[str, Any]:
 
 
 def _complete(config: dict) -> dict[str, Any]:
-    """Complete the config of a loader: every image once, in order."""
+    """Complete the config of a loader: every image once, in order.
+
+    Unreadable images are replaced by others, marked as such and left out.
+    """
     config = copy.deepcopy(dict(config))
+    kind = config["dataset"].get("type")
+    with DATASETS.switch_scope_and_registry(None) as registry:
+        found = registry.get(kind) if isinstance(kind, str) else kind
+    if inspect.isclass(found) and issubclass(found, BaseDataset):
+        config["dataset"] = dict(type="SeededDataset", dataset=config["dataset"])
     for name in ("batch_sampler", "shuffle"):  # not allowed with a sampler
         config.pop(name, None)
     config["drop_last"] = False

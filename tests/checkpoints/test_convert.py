@@ -10,7 +10,7 @@ from samples import ROOT, clip_state_dict, golden_folder, laid_out_only
 from whole_files import tensors as tensors_of_timm
 
 from mim_plugins.checkpoints import convert, to_official
-from mim_plugins.checkpoints.files.reading import strip_prefixes
+from mim_plugins.checkpoints.files.state_dicts import strip_prefixes
 from mim_plugins.checkpoints.layouts import candidates, layouts
 
 # Where no key tells the place of the final norm.

@@ -27,6 +27,11 @@ def test_annotated_config__is_the_config_and_says_who_changed_what(tmp_path) -> 
     below = ROOT / "configs/_base_/models/deepmim_vitb.py"
     assert lines["model.neck.depth"] == f"4  <- {below} (before: 8)"
     assert "<- precision (before: 'OptimWrapper')" in lines["optim_wrapper.type"]
-    assert "<- scaling of the learning rate" in lines["optim_wrapper.optimizer.lr"]
+    assert lines["optim_wrapper.accumulative_counts"] == "32  <- accumulation"
     # What a base file sets and nothing changes is no change.
     assert "model.mask_sampler.mask_ratio" not in lines
+
+
+def test_annotated_config__says_where_the_learning_rate_is_from() -> None:
+    text = annotated_config(CONFIG, accumulate_batch=False)
+    assert "# optim_wrapper.optimizer.lr = 7.5e-05  <- scaling of the learning" in text

@@ -52,3 +52,14 @@ def test_complete_checkpoint__is_accepted_without_counters(tmp_path):
     path = saved(model, tmp_path / "y.pth", leave_out=("running_mean",))
     with pytest.raises(ValueError, match="running_mean"):
         load_checkpoint(model, path)
+
+
+def test_weights_that_are_not_finite__are_refused(tmp_path):
+    model = classifier()
+    path = saved(model, tmp_path / "x.pth")
+    broken = torch.load(path)
+    broken["state_dict"]["head.fc.weight"][2, 3] = torch.inf
+    torch.save(broken, path)
+    require_strict_loading(model, path)
+    with pytest.raises(ValueError, match="x.pth: 1 of its .* head.fc.weight first"):
+        load_checkpoint(model, path)

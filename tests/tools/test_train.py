@@ -168,6 +168,35 @@ def test_train__then_resume_equals_training_in_one_go(
             assert ours[key] == pytest.approx(theirs[key], rel=1e-6), key
 
 
+def test_train__keeps_the_batch_of_the_recipe(
+    folder: Path, train: Callable[..., str]
+) -> None:
+    options = ["--cfg-options", f"data_root={folder / 'images'}"]
+    options += ["auto_scale_lr.base_batch_size=8", "train_dataloader.batch_size=2"]
+    output = train("tiny.py", *options)
+    assert "2 per GPU × 1 × 4 accumulated = 8, as the recipe" in output
+    assert "x factor 1 = 0.032 for the real batch of 8" in output
+    work_dir = folder / "work_dirs" / "tiny"
+    # One step an epoch: its rate is that of the epoch, in the first half of a cosine.
+    rates = [line["lr"] for line in logged(work_dir)]
+    assert rates == pytest.approx([0.032] * 4 + [0.016] * 4)
+    assert "accumulative_counts=4" in (work_dir / "tiny.py").read_text()
+
+    output = train("tiny.py", "--no-accumulate", "--work-dir", "plain", *options)
+    assert "accumulated = 8" not in output and "factor 0.25 = 0.008" in output
+    options[-1] = "train_dataloader.batch_size=3"
+    output = train("tiny.py", "--work-dir", "odd", *options)
+    assert "factor 0.375 = 0.012 for the real batch of 3" in output
+
+
+def test_train__data_of_less_than_a_batch_scale_the_learning_rate(
+    folder: Path, train: Callable[..., str]
+) -> None:
+    output = train("tiny.py", "--cfg-options", f"data_root={folder / 'images'}")
+    assert "not accumulated, since the images of an epoch are fewer than" in output
+    assert "accumulative_counts=1" in (folder / "work_dirs/tiny/tiny.py").read_text()
+
+
 def test_train__schedule_follows_the_length_of_the_run(
     folder: Path, train: Callable[..., str]
 ) -> None:
@@ -211,6 +240,58 @@ def test_train__refuses_to_resume_with_another_batch(
     # Nothing was trained, and the same batch still goes on.
     train("tiny.py", "--resume", *options)
     assert [x["iter"] for x in logged(folder / "work_dirs" / "tiny")] == [1, 2, 3, 4]
+
+
+def test_train__a_finished_run_is_extended_with_its_schedule(
+    folder: Path, train: Callable[..., str]
+) -> None:
+    with (folder / "tiny.py").open("a") as file:
+        file.write("param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=True)]")
+    options = ["--cfg-options", f"data_root={folder / 'images'}"]
+    train("tiny.py", *options)
+    output = train("tiny.py", "--resume", *options, "train_cfg.max_epochs=4")
+    assert "train_cfg.max_epochs 2 → 4" in output
+    assert "resume: epoch 2 of 4 is done; AdamW, learning rate 0.001 now" in output
+    rates = [line["lr"] for line in logged(folder / "work_dirs" / "tiny")][4:]
+    expected = [0.001 * (1 + math.cos(math.pi * epoch / 4)) for epoch in (2, 3)]
+    assert rates == pytest.approx([x for x in expected for _ in range(2)])
+
+    options.append("optim_wrapper.optimizer.type=Adam")
+    with pytest.raises(SystemExit, match="error: --resume: .* AdamW, .* says Adam,"):
+        train("tiny.py", "--resume", *options, "train_cfg.max_epochs=6")
+
+
+def test_train__stops_when_the_loss_is_no_number(
+    folder: Path, train: Callable[..., str]
+) -> None:
+    options = [f"data_root={folder / 'images'}", "optim_wrapper.optimizer.lr=1e12"]
+    options += ["train_cfg.max_epochs=20"]
+    with pytest.raises(SystemExit) as exit_:
+        train("tiny.py", "--no-auto-scale-lr", "--cfg-options", *options)
+    line = exit_.value.code
+    assert re.match(r"error: training stopped at iteration \d+ \(epoch \d+\): ", line)
+    assert re.search(r"(loss_\d|the gradient norm) is (nan|inf)", line)
+    assert "lower optim_wrapper.optimizer.lr" in line
+    assert len(set(re.findall(r"/nested/\d.png", line))) == 4 and "\n" not in line
+    for path in (folder / "work_dirs" / "tiny").glob("*.pth"):
+        assert all(
+            value.isfinite().all()
+            for value in torch.load(path, weights_only=False)["state_dict"].values()
+        )
+
+
+def test_train__refuses_to_resume_from_weights_that_are_no_numbers(
+    folder: Path, train: Callable[..., str]
+) -> None:
+    options = ["--cfg-options", f"data_root={folder / 'images'}"]
+    train("tiny.py", *options, "train_cfg.max_epochs=1")
+    path = folder / "work_dirs" / "tiny" / "epoch_1.pth"
+    saved = torch.load(path, weights_only=False)
+    saved["state_dict"]["backbone.cls_token"].fill_(torch.nan)
+    torch.save(saved, path)
+    for how in (["--resume"], ["--resume", str(path)]):
+        with pytest.raises(SystemExit, match="epoch_1.pth: 1 of its .* NaN"):
+            train("tiny.py", *how, *options)
 
 
 def test_train__amp_works_on_the_cpu(folder: Path, train: Callable[..., str]) -> None:

@@ -13,7 +13,7 @@ train_pipeline = [
     dict(type="PackPretrainInputs"),
 ]
 
-# 32 GPUs x 128 = 4096 images per step.
+# 32 GPUs x 128 = 4096 images per step; fewer GPUs accumulate.
 train_dataloader = dict(
     batch_size=128,
     num_workers=8,

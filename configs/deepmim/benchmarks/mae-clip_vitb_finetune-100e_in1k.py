@@ -3,8 +3,8 @@
 # Paper: DeepMIM, https://arxiv.org/abs/2303.08817, and its official code and log.
 # Expected: 85.6 top-1 after 1600 epochs of pre-training (the paper's; official log:
 # best 85.55, last 85.50). Not reproduced here.
-# Global batch size: 1024 (8 GPUs x 128, as the official run); the lr scales to the
-# real one.
+# Global batch size: 1024 (8 GPUs x 128, as the official run); kept on fewer GPUs by
+# accumulation.
 # Command: tools/dist_train.sh \
 #   configs/deepmim/benchmarks/mae-clip_vitb_finetune-100e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

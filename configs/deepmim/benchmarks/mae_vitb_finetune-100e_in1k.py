@@ -4,7 +4,7 @@
 # published, so this is MAE's (https://arxiv.org/abs/2111.06377, appendix A.1; learning
 # rate, layer decay and random erasing by the fine-tuning page of its released code).
 # Not reproduced here.
-# Global batch size: 1024 (8 GPUs x 128); the lr scales to the real one.
+# Global batch size: 1024 (8 GPUs x 128); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/deepmim/benchmarks/mae_vitb_finetune-100e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

@@ -2,8 +2,8 @@
 # Paper: DeepMIM, https://arxiv.org/abs/2303.08817, reports 52.8 box AP on COCO, of
 # which neither detector, recipe nor checkpoint is known. The recipe is ours, that of
 # mae_vitb_mask-rcnn_coco.py. Not reproduced here.
-# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one, the
-# number of iterations does not.
+# Global batch size: 64 (32 GPUs x 2); kept on fewer GPUs by accumulation, with as many
+# more iterations.
 # Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
 #   configs/deepmim/detection/mae-clip_vitb_mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

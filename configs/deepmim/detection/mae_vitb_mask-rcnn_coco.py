@@ -3,8 +3,8 @@
 # which neither detector, recipe nor checkpoint is known. The recipe is ours, that is
 # ViTDet's published one (https://arxiv.org/abs/2203.16527: 51.6 box AP, 45.9 mask AP
 # from MAE's ViT-B). Not reproduced here.
-# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one, the
-# number of iterations does not.
+# Global batch size: 64 (32 GPUs x 2); kept on fewer GPUs by accumulation, with as many
+# more iterations.
 # Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
 #   configs/deepmim/detection/mae_vitb_mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

@@ -2,8 +2,8 @@
 # Paper: DeepMIM, https://arxiv.org/abs/2303.08817, which has no ViT-L. The recipe is
 # ours, that is ViTDet's published one for ViT-L (https://arxiv.org/abs/2203.16527):
 # layer decay 0.8, drop path 0.4. Not reproduced here.
-# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one, the
-# number of iterations does not.
+# Global batch size: 64 (32 GPUs x 2); kept on fewer GPUs by accumulation, with as many
+# more iterations.
 # Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
 #   configs/deepmim/detection/mae_vitl_mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

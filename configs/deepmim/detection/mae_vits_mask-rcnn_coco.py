@@ -1,8 +1,8 @@
 # Mask R-CNN on COCO from a DeepMIM pixel model, ViT-S/16, 100 epochs at 1024.
 # Paper: DeepMIM, https://arxiv.org/abs/2303.08817, which has no ViT-S. The recipe is
 # ours, that of mae_vitb_mask-rcnn_coco.py. Not reproduced here.
-# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one, the
-# number of iterations does not.
+# Global batch size: 64 (32 GPUs x 2); kept on fewer GPUs by accumulation, with as many
+# more iterations.
 # Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
 #   configs/deepmim/detection/mae_vits_mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

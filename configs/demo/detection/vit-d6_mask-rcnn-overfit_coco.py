@@ -6,7 +6,7 @@
 # 0.32, 0.46, 0.60, 0.64, 0.65 after 250, 500, ... 1500 iterations, in 52 minutes on
 # half a busy core of an AMD EPYC; no figure of any other images.
 # Data: data/coco as below, or any folder in COCO's layout by data_root=...
-# Global batch size: 2; the lr scales to the real one.
+# Global batch size: 2; smaller batches are accumulated to it.
 # Command: OMP_NUM_THREADS=1 python tools/train.py \
 #   configs/demo/detection/vit-d6_mask-rcnn-overfit_coco.py
 _base_ = [

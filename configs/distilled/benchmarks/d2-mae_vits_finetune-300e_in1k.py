@@ -1,7 +1,7 @@
 # Fine-tuning of D2-MAE on ViT-Small/16 with 12 heads, 300 epochs on ImageNet-1K.
 # Paper: https://arxiv.org/abs/2404.12210; the official repository has no such model.
 # Expected: unknown, not reproduced here.
-# Global batch size: 1024 (8 GPUs x 128); the lr scales to the real one.
+# Global batch size: 1024 (8 GPUs x 128); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/distilled/benchmarks/d2-mae_vits_finetune-300e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

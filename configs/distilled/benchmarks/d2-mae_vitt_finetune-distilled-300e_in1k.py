@@ -4,7 +4,7 @@
 # https://arxiv.org/abs/2404.12210, whose code has it as an option, on its recipe in
 # MAE's style: that of mae_vitt_finetune-100e_in1k.py.
 # Expected: unknown (none published), not reproduced here.
-# Global batch size: 1024 (8 GPUs x 128); the lr scales to the real one.
+# Global batch size: 1024 (8 GPUs x 128); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/distilled/benchmarks/d2-mae_vitt_finetune-distilled-300e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

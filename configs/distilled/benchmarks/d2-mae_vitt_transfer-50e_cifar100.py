@@ -4,7 +4,7 @@
 # https://arxiv.org/abs/2404.12210.
 # Expected: unknown (in tables of the papers that were not at hand), not reproduced
 # here.
-# Global batch size: 512 (8 GPUs x 64); the lr scales to the real one.
+# Global batch size: 512 (8 GPUs x 64); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/distilled/benchmarks/d2-mae_vitt_transfer-50e_cifar100.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

@@ -3,7 +3,7 @@
 # Papers: https://arxiv.org/abs/2205.14443 and its extension,
 # https://arxiv.org/abs/2404.12210; results table of the official repository.
 # Expected: 78.0 top-1 (the official checkpoint: 77.978). Not reproduced here.
-# Global batch size: 1024 (8 GPUs x 128); the lr scales to the real one.
+# Global batch size: 1024 (8 GPUs x 128); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/distilled/benchmarks/mae_vitt_finetune-300e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

@@ -3,7 +3,7 @@
 # is ours, that of simmim_swint_mask-rcnn_coco.py; the norm of the last stage starts
 # fresh as those of the others do, since decoupled pre-training has none. Not reproduced
 # here.
-# Global batch size: 16 (8 GPUs x 2); the lr scales to the real one.
+# Global batch size: 16 (8 GPUs x 2); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/distilled/detection/d2-simmim_swint_mask-rcnn_coco.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

@@ -2,7 +2,7 @@
 # Paper: https://arxiv.org/abs/2404.12210, which has no detection with Hiera. The recipe
 # is ours: that of its ViT-Tiny (d2-mae_vitt_mask-rcnn_coco.py) with a feature pyramid
 # network on Hiera's four stages. Not reproduced here.
-# Global batch size: 64 (8 GPUs x 8); the lr scales to the real one.
+# Global batch size: 64 (8 GPUs x 8); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/distilled/detection/mae-lite_hierat_mask-rcnn_coco.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

@@ -2,7 +2,7 @@
 # Paper: https://arxiv.org/abs/2404.12210, which has no detection with Swin. The recipe
 # is ours: that of LocalMIM's Swin-B (swinb_hog_400e_mask-rcnn_coco.py), with drop path
 # 0.1. Not reproduced here.
-# Global batch size: 16 (8 GPUs x 2); the lr scales to the real one.
+# Global batch size: 16 (8 GPUs x 2); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/distilled/detection/simmim_swint_mask-rcnn_coco.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

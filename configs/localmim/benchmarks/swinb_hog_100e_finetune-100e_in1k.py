@@ -2,8 +2,8 @@
 # Paper: LocalMIM, https://arxiv.org/abs/2303.05251, fine-tuning recipes of the official
 # README.
 # Expected: no figure of the paper is known to us. Not reproduced here.
-# Global batch size: 1024 (8 GPUs x 128; for HOG perhaps 2048, unverified); the lr
-# scales to the real one.
+# Global batch size: 1024 (8 GPUs x 128; for HOG perhaps 2048, unverified); kept on
+# fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/localmim/benchmarks/swinb_hog_100e_finetune-100e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

@@ -2,7 +2,7 @@
 # Paper: LocalMIM, https://arxiv.org/abs/2303.05251, fine-tuning recipes of the official
 # README.
 # Expected: 84.0 top-1 (the official README's). Not reproduced here.
-# Global batch size: 1024 (8 GPUs x 128); the lr scales to the real one.
+# Global batch size: 1024 (8 GPUs x 128); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/localmim/benchmarks/swinb_pixel_400e_finetune-100e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

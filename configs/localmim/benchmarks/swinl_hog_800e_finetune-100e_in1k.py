@@ -2,8 +2,8 @@
 # Paper: LocalMIM, https://arxiv.org/abs/2303.05251, fine-tuning recipes of the official
 # README.
 # Expected: 85.6 top-1 (the official README's). Not reproduced here.
-# Global batch size: 2048 (8 GPUs x 32 x 8 accumulated); the lr scales to the real
-# one.
+# Global batch size: 2048 (8 GPUs x 32 x 8 accumulated); kept on fewer GPUs by
+# accumulation.
 # Command: tools/dist_train.sh \
 #   configs/localmim/benchmarks/swinl_hog_800e_finetune-100e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

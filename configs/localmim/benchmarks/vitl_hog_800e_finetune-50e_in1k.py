@@ -2,7 +2,8 @@
 # Paper: LocalMIM, https://arxiv.org/abs/2303.05251, fine-tuning recipes of the official
 # README.
 # Expected: 85.8 top-1 (the official README's). Not reproduced here.
-# Global batch size: 1024 (8 GPUs x 64 x 2 accumulated); the lr scales to the real one.
+# Global batch size: 1024 (8 GPUs x 64 x 2 accumulated); kept on fewer GPUs by
+# accumulation.
 # Command: tools/dist_train.sh \
 #   configs/localmim/benchmarks/vitl_hog_800e_finetune-50e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

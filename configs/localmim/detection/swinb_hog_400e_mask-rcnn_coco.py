@@ -3,7 +3,7 @@
 # and figures for this backbone are not known to us. The recipe is ours, that of Swin
 # Transformer's Mask R-CNN (https://arxiv.org/abs/2103.14030): multi-scale, 3x, AdamW,
 # drop path 0.3. Not reproduced here.
-# Global batch size: 16 (8 GPUs x 2); the lr scales to the real one.
+# Global batch size: 16 (8 GPUs x 2); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/localmim/detection/swinb_hog_400e_mask-rcnn_coco.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

@@ -3,7 +3,7 @@
 # Paper: LocalMIM, https://arxiv.org/abs/2303.05251; it is not known to us whether it
 # has detection with this backbone. The recipe is ours, that of
 # swinb_hog_400e_mask-rcnn_coco.py. Not reproduced here.
-# Global batch size: 16 (8 GPUs x 2); the lr scales to the real one.
+# Global batch size: 16 (8 GPUs x 2); kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/localmim/detection/swinl_hog_800e_mask-rcnn_coco.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

@@ -2,8 +2,8 @@
 # Paper: LocalMIM, https://arxiv.org/abs/2303.05251, has Mask R-CNN results; its recipe
 # and figures for this backbone are not known to us. The recipe is ours, that is
 # ViTDet's published one (https://arxiv.org/abs/2203.16527). Not reproduced here.
-# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one, the
-# number of iterations does not.
+# Global batch size: 64 (32 GPUs x 2); kept on fewer GPUs by accumulation, with as many
+# more iterations.
 # Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
 #   configs/localmim/detection/vitb_hog_1600e_mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

@@ -2,8 +2,8 @@
 # Paper: LocalMIM, https://arxiv.org/abs/2303.05251; it is not known to us whether it
 # has detection with this backbone. The recipe is ours, that of DeepMIM's
 # mae_vitl_mask-rcnn_coco.py. Not reproduced here.
-# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one, the
-# number of iterations does not.
+# Global batch size: 64 (32 GPUs x 2); kept on fewer GPUs by accumulation, with as many
+# more iterations.
 # Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
 #   configs/localmim/detection/vitl_hog_800e_mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

@@ -3,11 +3,10 @@
 # after 300 epochs of pre-training. Not reproduced here.
 # Unverified: the whole recipe, which is not published for this model; it is that of
 # ViT-S-54 (100 epochs, drop path 0.1).
-# Global batch size: 2048; the lr scales to the real one.
+# Global batch size: 2048; kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/mirl/benchmarks/vitb24_finetune-100e_in1k.py 8 \
-#   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth \
-#   optim_wrapper.accumulative_counts=2
+#   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # Known deviations: those of vits54_finetune-100e_in1k.py.
 _base_ = [
     "../../_base_/models/classifier_deep-vit.py",

@@ -2,12 +2,12 @@
 # Paper: MIRL, https://arxiv.org/abs/2309.14136; recipe and results of its official
 # README: 85.3 top-1 after 300 epochs of pre-training, 86.2 after 800. Not reproduced
 # here.
-# Global batch size: 2048 (the official run: 32 GPUs x 16 x 4 accumulated); the lr
-# scales to the real one.
+# Global batch size: 2048 (the official run: 32 GPUs x 16 x 4 accumulated); kept on
+# fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/mirl/benchmarks/vitb48_finetune-60e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth \
-#   train_dataloader.batch_size=64 optim_wrapper.accumulative_counts=4
+#   train_dataloader.batch_size=64
 # Known deviations: those of vits54_finetune-100e_in1k.py.
 _base_ = [
     "../../_base_/models/classifier_deep-vit.py",

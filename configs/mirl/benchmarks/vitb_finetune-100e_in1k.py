@@ -5,11 +5,10 @@
 # script for 12 blocks that the official repository deleted. Its layer decay is 0.6:
 # the 0.88 of the deep models leaves the first of 12 blocks more than 100 times the lr
 # that it leaves the first of 54.
-# Global batch size: 2048; the lr scales to the real one.
+# Global batch size: 2048; kept on fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/mirl/benchmarks/vitb_finetune-100e_in1k.py 8 \
-#   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth \
-#   optim_wrapper.accumulative_counts=2
+#   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # Known deviations: those of vits54_finetune-100e_in1k.py.
 _base_ = [
     "../../_base_/models/classifier_deep-vit.py",

@@ -2,12 +2,11 @@
 # Paper: MIRL, https://arxiv.org/abs/2309.14136; recipe and results of its official
 # README: 84.4 top-1 after 300 epochs of pre-training, 84.8 after 800. Not reproduced
 # here.
-# Global batch size: 2048 (the official run: 16 GPUs x 64 x 2 accumulated); the lr
-# scales to the real one.
+# Global batch size: 2048 (the official run: 16 GPUs x 64 x 2 accumulated); kept on
+# fewer GPUs by accumulation.
 # Command: tools/dist_train.sh \
 #   configs/mirl/benchmarks/vits54_finetune-100e_in1k.py 8 \
-#   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth \
-#   optim_wrapper.accumulative_counts=2
+#   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # Known deviations: bf16 instead of fp16 with loss scaling; Mixup and CutMix pair an
 # image with a random one of its batch instead of its mirror image in the batch.
 _base_ = [

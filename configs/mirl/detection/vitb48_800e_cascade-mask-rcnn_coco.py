@@ -2,8 +2,8 @@
 # Paper: MIRL, https://arxiv.org/abs/2309.14136; its recipe and figures on COCO are not
 # known to us. The recipe is ours, that of vits54_800e_cascade-mask-rcnn_coco.py. Not
 # reproduced here.
-# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one, the
-# number of iterations does not.
+# Global batch size: 64 (32 GPUs x 2); kept on fewer GPUs by accumulation, with as many
+# more iterations.
 # Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
 #   configs/mirl/detection/vitb48_800e_cascade-mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

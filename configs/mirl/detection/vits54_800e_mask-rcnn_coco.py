@@ -3,8 +3,8 @@
 # known to us. The recipe is ours: ViTDet's published one for ViT-B
 # (https://arxiv.org/abs/2203.16527), the last block of each quarter attending globally
 # and a layer decay that leaves the embedding as much as there. Not reproduced here.
-# Global batch size: 64 (32 GPUs x 2); the lr scales to the real one, the
-# number of iterations does not.
+# Global batch size: 64 (32 GPUs x 2); kept on fewer GPUs by accumulation, with as many
+# more iterations.
 # Command: GPUS=32 tools/slurm_train.sh PARTITION JOB \
 #   configs/mirl/detection/vits54_800e_mask-rcnn_coco.py WORK_DIR \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth

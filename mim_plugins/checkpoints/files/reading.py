@@ -13,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
@@ -23,30 +22,20 @@ from ..metadata import GRID, MERGE_COORDINATES, NUM_HEADS
 from .allow_list import RestrictedUnpickler, UnknownGlobalError, allowed_globals, brief
 from .local_files import check_file, file_at, misnamed
 from .paddle import read_paddle_state_dict
+from .state_dicts import (
+    network_in,
+    refuse_non_finite,
+    strip_prefixes,
+    to_tensor,
+    unwrap,
+)
 from .torchscript import read_torchscript
 
 # Set to 1, it lets files run code when they are read, as plain torch.load does.
 TRUST = "MIM_PLUGINS_TRUST_CHECKPOINTS"
 
-# What parallel training and compilation add to names.
-_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
+# What parallel training and compilation add to names of modules.
 _INFIXES = re.compile(r"module\.|_orig_mod\.|_fsdp_wrapped_module\.")
-
-# Types of numpy's that every torch has, too.
-_NUMBERS = {
-    "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
-}  # fmt: skip
-
-# Networks of one file, the one that is evaluated first.
-_NETWORKS = {
-    name: rank
-    for rank, name in enumerate(
-        ("teacher", "target_encoder", "ema", "backbone", "encoder", "student")
-    )
-}
-
-# An official segmentor's backbone is converted together with its heads.
-_SEGMENTATION = re.compile(r"(decode|auxiliary)_head\.")
 
 # How every archive of torch begins; only TorchScript's hold this file, and source code,
 # which alone is compressed and never as large as this.
@@ -101,9 +90,9 @@ class Checkpoint:
         Raises:
             ValueError: If a key is not a name, or what goes by the name of a parameter
                 (``a.b``) is numbers, but neither a tensor nor such an array: left out,
-                it would silently be missing.
+                it would silently be missing. Or if a tensor is not finite.
         """
-        state, wrapper, notes = _unwrap(content, path, key)
+        state, wrapper, notes = unwrap(content, path, key)
         if not isinstance(content.get("state_dict", state), Mapping):
             raise ValueError(
                 f"{path}: its state_dict is a {type(content['state_dict']).__name__}, "
@@ -116,14 +105,15 @@ class Checkpoint:
                     f"{path}: {name!r:.80} in its state dict is not a name"
                 )
             if not isinstance(value, Tensor):
-                value = _to_tensor(name, value, wrapper is not None, path)
+                value = to_tensor(name, value, wrapper is not None, path)
             if value is not None:
                 tensors[name] = value
         tensors = strip_prefixes(tensors)
+        refuse_non_finite(tensors, path)
         found = candidates(tensors, wrapper)
         left_out: dict[str, str] = {}
         if not found or (key is not None and key != wrapper):
-            tensors, left_out, taken = _network_in(tensors, path, key, wrapper)
+            tensors, left_out, taken = network_in(tensors, path, key, wrapper)
             notes += taken
             found = candidates(tensors, wrapper)
         metadata = {
@@ -215,93 +205,6 @@ def read_content(
             f"{path} holds a {type(content).__name__}, not a dict of tensors"
         )
     return content
-
-
-def strip_prefixes(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Takes off what parallel training or compilation put before every key."""
-    stripped = dict(state)
-    for prefix in _PREFIXES:
-        if stripped and all(key.startswith(prefix) for key in stripped):
-            stripped = {key[len(prefix) :]: x for key, x in stripped.items()}
-    return stripped
-
-
-def _unwrap(
-    content: Mapping[str, Any], path: str, key: str | None
-) -> tuple[Mapping[str, Any], str | None, list[str]]:
-    """The state dict in a file's content, the entry it is in, and which others are."""
-    wrapper: str | None = None
-    notes: list[str] = []
-    state = content
-    if key is not None and isinstance(content.get(key), Mapping):
-        return content[key], key, notes
-    # Trainers wrap what other code has wrapped already.
-    while True:
-        present = [x for x in wrappers() if isinstance(state.get(x), Mapping)]
-        if not present:
-            return state, wrapper, notes
-        wrapper = present[0]
-        others = [x for x in present[1:] if state[x]]
-        if others:
-            notes.append(
-                f"{wrapper!r} of the file is taken; key={others[0]!r} takes "
-                f"{' or '.join(map(repr, others))}"
-            )
-        state = state[wrapper]
-
-
-def _network_in(
-    tensors: dict[str, Tensor], path: str, key: str | None, wrapper: str | None
-) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
-    """The network below a name, such as the teacher's, where keys alone fit no layout.
-
-    Returns:
-        Its tensors, why others are left out, and which other networks there are.
-    """
-    names = dict.fromkeys(name.partition(".")[0] for name in tensors)
-    ranked = sorted(names, key=lambda name: _NETWORKS.get(name, len(_NETWORKS)))
-    known = {}
-    for name in ranked if key is None else [key.rstrip(".")]:
-        inner = {k[len(name) + 1 :]: x for k, x in tensors.items() if
-                 k.startswith(f"{name}.")}  # fmt: skip
-        if candidates(inner, wrapper):
-            known[name] = inner
-        elif inner and key is None:  # as teacher.backbone.
-            deeper, _, _ = _network_in(inner, path, "backbone", wrapper)
-            if deeper is not inner:
-                known[f"{name}.backbone"] = deeper
-    if not known or any(_SEGMENTATION.match(name) for name in tensors):
-        return tensors, {}, []
-    taken, *others = known
-    left_out = {
-        k: f"not of {taken!r}" for k in tensors if not k.startswith(f"{taken}.")
-    }
-    notes = [f"{taken!r} is taken; key={x!r} takes another" for x in others]
-    return known[taken], left_out, notes
-
-
-def _to_tensor(key: str, value: Any, wrapped: bool, path: str) -> Tensor | None:
-    """A tensor from an array; None for what is no part of a state dict."""
-    # Next to tensors without a wrapper are arrays of other kinds, such as the state of
-    # a random number generator.
-    named = wrapped or "." in key
-    if named and isinstance(value, np.ndarray) and value.dtype.name in _NUMBERS:
-        native = value.astype(value.dtype.newbyteorder("="))
-        return torch.from_numpy(np.ascontiguousarray(native))
-    if re.search(r"\w\.\w+$", key) and _is_numeric(value):
-        raise ValueError(
-            f"{path}: {key} is a {type(value).__name__}, not a tensor: the file was "
-            "changed by hand. Give the original, or save it as a tensor"
-        )
-    return None
-
-
-def _is_numeric(value: Any) -> bool:
-    """Whether a value is, or is a list of, numbers."""
-    if isinstance(value, (list, tuple)):
-        return bool(value) and _is_numeric(value[0])
-    numeric = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
-    return numeric or isinstance(value, (int, float, complex, np.number))
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -35,8 +35,27 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
+@contextmanager
+def _checkpoint_if_failing(
+    runner: Runner, batch_idx: int | None = None
+) -> Iterator[None]:
+    """Writes the checkpoint that is due before an evaluation's error ends the run."""
+    try:
+        yield
+    except Exception:
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook):
+                if batch_idx is None:
+                    hook.after_train_epoch(runner)
+                else:
+                    hook.after_train_iter(runner, batch_idx)
+        raise
+
+
 class PeriodicHook(Hook):
     """Calls :meth:`evaluate` every few epochs or iterations, and at the end.
+
+    An error there ends the run, but not before the checkpoint that is due is written.
 
     Args:
         interval: Epochs (or iterations) between two calls.
@@ -76,7 +95,8 @@ class PeriodicHook(Hook):
         """
         due = self.every_n_epochs(runner, self.interval)
         if self.by_epoch and (due or self.is_last_train_epoch(runner)):
-            self._evaluate(runner, runner.epoch + 1)
+            with _checkpoint_if_failing(runner):
+                self._evaluate(runner, runner.epoch + 1)
 
     def after_train_iter(
         self,
@@ -97,7 +117,8 @@ class PeriodicHook(Hook):
             return
         due = self.every_n_train_iters(runner, self.interval)
         if due or self.is_last_train_iter(runner):
-            self._evaluate(runner, runner.iter + 1)
+            with _checkpoint_if_failing(runner, batch_idx):
+                self._evaluate(runner, runner.iter + 1)
 
     def _evaluate(self, runner: Runner, step: int) -> None:
         model = unwrapped(runner.model)
