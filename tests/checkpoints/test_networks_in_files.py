@@ -80,6 +80,8 @@ def test_teacher_and_student__one_is_named_and_key_takes_the_other(tmp_path, log
     convert_file(tmp_path / "x.pth", tmp_path / "ours.pth", key="student")
     ours = read(tmp_path / "ours.pth").tensors["backbone.cls_token"]
     assert torch.equal(ours, student["cls_token"])
+    with pytest.raises(ValueError, match=r"x\.pth: .* no network under the key 'net'"):
+        loaded(tmp_path / "x.pth", key="net")
 
 
 def test_too_little__is_refused_unless_it_is_meant(tmp_path, log):

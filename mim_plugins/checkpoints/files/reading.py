@@ -18,6 +18,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from ..layouts import Layout, candidates, wrappers
+from ..layouts.key_rules import listed
 from ..metadata import GRID, MERGE_COORDINATES, NUM_HEADS
 from .allow_list import RestrictedUnpickler, UnknownGlobalError, allowed_globals, brief
 from .local_files import check_file, file_at, misnamed
@@ -113,7 +114,13 @@ class Checkpoint:
         found = candidates(tensors, wrapper)
         left_out: dict[str, str] = {}
         if not found or (key is not None and key != wrapper):
+            everything = tensors
             tensors, left_out, taken = network_in(tensors, path, key, wrapper)
+            if key not in (None, wrapper) and tensors is everything:
+                raise ValueError(
+                    f"{path}: there is no network under the key {key!r}; it has "
+                    f"{listed(content, 6)}"
+                )
             notes += taken
             found = candidates(tensors, wrapper)
         metadata = {
