@@ -52,10 +52,6 @@ def to_timm(
     What belongs to pre-training alone is left out. The report says how to build the
     model; ``timm.create_model(..., checkpoint_path=FILE)`` wants every key to fit.
 
-    Args:
-        state: Of a ViT, a ViT with relative positions, a Swin Transformer or a Hiera.
-        source: Where it is from, for messages.
-
     Raises:
         ValueError: If timm's model has no place for a tensor, or needs one that is
             missing.
@@ -222,10 +218,7 @@ def _hiera_to_timm(kept: State, state: Mapping[str, Tensor], report: Report) -> 
             "the norm after the fusion of the stages became timm's head.norm, as "
             "timm's own conversion does; forward_features does not use it"
         )
-    return {
-        re.sub(r"^norm\.", "head.norm.", key.replace("head.projection.", "head.fc.")): x
-        for key, x in hiera.convert_to_official(kept).items()
-    }
+    return KeyRules(hiera.TIMM_RULES).convert(kept, to="official")
 
 
 def _beit_to_timm(kept: State, report: Report) -> State:

@@ -26,7 +26,7 @@ _CLASSIFIER_RULES = [
 ]
 
 # timm's classifier, or its encoder, with the norm in the head.
-_TIMM_RULES = [
+TIMM_RULES = [
     *ENCODER_RULES,
     ("head.norm.{p}", "backbone.ln2.{p}"),
     ("head.fc.{p}", "head.fc.{p}"),
@@ -72,7 +72,7 @@ def convert_official(state: Mapping[str, Any]) -> dict[str, Any]:
         )
     rules = _CLASSIFIER_RULES
     if "head.norm.weight" in state:
-        rules = _TIMM_RULES
+        rules = TIMM_RULES
     elif "multi_scale_fusion_heads.0.weight" in state:
         rules = _PRETRAIN_RULES
     return reorder_pixels(KeyRules(rules).convert(state), channels_last)
