@@ -169,7 +169,10 @@ def test_detection_config__trains_and_tests(path, data_root, tmp_path):
     if same != name(path):
         return  # but for the checkpoint it starts from, it was run a moment ago
     cfg.dump(tmp_path / path.name)
-    runner = engine.train(tmp_path / path.name, work_dir=str(tmp_path / "out"))
+    # One iteration, rather than those of the recipe's batch.
+    runner = engine.train(
+        tmp_path / path.name, work_dir=str(tmp_path / "out"), accumulate_batch=False
+    )
     assert runner.iter == 1
     scalars = runner.message_hub.log_scalars
     assert scalars["train/loss"].current() > 0
@@ -212,6 +215,7 @@ def test_sharding__keeps_groups_and_saves_whole_checkpoints(data_root, tmp_path)
     (tmp_path / path.name).write_text(plain(cfg))
     env = dict(os.environ, PYTHON=sys.executable, PORT="29631", OMP_NUM_THREADS="1")
     command = [str(ROOT / "tools/dist_train.sh"), str(tmp_path / path.name), "2"]
+    command += ["--no-accumulate"]
     done = subprocess.run(
         [*command, "--work-dir", str(tmp_path / "out"), "--debug"],
         env=env,

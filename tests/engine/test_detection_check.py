@@ -247,8 +247,12 @@ def test_missing_toolbox__is_refused_with_the_command(monkeypatch):
     environment.check_toolbox(None)
 
 
-def test_smaller_batch__is_cautioned_about_where_iterations_are_counted():
+def test_smaller_batch__is_accumulated_or_cautioned_about_in_iterations():
     cfg, notes = launch.training_config(CONFIG)
+    assert {note.level for note in notes} == {logging.INFO}
+    assert cfg.optim_wrapper.accumulative_counts == 32
+    assert cfg.train_cfg.max_iters == 32 * 184375
+    cfg, notes = launch.training_config(CONFIG, accumulate_batch=False)
     (caution,) = (n.message for n in notes if n.level == logging.WARNING)
     assert "sees 32 times fewer images" in caution
     assert "param_scheduler.1.milestones=[5244448,5681472]" in caution
