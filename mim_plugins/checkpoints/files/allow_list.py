@@ -16,8 +16,10 @@ import os
 import pickle
 import re
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from functools import cache
 from reprlib import repr as brief_repr
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,21 @@ class RestrictedUnpickler(pickle.Unpickler):
             return allowed_globals()[f"{module}.{name}"]
         except KeyError:
             raise UnknownGlobalError(f"{module}.{name}") from None
+
+
+class _Call:
+    """A function that a pickle can call, and whose attributes it cannot set."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it changes a function")
 
 
 @cache
@@ -97,7 +114,11 @@ def allowed_globals() -> dict[str, Any]:
         for name in "PosixPath WindowsPath PurePosixPath PureWindowsPath".split():
             allowed[f"{module}.{name}"] = _path
     dtypes = {k: x for k, x in vars(torch).items() if isinstance(x, torch.dtype)}
-    return allowed | {f"torch.{name}": dtype for name, dtype in dtypes.items()}
+    allowed |= {f"torch.{name}": dtype for name, dtype in dtypes.items()}
+    return {
+        name: _Call(value) if isinstance(value, FunctionType) else value
+        for name, value in allowed.items()
+    }
 
 
 def brief(error: BaseException) -> str:
@@ -206,5 +227,5 @@ def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tenso
     """A view of a storage, or of a flat tensor, inside its bounds, without hooks."""
     flat = storage
     if not isinstance(storage, Tensor):
-        flat = torch.empty(0, dtype=storage.dtype).set_(storage)
+        flat = torch.empty(0, dtype=storage.dtype, device=storage.device).set_(storage)
     return flat.as_strided(size, stride, offset)
