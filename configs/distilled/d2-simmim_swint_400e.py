@@ -1,6 +1,6 @@
 # SimMIM with D2-MAE's decoupled distillation on Swin-Tiny of width 48: the decoder
 # reads the second stage after its patch merging (14x14 tokens); a block of attention
-# logits alone, behind the last one, is compared with the last block of SimMIM on Swin
+# logits alone, after the last one, is compared with the last block of SimMIM on Swin
 # of width 96, the paper's Swin-Small. 400 epochs on ImageNet-1K.
 # Paper: An Experimental Study on Exploring Strong Lightweight Vision Transformers via
 # Masked Image Modeling Pre-Training, https://arxiv.org/abs/2404.12210; results table of
@@ -24,7 +24,7 @@ model = dict(
     # mmpretrain's Swin-Tiny, of 800 epochs of SimMIM.
     teacher=dict(type="SimMIMSwin", arch="tiny", img_size=224, window_size=7),
     teacher_checkpoint="checkpoints/swin_small_800e.pth.tar",
-    # Layer 12, behind the last, counted through all stages; it is no part of the
+    # Layer 12, after the last, counted through all stages; it is no part of the
     # encoder.
     extra_block=True,
     distillation=[

@@ -69,7 +69,7 @@ def world_size(launcher: str) -> int:
 
 
 def check_toolbox(scope: str | None) -> None:
-    """Check that what a config's ``default_scope`` stands for is installed.
+    """Check that what a config's ``default_scope`` requires is installed.
 
     Args:
         scope: ``mmpretrain``, ``mmdet`` or ``mmseg``.

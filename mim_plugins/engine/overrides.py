@@ -51,7 +51,7 @@ def apply_options(
     """Merge ``--cfg-options`` into a config, copies of what they name included.
 
     A top-level name that nothing reads, such as ``train_pipeline`` or ``pretrained``,
-    stands for the parts of the config that hold its value; ``data_root`` for the folder
+    refers to the parts of the config that hold its value; ``data_root`` for the folder
     of every data set; ``val_dataloader`` for the test's as well where they are equal.
     An option by a longer key wins over one by such a name.
 

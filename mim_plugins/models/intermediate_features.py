@@ -20,7 +20,7 @@ class IntermediateFeatures(nn.Module):
 
     - ``"attention"`` of block i: the logits before the softmax, (N, heads, L, L).
     - ``"hidden"`` of block i: the normed tokens that enter it, (N, L, C); the index
-      after the last block stands for the final norm of the tokens that leave it.
+      after the last block denotes the final norm of the tokens that leave it.
 
     Args:
         encoder: The encoder.

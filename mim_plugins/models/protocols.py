@@ -174,14 +174,14 @@ class BlockwiseEncoder(MaskedEncoder):
         """Heads, queries and keys of a block's attention.
 
         On complete images of ``image_size``; further numbers where attention differs in
-        more. The index after the last block stands for an :meth:`attention_only_block`.
+        more. The index after the last block denotes an :meth:`attention_only_block`.
         """
 
     @abstractmethod
     def hidden_shape(self, block: int) -> tuple[int, int]:
         """Number and width of the tokens that enter a block.
 
-        On complete images of ``image_size``. The index after the last block stands for
+        On complete images of ``image_size``. The index after the last block denotes
         the tokens that leave it.
         """
 

@@ -1,5 +1,5 @@
 # D2-MAE on the ViT-Tiny/16 of mim_vitt.py: the decoder reads block 8, and the attention
-# of a layer behind the last block is compared with that of a frozen MAE on ViT-B.
+# of a layer after the last block is compared with that of a frozen MAE on ViT-B.
 _base_ = "./mim_vitt.py"
 
 model = dict(
@@ -10,7 +10,7 @@ model = dict(
     # MAE ViT-B/16 of 1600 epochs: of MAE-Lite's or MAE's authors, or of
     # configs/mae/vitb_1600e.py.
     teacher_checkpoint="checkpoints/mae_base_1600e.pth.tar",
-    # Layer 12, behind the last; it is no part of the encoder.
+    # Layer 12, after the last; it is no part of the encoder.
     extra_block=True,
     distillation=[
         dict(

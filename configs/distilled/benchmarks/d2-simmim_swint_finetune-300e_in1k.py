@@ -7,7 +7,7 @@
 #   configs/distilled/benchmarks/d2-simmim_swint_finetune-300e_in1k.py 8 \
 #   --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 # Known deviations: as simmim_swint_finetune-300e_in1k.py, but that the final norm
-# starts fresh, as in the official code: decoupled pre-training has none behind the last
+# starts fresh, as in the official code: decoupled pre-training has none after the last
 # block.
 _base_ = [
     "../../_base_/models/classifier_swint.py",

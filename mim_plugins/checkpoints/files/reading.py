@@ -93,7 +93,7 @@ class Checkpoint:
                 (``a.b``) is numbers, but neither a tensor nor such an array: left out,
                 it would silently be missing. Or if a tensor is not finite.
         """
-        state, wrapper, notes = unwrap(content, path, key)
+        state, wrapper, notes = unwrap(content, key)
         if not isinstance(content.get("state_dict", state), Mapping):
             raise ValueError(
                 f"{path}: its state_dict is a {type(content['state_dict']).__name__}, "
@@ -115,7 +115,7 @@ class Checkpoint:
         left_out: dict[str, str] = {}
         if not found or (key is not None and key != wrapper):
             everything = tensors
-            tensors, left_out, taken = network_in(tensors, path, key, wrapper)
+            tensors, left_out, taken = network_in(tensors, key, wrapper)
             if key not in (None, wrapper) and tensors is everything:
                 raise ValueError(
                     f"{path}: there is no network under the key {key!r}; it has "

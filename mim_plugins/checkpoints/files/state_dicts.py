@@ -43,7 +43,7 @@ def strip_prefixes(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unwrap(
-    content: Mapping[str, Any], path: str, key: str | None
+    content: Mapping[str, Any], key: str | None
 ) -> tuple[Mapping[str, Any], str | None, list[str]]:
     """The state dict in a file's content, the entry it is in, and which others are."""
     wrapper: str | None = None
@@ -67,7 +67,7 @@ def unwrap(
 
 
 def network_in(
-    tensors: dict[str, Tensor], path: str, key: str | None, wrapper: str | None
+    tensors: dict[str, Tensor], key: str | None, wrapper: str | None
 ) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
     """The network below a name, such as the teacher's, where keys alone fit no layout.
 
@@ -83,7 +83,7 @@ def network_in(
         if candidates(inner, wrapper):
             known[name] = inner
         elif inner and key is None:  # as teacher.backbone.
-            deeper, _, _ = network_in(inner, path, "backbone", wrapper)
+            deeper, _, _ = network_in(inner, "backbone", wrapper)
             if deeper is not inner:
                 known[f"{name}.backbone"] = deeper
     if not known or any(_SEGMENTATION.match(name) for name in tensors):

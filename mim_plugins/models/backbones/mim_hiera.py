@@ -143,7 +143,7 @@ class MIMHiera(Hiera, BlockwiseEncoder):
         """Heads, queries and keys of a block, on complete images of ``img_size``.
 
         A block whose attention is local has those of one unit. The index after the last
-        block stands for an :meth:`attention_only_block`.
+        block denotes an :meth:`attention_only_block`.
         """
         keys, _ = self.hidden_shape(block)
         if block == self.num_layers:
@@ -155,7 +155,7 @@ class MIMHiera(Hiera, BlockwiseEncoder):
     def hidden_shape(self, block: int) -> tuple[int, int]:
         """Number and width of the tokens that enter a block, on complete images.
 
-        The index after the last block stands for the tokens that leave it.
+        The index after the last block denotes the tokens that leave it.
         """
         tokens, dims = self.pos_embed.shape[1], self.stage_dims[0]
         for layer in self.layers[:block]:

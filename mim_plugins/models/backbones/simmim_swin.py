@@ -174,7 +174,7 @@ class SimMIMSwin(MIMSwinTransformer, BlockwiseEncoder):
         """Heads, queries, keys of each, and shift of a block's windows.
 
         On complete images of ``img_size``; only blocks that agree in all but the heads
-        have the same windows. The index after the last block stands for an
+        have the same windows. The index after the last block denotes an
         :meth:`attention_only_block`.
         """
         blocks, size = self.blocks, self._map_size(block)
@@ -188,7 +188,7 @@ class SimMIMSwin(MIMSwinTransformer, BlockwiseEncoder):
     def hidden_shape(self, block: int) -> tuple[int, int]:
         """Number and width of the tokens that enter a block, on complete images.
 
-        The index after the last block stands for the tokens that leave it.
+        The index after the last block denotes the tokens that leave it.
         """
         rows, cols = self._map_size(block)
         stage = self._stage_of(block)

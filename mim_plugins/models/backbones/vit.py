@@ -198,7 +198,7 @@ class MIMVisionTransformer(RecordsGeometry, VisionTransformer, BlockwiseEncoder)
     def attention_shape(self, block: int) -> tuple[int, int, int]:
         """Heads, queries and keys of a block, on complete images of ``img_size``.
 
-        The index after the last block stands for an :meth:`attention_only_block`.
+        The index after the last block denotes an :meth:`attention_only_block`.
         """
         tokens = self.pos_embed.shape[1]
         like = self.layers[min(block, self.num_layers - 1)]
@@ -207,7 +207,7 @@ class MIMVisionTransformer(RecordsGeometry, VisionTransformer, BlockwiseEncoder)
     def hidden_shape(self, block: int) -> tuple[int, int]:
         """Number and width of the tokens that enter a block, on complete images.
 
-        The index after the last block stands for the tokens that leave it.
+        The index after the last block denotes the tokens that leave it.
         """
         return self.pos_embed.shape[1], self.embed_dims
 

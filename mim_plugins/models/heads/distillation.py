@@ -163,7 +163,7 @@ class AttentionDistillation(LayerDistillation):
 class HiddenDistillation(LayerDistillation):
     """Distils hidden states: the normed tokens that enter a block.
 
-    The index after the last block stands for the final norm's output. An option of
+    The index after the last block denotes the final norm's output. An option of
     MAE-Lite's released code that none of its recipes uses.
     """
 
