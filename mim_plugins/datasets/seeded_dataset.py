@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS
 from mmengine.structures import BaseDataElement
 from torch.utils.data import get_worker_info
 
-from .image_files import printable
+from .image_files import MAX_BYTES, MAX_PIXELS, check_image_file, printable
 from .seeding import preserve_rng_state, sample_key, seed_rng
 
 
@@ -46,6 +46,9 @@ class SeededDataset:
         max_corrupt_ratio: Largest share of unreadable images in an epoch, in [0, 1],
             with which ``CorruptImageHook`` lets a run continue.
         max_tries: Replacements to try for an unreadable sample before giving up.
+        max_pixels: Largest height times width of an image; a larger one counts as
+            unreadable. See :func:`check_image_file`.
+        max_bytes: Largest size of an image file, likewise.
 
     Raises:
         TypeError: If ``dataset`` is neither a config nor a data set.
@@ -59,6 +62,8 @@ class SeededDataset:
         seed: int = 0,
         max_corrupt_ratio: float = 0.01,
         max_tries: int = 20,
+        max_pixels: int = MAX_PIXELS,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         if not 0 <= max_corrupt_ratio <= 1:
             raise ValueError(
@@ -78,6 +83,8 @@ class SeededDataset:
         self._channels = torch.zeros(1, dtype=torch.int64).share_memory_()
         self.max_corrupt_ratio = max_corrupt_ratio
         self.max_tries = max_tries
+        self.max_pixels = max_pixels
+        self.max_bytes = max_bytes
         self._fully_initialized = False
         self.full_init()
 
@@ -177,6 +184,10 @@ class SeededDataset:
             results.update(sample_idx=index, seed=key, replaced=replaced)
             seed_rng(key)
             try:
+                if "img_path" in results:
+                    check_image_file(
+                        results["img_path"], self.max_pixels, self.max_bytes
+                    )
                 item = dataset.pipeline(results)
             except Exception as caught:
                 if "img" in results:

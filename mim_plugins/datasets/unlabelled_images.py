@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
 from mmpretrain.datasets import CustomDataset
 
-from .image_files import describe_others, printable, readable_endings
+from .image_files import (
+    describe_others,
+    describe_skipped,
+    printable,
+    readable_endings,
+    walk_files,
+)
 
 
 @DATASETS.register_module()
@@ -19,6 +25,8 @@ class UnlabelledImages(CustomDataset):
 
     Samples are sorted by path, whatever order the file system lists them in. Hidden
     files and folders are left out; links to folders are followed, each folder once.
+    What cannot be read, such as a folder without permission, a broken link or a named
+    pipe, is skipped, and counted in the log.
 
     Args:
         data_root: The folder.
@@ -32,7 +40,6 @@ class UnlabelledImages(CustomDataset):
 
     Raises:
         FileNotFoundError: If the folder does not exist or holds no image.
-        PermissionError: If a folder below it may not be read.
     """
 
     def __init__(
@@ -77,13 +84,16 @@ class UnlabelledImages(CustomDataset):
             )
         paths: list[str] = []
         others: list[str] = []
-        for path in _files(folder):
+        skipped: list[str] = []
+        for path in walk_files(folder, skipped):
             (paths if self.is_valid_file(path) else others).append(path)
         if not paths:
             found = "no file"
             if others:
                 found = f"{len(others)} other files, such as {printable(others[0])}"
                 found += f" ({describe_others(others, self.extensions)})"
+            if skipped:
+                found += f"; {describe_skipped(skipped)}"
             raise FileNotFoundError(
                 f"the folder {folder!r} holds no image, but {found}. Accepted are "
                 f"{', '.join(sorted(self.extensions))}, at any depth. Set another "
@@ -95,49 +105,6 @@ class UnlabelledImages(CustomDataset):
             f"{len(paths)} images below {printable(folder)}{self._choice}"
             + (f"; {left_out}" if left_out else "")
         )
+        if skipped:
+            MMLogger.get_current_instance().warning(describe_skipped(skipped))
         return [{"img_path": path} for path in paths]
-
-
-def _files(root: str) -> Iterator[str]:
-    """Walks a folder without hidden entries, each linked folder once.
-
-    mmengine's listing computes a relative path per file and enters hidden folders;
-    this one takes seconds for a million files.
-
-    Raises:
-        PermissionError: If a folder may not be read.
-    """
-    stack, linked = [root], {os.path.realpath(root)}
-    while stack:
-        with _listing(stack.pop()) as entries:
-            # Sorted, so that which of two links to one folder counts does not depend
-            # on the file system.
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    if entry.is_symlink():
-                        # A link may lead back up: without this, forever.
-                        target = os.path.realpath(entry.path)
-                        if target in linked:
-                            continue
-                        linked.add(target)
-                    stack.append(entry.path)
-                elif entry.is_file():
-                    yield entry.path
-
-
-def _listing(folder: str) -> Any:
-    """The entries of a folder.
-
-    Raises:
-        PermissionError: If it may not be read.
-    """
-    try:
-        return os.scandir(folder)
-    except PermissionError as error:
-        raise PermissionError(
-            f"the image folder {printable(folder)} may not be read by this user, so "
-            "its images are unknown: grant read permission (chmod u+rx), or move it "
-            "out of the data folder"
-        ) from error

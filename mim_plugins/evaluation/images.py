@@ -15,7 +15,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import TRANSFORMS
 from torch.utils.data import DataLoader, Dataset
 
-from ..datasets.image_files import readable_endings
+from ..datasets.image_files import check_image_file, readable_endings
 from ..datasets.seeded_dataset import reason_of
 from ..datasets.unlabelled_images import UnlabelledImages
 
@@ -54,7 +54,6 @@ def list_images(
 
     Raises:
         FileNotFoundError: If the folder or file does not exist, or has no images.
-        PermissionError: If a folder below it may not be read.
         ValueError: If some lines have a class and others have none.
     """
     root = os.path.expanduser(folder)
@@ -143,12 +142,13 @@ class ImageFiles(Dataset):
         path = self.images.path(index)
         results: dict[str, Any] = {"img_path": path, "sample_idx": index}
         try:
+            check_image_file(path)
             return index, self.pipeline(results)["inputs"], ""
+        except FileNotFoundError:
+            return index, None, "there is no such file"
         except Exception as error:
             if "img" in results:
                 raise  # an error of the pipeline
-            if not os.path.isfile(path):
-                return index, None, "there is no such file"
             return index, None, reason_of(error, path)
 
 

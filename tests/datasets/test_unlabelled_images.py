@@ -94,7 +94,9 @@ def test_folder_without_images_tells_what_is_accepted(tmp_path):
 def log(monkeypatch):
     """What is logged as information."""
     lines = []
-    logger = SimpleNamespace(info=lines.append, log=lambda *_: None)
+    logger = SimpleNamespace(
+        info=lines.append, warning=lines.append, log=lambda *_: None
+    )
     monkeypatch.setattr(MMLogger, "get_current_instance", lambda: logger)
     return lines
 
@@ -133,18 +135,41 @@ def test_files_of_every_accepted_ending_can_be_read(tmp_path, backend):
     assert {".jfif", ".jpe", ".webp"} < set(EXTENSIONS)
 
 
-def test_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
-    touch(tmp_path, "1.png", "locked/2.png")
+@pytest.fixture
+def locked(monkeypatch):
+    """Folders named so may not be read, even by root."""
     scandir = os.scandir
 
     def refuse(folder):
-        if str(folder).endswith("locked"):
+        if os.path.basename(os.path.normpath(folder)) == "locked":
             raise PermissionError(13, "Permission denied", folder)
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(PermissionError, match="locked may not be read.*chmod"):
-        UnlabelledImages(str(tmp_path))
+
+
+def test_what_cannot_be_read_is_skipped_and_counted(tmp_path, log, locked):
+    touch(tmp_path, "1.png", "locked/2.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "null.png").symlink_to(os.devnull)
+    assert names(UnlabelledImages(str(tmp_path)), tmp_path) == ["1.png"]
+    assert "5 entries cannot be read and are skipped" in log[-1]
+    for said in (
+        "locked (Permission denied)",
+        "pipe.png (a named pipe)",
+        "itself (Too many levels",
+        "gone.png (No such file",
+        "null.png (a device)",
+    ):
+        assert said in log[-1]
+
+
+def test_folder_that_may_not_be_read_at_all_is_named(tmp_path, locked):
+    touch(tmp_path, "locked/2.png")
+    with pytest.raises(FileNotFoundError, match=r"locked/ \(Permission denied\)"):
+        UnlabelledImages(str(tmp_path / "locked"))
 
 
 def test_names_that_are_not_utf8_are_found_and_escaped_in_messages(tmp_path, log):

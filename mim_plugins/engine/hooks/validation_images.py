@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ...datasets.image_files import check_image_file
 from ...datasets.seeded_dataset import reason_of
 from .dataset_checks import inner_datasets
 
@@ -69,6 +70,8 @@ def _unreadable(sample: tuple[BaseDataset, int]) -> str | None:
     info = dataset.get_data_info(index)
     path, error = str(info.get("img_path", f"sample {index}")), None
     try:
+        if "img_path" in info:
+            check_image_file(path)
         if dataset.pipeline.transforms[0](info) is not None:
             return None
     except Exception as caught:  # whatever a decoder raises
