@@ -121,9 +121,8 @@ class BlockReader:
         encoder: Any = self.encoder
         embed = encoder.patch_embed
         projection = getattr(embed, "projection", None) or embed.proj
-        extra = getattr(encoder, "num_extra_tokens", None)
-        if extra is None:
-            extra = getattr(encoder, "num_prefix_tokens", 0)
+        prefix = getattr(encoder, "num_prefix_tokens", 0)  # timm's name
+        extra = getattr(encoder, "num_extra_tokens", prefix)
         return _Geometry(image_size, tuple(projection.stride), extra)
 
 

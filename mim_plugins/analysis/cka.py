@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from .feature_store import FeatureStore
 
 # The unbiased estimate divides by n (n - 3).
 MIN_BATCH = 4
@@ -85,43 +87,46 @@ def u_centred_gram(features: Tensor) -> Tensor:
     return gram.fill_diagonal_(0)
 
 
-def linear_cka(chunks: Iterable[tuple[Tensor, Sequence[Tensor]]]) -> Tensor:
-    """The exact linear CKA of one layer with several, over all images together.
+def linear_cka(first: FeatureStore, second: FeatureStore) -> Tensor:
+    """The exact linear CKA of every pair of layers, over all images together.
 
     ``|Y^T X|^2 / (|X^T X| |Y^T Y|)`` of column-centred features: "Similarity of Neural
     Network Representations Revisited" (2019, https://arxiv.org/abs/1905.00414, section
-    3). Memory does not depend on the number of images: products are summed up chunk by
-    chunk, and centred at the end.
+    3). Products are summed up chunk by chunk, one layer of the first model after the
+    other: memory depends neither on the number of images nor on that of pairs.
 
     Args:
-        chunks: Features of some images after another: (n, C) of the one layer, and one
-            (n, C_k) of each of the others.
+        first: Features of the first model.
+        second: Features of the second model, of the same images; the same for one.
 
     Returns:
-        (others,), float64.
+        (layers of first, layers of second), float64.
     """
-    cross: list[Tensor] = []
-    own: list[Tensor] = []
-    sums: list[Tensor] = []
-    count = 0
-    for x, others in chunks:
-        layers = [layer.double() for layer in (x, *others)]
-        _add(cross, [layer.T @ layers[0] for layer in layers])
-        _add(own, [layer.T @ layer for layer in layers])
-        _add(sums, [layer.sum(dim=0) for layer in layers])
-        count += len(x)
-    for product, product_of_own, total in zip(cross, own, sums, strict=True):
-        product -= torch.outer(total, sums[0]) / count
-        product_of_own -= torch.outer(total, total) / count
-    norms = torch.stack([product.norm() for product in own])
-    alike = torch.stack([product.square().sum() for product in cross])
-    return (alike / (norms * norms[0]))[1:].cpu()
+    rows = []
+    for index, own in enumerate(_own_norms(first)):
+        span = _span(first, index)
+        product: Tensor | float = 0.0
+        pairs = zip(
+            first.chunks(centred=True), second.chunks(centred=True), strict=True
+        )
+        for x, y in pairs:
+            product = product + (x[:, span].T @ y).double()
+        squares = product.square().sum(dim=0).split(second.widths)
+        rows.append(torch.stack([part.sum() for part in squares]) / own)
+    return torch.stack(rows) / _own_norms(second)
 
 
-def _add(sums: list[Tensor], values: list[Tensor]) -> None:
-    """Adds values to sums, which are empty at first."""
-    if not sums:
-        sums.extend(values)
-        return
-    for total, value in zip(sums, values, strict=True):
-        total += value
+def _own_norms(features: FeatureStore) -> Tensor:
+    """``|X^T X|`` of every layer, (layers,)."""
+    norms = []
+    for index in range(len(features)):
+        span = _span(features, index)
+        chunks = (rows[:, span] for rows in features.chunks(centred=True))
+        norms.append(sum((x.T @ x).double() for x in chunks).norm())
+    return torch.stack(norms)
+
+
+def _span(features: FeatureStore, index: int) -> slice:
+    """Columns of a layer."""
+    start = sum(features.widths[:index])
+    return slice(start, start + features.widths[index])
