@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from mmpretrain.models.utils import MultiheadAttention, WindowMSA
-from timm.layers import Attention
 from torch import Tensor, nn
 
 from ..models.attention import (
@@ -127,8 +126,16 @@ class BlockReader:
 
 
 def _is_readable(module: nn.Module) -> bool:
-    kinds = (MultiheadAttention, WindowMSA, RelPosAttention, Attention)
-    return isinstance(module, kinds) and not isinstance(module, GridAttention)
+    kinds = (MultiheadAttention, WindowMSA, RelPosAttention)
+    if isinstance(module, kinds):
+        return not isinstance(module, GridAttention)
+    return _is_timms(module)
+
+
+def _is_timms(module: Any) -> bool:
+    """Whether a module is the attention of timm's plain ViT; timm is optional."""
+    parts = ("qkv", "q_norm", "k_norm", "num_heads", "scale")
+    return all(hasattr(module, name) for name in parts)
 
 
 def _read(
@@ -164,7 +171,7 @@ def _read(
     extra, patch = geometry.extra, geometry.patch_size
     if isinstance(attn, RelPosAttention):
         logits = attn.logits(*inputs)
-    elif isinstance(attn, Attention):
+    elif _is_timms(attn):
         logits = timm_logits(attn, normed)
     else:
         logits = self_attention_logits(attn, normed)
@@ -193,7 +200,7 @@ def window_logits(attn: WindowMSA, x: Tensor, mask: Tensor | None = None) -> Ten
     return logits + mask[:, None].repeat(len(x) // len(mask), 1, 1, 1)
 
 
-def timm_logits(attn: Attention, x: Tensor) -> Tensor:
+def timm_logits(attn: Any, x: Tensor) -> Tensor:
     """Logits of timm's attention, (N, L, C) -> (N, heads, L, L)."""
     query, key, _ = attn.qkv(x).chunk(3, dim=-1)
     query = attn.q_norm(split_heads(query, attn.num_heads))

@@ -105,7 +105,7 @@ def linear_cka(first: FeatureStore, second: FeatureStore) -> Tensor:
     rows = []
     for index, own in enumerate(_own_norms(first)):
         span = _span(first, index)
-        product: Tensor | float = 0.0
+        product = torch.zeros(1, 1, dtype=torch.float64)
         pairs = zip(
             first.chunks(centred=True), second.chunks(centred=True), strict=True
         )
@@ -121,8 +121,10 @@ def _own_norms(features: FeatureStore) -> Tensor:
     norms = []
     for index in range(len(features)):
         span = _span(features, index)
-        chunks = (rows[:, span] for rows in features.chunks(centred=True))
-        norms.append(sum((x.T @ x).double() for x in chunks).norm())
+        product = torch.zeros(1, 1, dtype=torch.float64)
+        for rows in features.chunks(centred=True):
+            product = product + (rows[:, span].T @ rows[:, span]).double()
+        norms.append(product.norm())
     return torch.stack(norms)
 
 

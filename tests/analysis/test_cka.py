@@ -103,4 +103,4 @@ def test_exact_form_of_several_layers_reads_them_in_chunks():
     expected = [[exact(x, y) for y in layers] for x in layers]
     expected = torch.tensor(expected, dtype=torch.float64)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert found[0, 2] > 0.8 > found[0, 1]
+    assert found[0, 2] > 0.7 > 0.1 > found[0, 1]
