@@ -31,12 +31,14 @@ class BlockReading(NamedTuple):
         logits: Its attention before the softmax, (M, heads, L_q, L_k); M counts images,
             or the windows of all images.
         distances: Between the queries and keys, in pixels, (L_q, L_k).
+        stride: Height in pixels of a token that enters.
     """
 
     normed: Tensor
     tokens: Tensor
     logits: Tensor
     distances: Tensor
+    stride: float
 
 
 class _Geometry(NamedTuple):
@@ -155,19 +157,19 @@ def _read(
         geometry: Of images and patches.
     """
     normed = inputs[0]
+    height, width = geometry.image_size
     if isinstance(attn, MaskUnitAttention):
-        distances = _unit_distances(attn, normed, geometry)
-        return BlockReading(
-            normed, output.flatten(1, 2), attn.logits(normed), distances
-        )
+        tokens = output.flatten(1, 2)
+        stride = (height * width / normed.shape[1] / normed.shape[2]) ** 0.5
+        distances = _unit_distances(attn, normed, geometry.image_size, stride)
+        return BlockReading(normed, tokens, attn.logits(normed), distances, stride)
     if isinstance(attn, WindowMSA):
         rows, cols = block_inputs[1]
-        stride = (geometry.image_size[0] // rows, geometry.image_size[1] // cols)
+        size = (height // rows, width // cols)
         logits = window_logits(attn, *inputs)
         windows = normed.unflatten(0, (len(output), -1)).flatten(1, 2)
-        return BlockReading(
-            windows, output, logits, grid_distances(attn.window_size, stride)
-        )
+        distances = grid_distances(attn.window_size, size)
+        return BlockReading(windows, output, logits, distances, size[0])
     extra, patch = geometry.extra, geometry.patch_size
     if isinstance(attn, RelPosAttention):
         logits = attn.logits(*inputs)
@@ -175,12 +177,10 @@ def _read(
         logits = timm_logits(attn, normed)
     else:
         logits = self_attention_logits(attn, normed)
-    grid = (geometry.image_size[0] // patch[0], geometry.image_size[1] // patch[1])
+    distances = grid_distances((height // patch[0], width // patch[1]), patch)
+    logits = logits[..., extra:, extra:]
     return BlockReading(
-        normed[:, extra:],
-        output[:, extra:],
-        logits[..., extra:, extra:],
-        grid_distances(grid, patch),
+        normed[:, extra:], output[:, extra:], logits, distances, patch[0]
     )
 
 
@@ -209,29 +209,26 @@ def timm_logits(attn: Any, x: Tensor) -> Tensor:
 
 
 def _unit_distances(
-    attn: MaskUnitAttention, normed: Tensor, geometry: _Geometry
+    attn: MaskUnitAttention,
+    normed: Tensor,
+    image_size: tuple[int, int],
+    stride: float,
 ) -> Tensor:
     """Distances in pixels between what attends to each other in Hiera's mask units.
 
     Pooled queries are at the centre of the tokens they were pooled of.
     """
-    height, width = geometry.image_size
-    units, count = normed.shape[1:3]
-    side = round(count**0.5)
-    tokens_per_image = units * count
-    stride = (height * width / tokens_per_image) ** 0.5
-    unit = side * stride
-    rows, cols = round(height / unit), round(width / unit)
+    side = round(normed.shape[2] ** 0.5)
     at = torch.arange(side, dtype=torch.float64) * stride
-    tokens = unroll(torch.cartesian_prod(at, at)[None, None])
-    if attn.local:
-        keys = tokens
-    else:
+    keys = unroll(torch.cartesian_prod(at, at)[None, None])
+    if not attn.local:
+        unit = side * stride
+        rows, cols = (round(pixels / unit) for pixels in image_size)
         corners = torch.cartesian_prod(
             torch.arange(rows, dtype=torch.float64) * unit,
             torch.arange(cols, dtype=torch.float64) * unit,
         )
-        keys = tokens + corners[None, :, None]
+        keys = keys + corners[None, :, None]
     queries = keys.unflatten(2, (4, -1)).mean(dim=2) if attn.pool else keys
     return torch.cdist(
         queries.flatten(0, 2),
