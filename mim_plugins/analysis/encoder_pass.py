@@ -34,7 +34,8 @@ class BlockStatistics(NamedTuple):
 class EncoderPass:
     """Reads every block of an encoder, batch by batch.
 
-    Memory depends on the size of a batch, not on the number of images.
+    Memory depends on the size of a batch, not on the number of images; the mean token
+    of every image and block is kept on disk.
 
     Args:
         backbone: The encoder, in evaluation mode.
@@ -44,7 +45,9 @@ class EncoderPass:
             :class:`AttentionStatistics`; distances are in units of 14 per patch, and
             features of layers are all of the normed tokens that enter a block, then
             those of the final norm, rather than the mean of the tokens that leave it.
-        store: Where image features of every block are kept; None keeps none.
+
+    Attributes:
+        store: Mean of the patch tokens that leave each block, of every image.
     """
 
     def __init__(
@@ -52,12 +55,11 @@ class EncoderPass:
         backbone: Any,
         encode: Callable[[Tensor], Tensor],
         paper_figures: bool = False,
-        store: FeatureStore | None = None,
     ) -> None:
         self.reader = BlockReader(backbone)
         self.encode = encode
         self.paper_figures = paper_figures
-        self.store = store
+        self.store = FeatureStore()
         self.images = 0
         self._attention: dict[int, AttentionStatistics] = {}
         self._similarity = torch.zeros(len(self.reader), dtype=torch.float64)
@@ -89,8 +91,7 @@ class EncoderPass:
         height, width = images.shape[-2:]
         with self.reader.reading((height, width), visit):
             last = self.encode(images)
-        if self.store is not None:
-            self.store.append(means)
+        self.store.append(means)
         self.images += len(images)
         return [*normed, last.flatten(1)] if self.paper_figures else means
 

@@ -6,7 +6,6 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
 from mim_plugins.analysis.encoder_pass import EncoderPass
-from mim_plugins.analysis.feature_store import FeatureStore
 from mim_plugins.analysis.probes import knn_accuracy, linear_accuracy
 
 ARCH = dict(embed_dims=24, num_layers=3, num_heads=3, feedforward_channels=48)
@@ -39,13 +38,12 @@ def test_features_are_the_means_of_what_leaves_each_block(encoder):
     outputs = []
     for layer in encoder.layers:
         layer.register_forward_hook(lambda m, a, out: outputs.append(out))
-    store = FeatureStore()
-    found = EncoderPass(encoder, tokens(encoder), store=store)
+    found = EncoderPass(encoder, tokens(encoder))
     features = found.update(images)
     assert len(features) == len(outputs) == found.layers == 3
     for index, (feature, output) in enumerate(zip(features, outputs, strict=True)):
         torch.testing.assert_close(feature, output[:, 1:].mean(dim=1))
-        assert torch.equal(store.layer(index), feature)
+        assert torch.equal(found.store.layer(index), feature)
     statistics = found.compute()
     assert [len(block.heads.distance) for block in statistics] == [3, 3, 3]
     assert all(-1 <= block.token_similarity <= 1 for block in statistics)
