@@ -9,7 +9,7 @@ from mmpretrain.registry import MODELS
 from mim_plugins.checkpoints.layouts.mae_lite import extra_block_of, parts_of
 from mim_plugins.models.masking import PatchMask
 
-from . import maelite_finetune, maelite_hiera, maelite_swin
+from . import maelite_analysis, maelite_finetune, maelite_hiera, maelite_swin
 from .case import GoldenCase
 from .compare import MASKED_ONLY, MaskedRows
 from .maelite_finetune import load_official
@@ -34,6 +34,10 @@ def run(case: GoldenCase) -> Produced:
         return maelite_hiera.run(case)
     if kind in ("SimMIM", "SwinTransformer"):
         return maelite_swin.run(case)
+    if kind == "RepCmpAnalyzer":
+        return maelite_analysis.run_cka(case)
+    if "AttnAnalyzer" in kind:
+        return maelite_analysis.run_attention(case)
     raise NotImplementedError(
         f"MAE-Lite variant {case.config.get('variant')!r} is not built yet"
     )
