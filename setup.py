@@ -90,20 +90,23 @@ DEV_TOOLS = ("parity.py", "benchmark.py")
 bdist_wheel = Distribution().get_command_class("bdist_wheel")
 
 
-class WheelWithIndex(bdist_wheel):  # type: ignore[valid-type, misc]
-    """Makes a wheel whose metadata holds ``.mim``, too.
+# Sorts before ../../../bin/mim-plugins, the path of the installed command.
+FIRST_FOLDER = "+mim_plugins"
 
-    onedl-mim takes the folder of the first installed file for that of the package, and
-    that is the metadata's if distribution and package have one name. Without this it
-    finds neither index nor configs.
+
+class WheelWithIndex(bdist_wheel):  # type: ignore[valid-type, misc]
+    """Makes a wheel with a further folder that holds ``.mim``, too.
+
+    onedl-mim takes the folder of the first installed file, in the order of names, for
+    that of the package. Without this it finds neither index nor configs.
     """
 
-    def egg2dist(self, egginfo_path: str, distinfo_path: str) -> None:
-        """Writes the folder of metadata."""
-        super().egg2dist(egginfo_path, distinfo_path)
+    def write_wheelfile(self, wheelfile_base: str, *args: str) -> None:
+        """Writes a file of the metadata, and that folder next to them."""
+        super().write_wheelfile(wheelfile_base, *args)
         shutil.copytree(
             ROOT / "mim_plugins" / ".mim",
-            Path(distinfo_path, ".mim"),
+            Path(wheelfile_base).parent / FIRST_FOLDER / ".mim",
             ignore=shutil.ignore_patterns("__pycache__", *DEV_TOOLS),
             dirs_exist_ok=True,
         )
@@ -124,7 +127,14 @@ setup(
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
-    packages=find_packages(include=["mim_plugins", "mim_plugins.*"]),
+    # The command line is a package of its own, to start, and to find what is missing,
+    # without importing mim_plugins.
+    packages=[
+        *find_packages(include=["mim_plugins", "mim_plugins.*"]),
+        "mim_plugins_cli",
+    ],
+    package_dir={"mim_plugins_cli": "tools/cli"},
+    entry_points={"console_scripts": ["mim-plugins = mim_plugins_cli.main:main"]},
     include_package_data=True,
     python_requires=">=3.10",
     install_requires=["torch>=2.1", "torchvision>=0.16"],

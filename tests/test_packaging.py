@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmpretrain.apis.model import ModelHub
 from samples import ROOT
 
+import mim_plugins
 from mim_plugins import model_index
 
 NAME = "localmim_vitb-hog_1600e"
@@ -75,8 +76,8 @@ def test_installed_package__has_what_the_checkout_has(installed):
     assert relative_files(mim / "configs") == relative_files(ROOT / "configs")
     tools = relative_files(ROOT / "tools") - {"parity.py", "benchmark.py"}
     assert "train.py" in tools and relative_files(mim / "tools") == tools
-    metadata = next(installed.glob("*.dist-info"))
-    assert relative_files(metadata / ".mim" / "tools") == tools
+    first = installed / "+mim_plugins"
+    assert relative_files(first / ".mim" / "tools") == tools
     assert (mim / "model-index.yml").read_text() == (
         ROOT / "model-index.yml"
     ).read_text()
@@ -84,6 +85,24 @@ def test_installed_package__has_what_the_checkout_has(installed):
     assert modules <= relative_files(installed / "mim_plugins", "*.py")
     # `dev` and the tools that need it serve a checkout.
     assert not (installed / "dev").exists()
+
+
+def test_installed_command__starts_tools_and_knows_its_version(installed, tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(installed)}
+
+    def command(*args):
+        code = "import sys; from mim_plugins_cli.main import main; sys.exit(main())"
+        line = [sys.executable, "-c", code, *args]
+        return subprocess.run(
+            line, capture_output=True, text=True, env=env, cwd=tmp_path
+        )
+
+    assert (installed / "bin" / "mim-plugins").is_file()
+    version = command("--version")
+    assert version.stdout == f"mim-plugins {mim_plugins.__version__}\n"
+    convert = command("convert", "--help")
+    assert convert.stdout.startswith("usage: mim-plugins convert"), convert.stderr
+    assert command().returncode == 2
 
 
 def test_installed_package__gives_its_names_to_mmpretrain(installed):

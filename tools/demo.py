@@ -20,17 +20,10 @@ def main() -> None:
     args = parser.parse_args()
     log = args.work_dir / "output.txt"
     start = time.perf_counter()
-    if args.data is None:
-        print("MAE and DeepMIM on 1,437 handwritten digits", flush=True)
-        with quiet(log):
-            results = run_digits(args.work_dir)
-        print(f"\nAccuracy on 360 held-out digits\n{format_table(results)}\n")
-    else:
-        print(f"DeepMIM on the images below {args.data}", flush=True)
-        with quiet(log):
-            losses = run_images(args.data, args.work_dir)
-        for name, first, last in losses:
-            print(f"{name}: {first:.4f} in the first epoch, {last:.4f} in the last")
+    try:
+        run(args.data, args.work_dir, log)
+    except InputError as error:
+        sys.exit(f"error: {error}")
     print(f"Done in {time.perf_counter() - start:.0f} s. All log lines are in {log}.")
     print("Look at")
     for pattern in ("loss_curves.png", "*/reconstructions/*.png", "*/epoch_*.pth"):
@@ -38,8 +31,20 @@ def main() -> None:
             print(f"  {path}")
 
 
+def run(data: Path | None, work_dir: Path, log: Path) -> None:
+    """Runs the demo, on digits or on a folder, and prints what it measured."""
+    if data is None:
+        print("MAE and DeepMIM on 1,437 handwritten digits", flush=True)
+        with quiet(log):
+            results = run_digits(work_dir)
+        print(f"\nAccuracy on 360 held-out digits\n{format_table(results)}\n")
+        return
+    print(f"DeepMIM on the images below {data}", flush=True)
+    with quiet(log):
+        losses = run_images(data, work_dir)
+    for name, first, last in losses:
+        print(f"{name}: {first:.4f} in the first epoch, {last:.4f} in the last")
+
+
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,21 @@ from .conversion import Conversion, convert, to_official
 from .files import Checkpoint, check_destination, read, save_state, write_atomically
 from .files.local_files import check_file
 from .layouts import SHIFT_MASK
-from .layouts.export import to_hugging_face, to_timm
+from .layouts.export import to_timm
+from .layouts.hugging_face import model_card, preprocessor_config, to_hugging_face
 from .layouts.key_rules import has_key
 from .layouts.native import LAYOUT as NATIVE
 from .layouts.resize import grid_in, resize_state
-from .metadata import GRID, MERGE_COORDINATES, NUM_HEADS
+from .metadata import GRID, MERGE_COORDINATES, NUM_HEADS, image_statistics
 from .report import Report
 
 # Entry of a file's `meta` that holds the metadata of a conversion.
 _METADATA = "mim_plugins_conversion"
 
 _OURS = "mmpretrain"
+
+# Files of a folder of transformers.
+_FOLDER = ("model.safetensors", "config.json", "preprocessor_config.json", "README.md")
 
 
 def convert_file(
@@ -141,16 +146,21 @@ def convert_file(
             "layout has: give --to official, or another ending"
         )
     if to == "timm":
-        converted, report = to_timm(state, source=str(src))
-        if (shape := size or old) is not None and shape[0] != shape[1]:
-            report.notes.append(f"its images are oblong: add img_size={shape}")
+        converted, report = to_timm(
+            state,
+            metadata.get(NUM_HEADS),
+            img_size=size or old,
+            statistics=image_statistics(checkpoint.content),
+            source=str(src),
+        )
         save_state(converted, dst)
     elif to == "official":
         if paddle:
             metadata["layout"] = "mirl"
         report = _to_official(conversion, metadata | {"paddle": paddle}, dst, size)
     else:
-        report = _to_folder(conversion, metadata, Path(dst), size or old)
+        content = checkpoint.content
+        report = _to_folder(conversion, metadata, Path(dst), size or old, content)
     if conversion.layout is not NATIVE:
         return [done, report]
     # One account of both steps.
@@ -197,6 +207,7 @@ def _to_folder(
     metadata: dict[str, Any],
     folder: Path,
     size: tuple[int, int] | None,
+    content: Mapping[str, Any],
 ) -> Report:
     """Writes the folder of transformers."""
     source, heads = conversion.report.source, metadata.get(NUM_HEADS)
@@ -207,13 +218,36 @@ def _to_folder(
             "ViT-B and MAE-Lite's ViT-Tiny and ViT-Small, 16 for ViT-L and ViT-H)"
         )
     converted, config, report = to_hugging_face(
-        conversion.state, heads, img_size=size, source=source
+        conversion.state, heads, img_size=size, classes=_classes(content), source=source
     )
+    statistics = image_statistics(content)
+    if not statistics.recorded:
+        report.notes.append(
+            "preprocessor_config.json has ImageNet's mean and deviation: none are "
+            "recorded"
+        )
+    texts = {
+        "config.json": json.dumps(config, indent=2),
+        "preprocessor_config.json": json.dumps(
+            preprocessor_config(config, statistics), indent=2
+        ),
+        "README.md": model_card(config, statistics, source),
+    }
     folder.mkdir(parents=True, exist_ok=True)
     save_state(converted, folder / "model.safetensors")
-    text = json.dumps(config, indent=2) + "\n"
-    write_atomically(folder / "config.json", lambda file: file.write_text(text))
+    for name, text in texts.items():
+        write_atomically(folder / name, partial(Path.write_text, data=f"{text}\n"))
     return report
+
+
+def _classes(content: Mapping[str, Any]) -> Sequence[str] | None:
+    """The names of the classes a checkpoint was trained on, if it has them."""
+    meta = content.get("meta")
+    recorded = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+    classes = recorded.get("classes") if isinstance(recorded, Mapping) else None
+    if not isinstance(classes, Sequence) or isinstance(classes, str):
+        return None
+    return [str(name) for name in classes]
 
 
 def _recorded(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -289,5 +323,5 @@ def _check_destination(src: str | Path, dst: Path, to: str, force: bool) -> None
     if dst.exists() and not dst.is_dir():
         raise ValueError(f"{dst} is a file: --to hf writes a folder, name another one")
     if dst.is_dir():
-        for name in ("model.safetensors", "config.json"):
+        for name in _FOLDER:
             check_destination(Path(dst, name), force, src)

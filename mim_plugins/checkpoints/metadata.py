@@ -5,7 +5,9 @@ Entries of a module's metadata in a state dict, which ``torch.save`` keeps.
 
 from __future__ import annotations
 
-from typing import Any
+import ast
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 # Attention heads; of a Hiera those of its first stage.
 NUM_HEADS = "num_heads"
@@ -15,6 +17,63 @@ GRID = "grid"
 
 # Where a pre-trained Swin Transformer took its tokens to be: 'official' or 'correct'.
 MERGE_COORDINATES = "merge_coordinates"
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ImageStatistics(NamedTuple):
+    """What images are normalised with, channels in RGB order.
+
+    Args:
+        mean: Of each channel, for values from 0 to 1.
+        std: Standard deviations, likewise.
+        recorded: Whether the checkpoint has them; else they are ImageNet's.
+    """
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    recorded: bool = False
+
+
+def image_statistics(content: Mapping[str, Any]) -> ImageStatistics:
+    """Reads from the config in a run's checkpoint how it normalised images.
+
+    The config is parsed, not executed.
+
+    Args:
+        content: Of the file.
+    """
+    meta = content.get("meta")
+    text = meta.get("cfg") if isinstance(meta, Mapping) else None
+    try:
+        tree = ast.parse(text if isinstance(text, str) else "")
+    except (SyntaxError, ValueError, RecursionError):
+        return ImageStatistics()
+    found: dict[str, tuple[float, ...]] = {}
+    rgb = True
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name, value = node.targets[0].id, node.value
+        elif isinstance(node, ast.keyword) and node.arg is not None:
+            name, value = node.arg, node.value
+        else:
+            continue
+        if name != "data_preprocessor" or not isinstance(value, ast.Call):
+            continue
+        for keyword in value.keywords:
+            if keyword.arg in ("mean", "std"):
+                try:
+                    numbers = ast.literal_eval(keyword.value)
+                    found[keyword.arg] = tuple(float(x) / 255 for x in numbers)
+                except (ValueError, TypeError):
+                    return ImageStatistics()
+            if keyword.arg in ("to_rgb", "bgr_to_rgb"):
+                rgb = bool(getattr(keyword.value, "value", True))
+    if len(found) != 2:
+        return ImageStatistics()
+    step = 1 if rgb else -1
+    return ImageStatistics(found["mean"][::step], found["std"][::step], recorded=True)
 
 
 class RecordsGeometry:

@@ -1,6 +1,7 @@
 """What leaves for timm and transformers computes there what it computed here."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from samples import TINY_ARCH, hiera_model, tiny_model
 
 from mim_plugins.checkpoints import convert_file, to_official
 from mim_plugins.checkpoints.files import read
-from mim_plugins.checkpoints.layouts.export import to_hugging_face, to_timm
+from mim_plugins.checkpoints.layouts.export import to_timm
+from mim_plugins.checkpoints.layouts.hugging_face import to_hugging_face
+from mim_plugins.checkpoints.metadata import IMAGENET_MEAN, image_statistics
 
 timm = pytest.importorskip("timm")
 
@@ -40,13 +43,11 @@ def vit_classifier(out_type="avg_featmap", **overrides):
     return dict(type="ImageClassifier", backbone=backbone | overrides, head=head)
 
 
-def timm_vit(file, **options):
-    settings = dict(
-        img_size=32, patch_size=8, embed_dim=24, depth=4, num_heads=2, mlp_ratio=2
-    )
-    return timm.create_model(
-        "vit_base_patch16_224", **settings | options, checkpoint_path=str(file)
-    ).eval()
+def printed_model(report, file, more=""):
+    """The model of the line that is printed."""
+    (call,) = re.findall(r"load it with (timm\.create_model\(.*)\)", str(report))
+    call += f", {more})"
+    return eval(call, {"timm": timm, "FILE": str(file)}).eval()  # noqa: S307
 
 
 def saved(model, path):
@@ -54,21 +55,20 @@ def saved(model, path):
     return path
 
 
-@pytest.mark.parametrize(
-    ("out_type", "pool"), [("avg_featmap", "avg"), ("cls_token", "token")]
-)
-def test_vit_classifier__has_the_same_logits_in_timm(tmp_path, out_type, pool):
+@pytest.mark.parametrize("out_type", ["avg_featmap", "cls_token"])
+def test_vit_classifier__has_the_same_logits_in_timm(tmp_path, out_type):
     model = shaken(vit_classifier(out_type))
     (report,) = convert_file(
-        saved(model, tmp_path / "x.pth"), tmp_path / "timm.pth", to="timm"
+        saved(model, tmp_path / "x.pth"), tmp_path / "timm.pth", to="timm", num_heads=2
     )
-    theirs = timm_vit(tmp_path / "timm.pth", num_classes=5, global_pool=pool)
+    theirs = printed_model(report, tmp_path / "timm.pth")
     images = torch.randn(IMAGES)
     expected = model(images, mode="tensor")
     if isinstance(expected, tuple):
         expected = model.head(expected)
     torch.testing.assert_close(theirs(images), expected, atol=1e-5, rtol=0)
-    assert "timm.create_model('vit_base_patch16_224', num_classes=5" in str(report)
+    assert theirs.default_cfg["mean"] == IMAGENET_MEAN
+    assert theirs.default_cfg["input_size"] == (3, 32, 32)
 
 
 def test_vit_pretraining__leaves_its_decoder_and_keeps_its_features(tmp_path):
@@ -76,7 +76,7 @@ def test_vit_pretraining__leaves_its_decoder_and_keeps_its_features(tmp_path):
     (report,) = convert_file(
         saved(model, tmp_path / "x.pth"), tmp_path / "timm.safetensors", to="timm"
     )
-    theirs = timm_vit(tmp_path / "timm.safetensors", num_classes=0)
+    theirs = printed_model(report, tmp_path / "timm.safetensors")
     images = torch.randn(IMAGES)
     model.backbone.out_type = "raw"
     (ours,) = model.backbone(images)
@@ -87,10 +87,10 @@ def test_vit_pretraining__leaves_its_decoder_and_keeps_its_features(tmp_path):
 def test_layer_scale__becomes_timms(tmp_path):
     model = shaken(vit_classifier(layer_scale_init_value=0.5))
     saved(model, tmp_path / "x.pth")
-    convert_file(tmp_path / "x.pth", tmp_path / "timm.pth", to="timm")
-    theirs = timm_vit(
-        tmp_path / "timm.pth", num_classes=5, global_pool="avg", init_values=1.0
+    (report,) = convert_file(
+        tmp_path / "x.pth", tmp_path / "timm.pth", to="timm", num_heads=2
     )
+    theirs = printed_model(report, tmp_path / "timm.pth")
     images = torch.randn(IMAGES)
     expected = model.head(model.extract_feat(images))
     torch.testing.assert_close(theirs(images), expected, atol=1e-5, rtol=0)
@@ -110,17 +110,9 @@ def swin_classifier(**overrides):
 def test_swin__has_the_same_logits_in_timm_and_comes_back(tmp_path):
     model = shaken(swin_classifier(pad_small_map=False, img_size=128))
     saved(model, tmp_path / "x.pth")
-    convert_file(tmp_path / "x.pth", tmp_path / "timm.pth", to="timm")
-    theirs = timm.create_model(
-        "swin_base_patch4_window7_224",
-        img_size=128,
-        window_size=4,
-        embed_dim=8,
-        depths=(1, 2, 2, 1),
-        num_heads=(1, 2, 2, 4),
-        num_classes=5,
-        checkpoint_path=str(tmp_path / "timm.pth"),
-    ).eval()
+    (report,) = convert_file(tmp_path / "x.pth", tmp_path / "timm.pth", to="timm")
+    assert "add img_size=" in str(report)
+    theirs = printed_model(report, tmp_path / "timm.pth", "img_size=128")
     images = torch.randn(2, 3, 128, 128)
     expected = model.head(model.extract_feat(images))
     torch.testing.assert_close(theirs(images), expected, atol=1e-5, rtol=0)
@@ -185,20 +177,7 @@ def test_relative_positions__have_the_same_logits_in_timm(tmp_path):
     model = shaken(cfg)
     saved(model, tmp_path / "x.pth")
     (report,) = convert_file(tmp_path / "x.pth", tmp_path / "timm.pth", to="timm")
-    theirs = timm.create_model(
-        "beit_base_patch16_224",
-        img_size=32,
-        patch_size=8,
-        embed_dim=24,
-        depth=4,
-        num_heads=2,
-        mlp_ratio=2,
-        num_classes=5,
-        init_values=0,
-        use_abs_pos_emb=True,
-        use_rel_pos_bias=True,
-        checkpoint_path=str(tmp_path / "timm.pth"),
-    ).eval()
+    theirs = printed_model(report, tmp_path / "timm.pth")
     images = torch.randn(IMAGES)
     expected = model.head(model.extract_feat(images))
     torch.testing.assert_close(theirs(images), expected, atol=1e-5, rtol=0)
@@ -208,17 +187,8 @@ def test_relative_positions__have_the_same_logits_in_timm(tmp_path):
 def test_hiera__has_the_same_features_in_timm(tmp_path):
     model = shaken(hiera_model())
     saved(model, tmp_path / "x.pth")
-    convert_file(tmp_path / "x.pth", tmp_path / "timm.pth", to="timm")
-    theirs = timm.create_model(
-        "hiera_tiny_224",
-        img_size=64,
-        embed_dim=8,
-        num_heads=1,
-        stages=(1, 2, 2, 2),
-        num_classes=0,
-        q_pool=2,
-        checkpoint_path=str(tmp_path / "timm.pth"),
-    ).eval()
+    (report,) = convert_file(tmp_path / "x.pth", tmp_path / "timm.pth", to="timm")
+    theirs = printed_model(report, tmp_path / "timm.pth")
     state = model.state_dict()
     weight = theirs.state_dict()["blocks.3.attn.qkv.weight"]
     assert torch.equal(weight, state["backbone.layers.3.attn.qkv.weight"])
@@ -374,3 +344,49 @@ def test_hugging_face__refusals(tmp_path):
     with pytest.raises(ValueError, match="give --num-heads"):
         convert_file(tmp_path / "x.pth", tmp_path / "hf", to="hf")
     assert not (tmp_path / "hf").exists()
+
+
+CONFIG = """
+model = dict(
+    backbone=dict(type='ViT', mean=[0]),
+    data_preprocessor=dict(
+        mean=[25.5, 51.0, 76.5], std=[255.0, 127.5, 51.0], to_rgb=True),
+    type='ImageClassifier')
+"""
+
+
+def test_mean_and_deviation_are_those_of_the_run():
+    found = image_statistics({"meta": {"cfg": CONFIG}})
+    assert found.recorded
+    assert found.mean == pytest.approx((0.1, 0.2, 0.3))
+    assert found.std == pytest.approx((1, 0.5, 0.2))
+    own = CONFIG.replace("to_rgb=True", "to_rgb=False")
+    assert image_statistics({"meta": {"cfg": own}}).mean == found.mean[::-1]
+    for content in ({}, {"meta": None}, {"meta": {"cfg": "dict("}}, {"meta": {}}):
+        assert image_statistics(content).mean == IMAGENET_MEAN
+
+
+def test_folder_of_transformers_prepares_images_as_the_run(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    model = shaken(vit_classifier("cls_token"))
+    meta = dict(cfg=CONFIG, dataset_meta=dict(classes=["ant", "bee", "cat", "d", "e"]))
+    content = {"meta": meta, "state_dict": model.state_dict()}
+    torch.save(content, tmp_path / "x.pth")
+    convert_file(tmp_path / "x.pth", tmp_path / "hf", to="hf", num_heads=2)
+    processor = transformers.ViTImageProcessor.from_pretrained(tmp_path / "hf")
+    image = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8)
+    pixels = processor(image.numpy(), return_tensors="pt")["pixel_values"]
+    mean, std = torch.tensor([25.5, 51.0, 76.5]), torch.tensor([255.0, 127.5, 51.0])
+    expected = ((image - mean) / std).permute(2, 0, 1)[None]
+    torch.testing.assert_close(pixels, expected, rtol=1e-4, atol=1e-4)
+    loaded = transformers.ViTForImageClassification.from_pretrained(tmp_path / "hf")
+    assert loaded.config.id2label[1] == "bee"
+    logits = loaded.eval()(pixels).logits
+    expected = model.head(model.extract_feat(pixels))
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert "pipeline_tag: image-classification" in card
+    assert "ViTForImageClassification.from_pretrained(FOLDER)" in card
+    assert "0.1, 0.2, 0.3" in card
+    for path in (tmp_path / "hf").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o644

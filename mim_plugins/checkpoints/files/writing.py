@@ -89,7 +89,7 @@ def save_state(
     tensors = OrderedDict((key, _alone(value)) for key, value in state.items())
     suffix = Path(path).suffix
     if suffix == ".safetensors":
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         tensors = OrderedDict((k, x.contiguous()) for k, x in tensors.items())
         # transformers asks for the format.
@@ -98,7 +98,9 @@ def save_state(
             notes["meta"] = json.dumps(dict(meta))
         if metadata is not None:
             notes["modules"] = json.dumps(metadata)
-        write_atomically(path, lambda file: save_file(tensors, file, metadata=notes))
+        # Written by us: safetensors makes files that other users may not read.
+        content = save(tensors, metadata=notes)
+        write_atomically(path, lambda file: file.write_bytes(content))
         return
     if suffix in (".pdparams", ".pd"):
         arrays = {key: value.numpy() for key, value in tensors.items()}
@@ -107,10 +109,10 @@ def save_state(
         return
     if metadata is not None:
         tensors._metadata = metadata  # type: ignore[attr-defined]
-    content: Mapping[str, Any] = tensors
+    saved: Mapping[str, Any] = tensors
     if wrapper is not None:
-        content = {wrapper: tensors, **({"meta": dict(meta)} if meta else {})}
-    write_atomically(path, lambda file: torch.save(content, file))
+        saved = {wrapper: tensors, **({"meta": dict(meta)} if meta else {})}
+    write_atomically(path, lambda file: torch.save(saved, file))
 
 
 def _alone(tensor: Tensor) -> Tensor:

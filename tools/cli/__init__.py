@@ -1,0 +1,1 @@
+"""The command ``mim-plugins``, which starts without importing the package."""
