@@ -123,7 +123,7 @@ def _is_numeric(value: Any) -> bool:
 def non_finite_keys(state: Mapping[str, Any]) -> list[str]:
     """Names the tensors with a value that is NaN or infinite.
 
-    Minus infinity alone is none: masks of attention hold it.
+    Masks of attention, which hold minus infinity, are left out.
 
     Args:
         state: A state dict.
@@ -131,10 +131,13 @@ def non_finite_keys(state: Mapping[str, Any]) -> list[str]:
     floating = {
         key: value
         for key, value in state.items()
-        if isinstance(value, Tensor) and value.is_floating_point() and value.numel()
+        if isinstance(value, Tensor)
+        and value.is_floating_point()
+        and value.numel()
+        and not key.endswith("mask")
     }
-    # The maximum is NaN where one value is; read from the device together.
-    largest = [value.detach().float().max().cpu() for value in floating.values()]
+    # NaN where one value is; read from the device together.
+    largest = [value.detach().float().abs().max().cpu() for value in floating.values()]
     return [key for key, x in zip(floating, largest, strict=True) if not x < math.inf]
 
 
