@@ -46,6 +46,7 @@ WRAPPED = {
     "teacher with a head": lambda s: {"teacher": below("module.backbone.", s) | HEAD},
     "teacher.backbone.": lambda s: below("teacher.backbone.", s),
     "encoder.": lambda s: {"state_dict": below("encoder.", s) | HEAD},
+    "a name nobody knows": lambda s: {"params": s, "optimizer": {"state": {}}},
 }
 
 

@@ -188,7 +188,8 @@ def read(
         raise ValueError(
             f"{path} holds no tensors, only "
             f"{sorted(map(str, checkpoint.content))[:10]}: give a "
-            f"state dict, plain or under one of the keys {', '.join(wrappers())}"
+            f"state dict, plain or under one of the keys {', '.join(wrappers())}, or "
+            "name its entry by key="
         )
     return checkpoint
 

@@ -54,6 +54,7 @@ def unwrap(
     # Trainers wrap what other code has wrapped already.
     while True:
         present = [x for x in wrappers() if isinstance(state.get(x), Mapping)]
+        present = present or _only_network(state)
         if not present:
             return state, wrapper, notes
         wrapper = present[0]
@@ -64,6 +65,20 @@ def unwrap(
                 f"{' or '.join(map(repr, others))}"
             )
         state = state[wrapper]
+
+
+def _only_network(content: Mapping[str, Any]) -> list[str]:
+    """The entry that holds tensors, by whatever name, if nothing else does."""
+    arrays = (Tensor, np.ndarray)
+    if any(isinstance(value, arrays) for value in content.values()):
+        return []
+    found = [
+        name
+        for name, value in content.items()
+        if isinstance(value, Mapping)
+        and any(isinstance(x, Tensor) for x in value.values())
+    ]
+    return found if len(found) == 1 else []
 
 
 def network_in(
