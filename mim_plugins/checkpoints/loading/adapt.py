@@ -95,7 +95,7 @@ def state_for(
         print_log(f"converted on load\n{report}", logger="current")
         return state
     state = _native_state(target, checkpoint, prefix)
-    if layout is not None and not exact:
+    if (layout is not None or partial) and not exact:
         report = Report(checkpoint.path, NATIVE.title, len(state), done="loaded")
         report.notes += checkpoint.notes
         _resize(target, state, target.prefix, report, grid, antialias, False)
