@@ -45,12 +45,7 @@ def accumulate(cfg: Config, world_size: int, keep_batch: bool = True) -> Note | 
     if count is None:
         base = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
         batch = global_batch(cfg, world_size)
-        if (
-            not keep_batch
-            or base is None
-            or batch is None
-            or "optimizer" not in wrapper
-        ):
+        if not keep_batch or base is None or batch is None:
             return None
         count, remainder = divmod(base, batch.per_iteration)
         if remainder or count <= 1:

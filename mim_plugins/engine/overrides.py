@@ -65,7 +65,8 @@ def apply_options(
             would.
     """
     options = dict(options or {})
-    read = READ - VALIDATION if testing else READ
+    known = _read_names(cfg)
+    read = known - VALIDATION if testing else known
     reached: dict[str, Any] = {}
     for key, value in options.items():
         name, _, rest = key.partition(".")
@@ -77,7 +78,7 @@ def apply_options(
             raise ValueError(_unread(cfg, key, places, read, testing))
         if name == "test_pipeline" and not _reaches_test(cfg, places, testing):
             raise ValueError(_unread(cfg, key, places, read, testing))
-        if name not in READ or name in _COPIED:
+        if name not in known or name in _COPIED:
             for place in places:
                 reached[f"{place}.{rest}" if rest else place] = copy.deepcopy(value)
     if "data_root" in options:
@@ -87,7 +88,7 @@ def apply_options(
 
 
 def unread_names(cfg: Config) -> dict[str, Any]:
-    """Folders, pipelines and checkpoints that a config names and does not use.
+    """Folders, pipelines, checkpoints and the like that a config names and ignores.
 
     So it is with a child config that sets ``data_root`` alone: its base gave the data
     sets another folder when it was read.
@@ -98,10 +99,11 @@ def unread_names(cfg: Config) -> dict[str, Any]:
     Returns:
         Values by name.
     """
-    unread = {}
-    for name in ("data_root", "pretrained", "train_pipeline", "test_pipeline"):
+    unread, read = {}, _read_names(cfg)
+    names = "data_root pretrained train_pipeline test_pipeline data_preprocessor"
+    for name in names.split():
         value = cfg.get(name)
-        if not value:
+        if not value or (name in read and name not in _COPIED):
             continue
         if name == "data_root":
             folders = [f for key, f in parts(cfg) if key.endswith(".data_root")]
@@ -110,10 +112,18 @@ def unread_names(cfg: Config) -> dict[str, Any]:
         elif name == "test_pipeline":
             used = _reaches_test(cfg, _copies(cfg, name))
         else:
-            used = any(_top(place) in READ for place in _copies(cfg, name))
+            used = any(_top(place) in read for place in _copies(cfg, name))
         if not used:
             unread[name] = value
     return unread
+
+
+def _read_names(cfg: Config) -> frozenset[str]:
+    """The top-level names of a config that are read."""
+    # A model's own preprocessor wins over that of the config.
+    model = cfg.get("model") or {}
+    own = "data_preprocessor" in model.get("module", model)
+    return READ - {"data_preprocessor"} if own else READ
 
 
 def _top(path: str) -> str:

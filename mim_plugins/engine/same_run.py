@@ -86,6 +86,8 @@ class SameRunHook(Hook):
         if now["unit"] == "epoch":
             meta["iter"] = meta["epoch"] * now["epoch_length"]
         moved = _differs(runner, checkpoint)
+        if not moved and _counts_other_epochs(runner, saved, now):
+            moved = "the iterations of an epoch"
         if moved:
             _restart_schedule(runner, checkpoint)
         if changes or moved:
@@ -246,6 +248,22 @@ def _differs(runner: Runner, checkpoint: dict) -> str:
     if described != [_described(state) for state in states or []]:
         return "the schedule"
     return ""
+
+
+def _counts_other_epochs(
+    runner: Runner, saved: Mapping[str, Any], now: Mapping[str, Any]
+) -> bool:
+    """Whether schedules by iterations are somewhere else at the same epoch.
+
+    They may be as long as before, where there are more epochs of fewer iterations.
+    """
+    schedulers = runner.param_schedulers
+    return (
+        now["unit"] == "epoch"
+        and saved.get("epoch_length", now["epoch_length"]) != now["epoch_length"]
+        and isinstance(schedulers, list)
+        and any(not scheduler.by_epoch for scheduler in schedulers)
+    )
 
 
 def _numbers(value: Any) -> bool:

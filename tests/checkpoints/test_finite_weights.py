@@ -6,7 +6,7 @@ import torch
 from mim_plugins.checkpoints.files import Checkpoint, read
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_nan_and_infinity__are_refused_by_name(tmp_path, value, dtype):
     state = {"a.weight": torch.zeros(3, dtype=dtype), "b.weight": torch.zeros(2, 2)}

@@ -1,5 +1,7 @@
 """Files that wrap their weights, hold several networks, or too little of one."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.logging import MMLogger
@@ -7,7 +9,7 @@ from mmpretrain.registry import MODELS
 from samples import TINY_ARCH, tiny_model
 
 from mim_plugins.checkpoints import convert_file, read, to_official
-from mim_plugins.checkpoints.loading import Target, state_for
+from mim_plugins.checkpoints.loading import ConvertCheckpointHook, Target, state_for
 
 VIT = dict(type="VisionTransformer", arch=TINY_ARCH, img_size=32, patch_size=8)
 
@@ -46,6 +48,7 @@ WRAPPED = {
     "teacher with a head": lambda s: {"teacher": below("module.backbone.", s) | HEAD},
     "teacher.backbone.": lambda s: below("teacher.backbone.", s),
     "encoder.": lambda s: {"state_dict": below("encoder.", s) | HEAD},
+    "a name nobody knows": lambda s: {"params": s, "optimizer": {"state": {}}},
 }
 
 
@@ -104,6 +107,18 @@ def test_too_little__is_refused_unless_it_is_meant(tmp_path, log):
     torch.save({k: state[k] for k in names} | {"x.y": torch.ones(9)}, tmp_path / "2.pt")
     with pytest.raises(ValueError, match="holds .% of the elements .*partial=True"):
         loaded(tmp_path / "2.pt")
+    log.clear()
+    loaded(tmp_path / "2.pt", partial=True)
+    assert any(
+        "layers.* (48)" in line and "randomly initialised" in line for line in log
+    )
+
+
+def test_nothing__is_refused_as_what_a_run_starts_from():
+    runner = SimpleNamespace(model=MODELS.build(VIT), cfg=dict(load_from="none.pth"))
+    for content in ({}, {"state_dict": {}}, {"model": {}, "epoch": 3}):
+        with pytest.raises(ValueError, match=r"none\.pth holds no tensors"):
+            ConvertCheckpointHook().after_load_checkpoint(runner, content)
 
 
 def test_own_file_without_prefix__loads_into_an_encoder(tmp_path):

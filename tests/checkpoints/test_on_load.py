@@ -324,6 +324,32 @@ def test_swin__windows_and_the_place_of_the_norm(tmp_path):
     assert torch.equal(pooled.neck.norm.weight, trained.backbone.norm3.weight)
 
 
+@pytest.mark.parametrize("final_stage", [2, 3])
+def test_simmim__its_norm_is_that_of_the_stage_the_model_decodes(tmp_path, final_stage):
+    arch = dict(embed_dims=8, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 2))
+    cfg = dict(
+        type="MaskedImageModel",
+        mask_sampler=dict(type="RandomPatchMask", mask_ratio=0.6),
+        backbone=dict(
+            type="SimMIMSwin",
+            arch=arch,
+            img_size=64,
+            window_size=4,
+            final_stage=final_stage,
+        ),
+        neck=dict(type="SimMIMDecoder", embed_dims=12, num_heads=3),
+        target_generator=dict(type="PixelTarget", cell_size=32),
+        head=dict(type="ReconstructionHead", criterion="L1"),
+    )
+    trained, model = random_model(cfg), MODELS.build(cfg)
+    path = str(tmp_path / "simmim.pth")
+    official = to_official(trained.state_dict(), img_size=64)[0]
+    save_state(official, path, wrapper="model")
+    load_checkpoint(model, path)
+    own, expected = model.state_dict(), trained.state_dict()
+    assert all(torch.equal(own[key], expected[key]) for key in expected)
+
+
 def test_hiera__of_another_image_size(tmp_path):
     trained = random_model(hiera_model())
     save_state(to_official(trained.state_dict())[0], tmp_path / "x.pth")

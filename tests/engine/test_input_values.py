@@ -100,6 +100,12 @@ def test_doubtful_statistics_are_warned_about(warnings):
     assert len(warnings) == 2
 
 
+def test_mean_alone_of_another_scale_is_warned_about(warnings):
+    mixed = dict(mean=SMALL["mean"], std=IMAGENET["std"])
+    check_scale(photos(), preprocessor(**mixed))
+    assert "They are those of values from 0 to 1" in warnings[0]
+
+
 def test_mixed_channels_name_a_file_of_each_kind():
     odd = SampledImage(torch.zeros(4, 8, 8), "alpha.png")
     with pytest.raises(ValueError, match="4 with 3 .*3.png.*1 with 4 .*alpha.png"):

@@ -116,6 +116,7 @@ def test_test__at_several_scales_has_a_pipeline_of_its_own() -> None:
         ("warmup_epochs", "param_scheduler.0.end or param_scheduler.1.begin"),
         ("auto_scale_lr.base_batch", "nothing reads 'base_batch' of auto_scale_lr"),
         ("env_cfg.cudnn_benchmrk", "nothing reads 'cudnn_benchmrk' of env_cfg"),
+        ("data_preprocessor.mean", "Write instead: model.data_preprocessor.mean$"),
     ],
 )
 def test_name_that_nothing_reads__is_refused_with_what_to_write(
@@ -200,9 +201,11 @@ def test_unread_names__are_those_a_child_sets_alone(tmp_path) -> None:
     (tmp_path / "child.py").write_text(
         f"_base_ = '{base}'\ndata_root = '/mine'\npretrained = 'x.pth'\n"
         "test_pipeline = [dict(type='LoadImageFromFile')]\n"
+        "data_preprocessor = dict(mean=[1.0])\n"
     )
     child = Config.fromfile(tmp_path / "child.py")
-    assert unread_names(child).keys() == {"data_root", "pretrained", "test_pipeline"}
+    names = {"data_root", "pretrained", "test_pipeline", "data_preprocessor"}
+    assert unread_names(child).keys() == names
 
 
 def test_data_root__of_several_folders_is_refused_with_their_keys() -> None:

@@ -142,6 +142,16 @@ def test_data_that_grew_or_shrank__keep_the_schedule_in_epochs(
     assert f"training images 12 → {images}" in log
 
 
+def test_data_that_shrank_in_a_longer_run__keep_the_schedule_in_epochs(
+    tmp_path: Path,
+) -> None:
+    # 4 epochs of 3 iterations become 6 of 2: a schedule of as many iterations.
+    _, wanted, _ = run(tmp_path / "other", **config(6, 8))
+    run(tmp_path, **config(4))
+    _, rates, _ = run(tmp_path, "epoch_4.pth", **config(6, 8))
+    assert rates.rates == pytest.approx(wanted.rates[8:])
+
+
 def test_accumulation__counts_the_steps_reached(tmp_path: Path) -> None:
     def accumulated(epochs: int) -> dict[str, Any]:
         changes = config(epochs, 26, auto_scale_lr=dict(base_batch_size=8))

@@ -91,7 +91,8 @@ class Checkpoint:
         Raises:
             ValueError: If a key is not a name, or what goes by the name of a parameter
                 (``a.b``) is numbers, but neither a tensor nor such an array: left out,
-                it would silently be missing. Or if a tensor is not finite.
+                it would silently be missing. Or if there are no tensors, or one is not
+                finite.
         """
         state, wrapper, notes = unwrap(content, key)
         if not isinstance(content.get("state_dict", state), Mapping):
@@ -109,6 +110,12 @@ class Checkpoint:
                 value = to_tensor(name, value, wrapper is not None, path)
             if value is not None:
                 tensors[name] = value
+        if not tensors:
+            raise ValueError(
+                f"{path} holds no tensors, only {sorted(map(str, content))[:10]}: give "
+                "a state dict, plain or under one of the keys "
+                f"{', '.join(wrappers())}, or name its entry by key="
+            )
         tensors = strip_prefixes(tensors)
         refuse_non_finite(tensors, path)
         found = candidates(tensors, wrapper)
@@ -183,14 +190,7 @@ def read(
             tensors.
     """
     content = read_content(path, map_location, trust)
-    checkpoint = Checkpoint.of(content, os.fspath(path), key)
-    if not checkpoint.tensors:
-        raise ValueError(
-            f"{path} holds no tensors, only "
-            f"{sorted(map(str, checkpoint.content))[:10]}: give a "
-            f"state dict, plain or under one of the keys {', '.join(wrappers())}"
-        )
-    return checkpoint
+    return Checkpoint.of(content, os.fspath(path), key)
 
 
 def read_content(

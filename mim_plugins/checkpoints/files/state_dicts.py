@@ -54,6 +54,7 @@ def unwrap(
     # Trainers wrap what other code has wrapped already.
     while True:
         present = [x for x in wrappers() if isinstance(state.get(x), Mapping)]
+        present = present or _only_network(state)
         if not present:
             return state, wrapper, notes
         wrapper = present[0]
@@ -64,6 +65,20 @@ def unwrap(
                 f"{' or '.join(map(repr, others))}"
             )
         state = state[wrapper]
+
+
+def _only_network(content: Mapping[str, Any]) -> list[str]:
+    """The entry that holds tensors, by whatever name, if nothing else does."""
+    arrays = (Tensor, np.ndarray)
+    if any(isinstance(value, arrays) for value in content.values()):
+        return []
+    found = [
+        name
+        for name, value in content.items()
+        if isinstance(value, Mapping)
+        and any(isinstance(x, Tensor) for x in value.values())
+    ]
+    return found if len(found) == 1 else []
 
 
 def network_in(
@@ -123,7 +138,7 @@ def _is_numeric(value: Any) -> bool:
 def non_finite_keys(state: Mapping[str, Any]) -> list[str]:
     """Names the tensors with a value that is NaN or infinite.
 
-    Minus infinity alone is none: masks of attention hold it.
+    Masks of attention, which hold minus infinity, are left out.
 
     Args:
         state: A state dict.
@@ -131,10 +146,13 @@ def non_finite_keys(state: Mapping[str, Any]) -> list[str]:
     floating = {
         key: value
         for key, value in state.items()
-        if isinstance(value, Tensor) and value.is_floating_point() and value.numel()
+        if isinstance(value, Tensor)
+        and value.is_floating_point()
+        and value.numel()
+        and not key.endswith("mask")
     }
-    # The maximum is NaN where one value is; read from the device together.
-    largest = [value.detach().float().max().cpu() for value in floating.values()]
+    # NaN where one value is; read from the device together.
+    largest = [value.detach().float().abs().max().cpu() for value in floating.values()]
     return [key for key, x in zip(floating, largest, strict=True) if not x < math.inf]
 
 

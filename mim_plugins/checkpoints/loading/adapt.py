@@ -95,7 +95,7 @@ def state_for(
         print_log(f"converted on load\n{report}", logger="current")
         return state
     state = _native_state(target, checkpoint, prefix)
-    if layout is not None and not exact:
+    if (layout is not None or partial) and not exact:
         report = Report(checkpoint.path, NATIVE.title, len(state), done="loaded")
         report.notes += checkpoint.notes
         _resize(target, state, target.prefix, report, grid, antialias, False)
@@ -168,6 +168,7 @@ def adapt_official(
     )
     report = conversion.report
     target.check_heads(conversion.metadata.get(NUM_HEADS), checkpoint.path)
+    _name_norm_of_latent(target, conversion.state)
     encoder = below(PREFIX, conversion.state)
     if not exact:
         _adapt_encoder(target, encoder, report, antialias, grid, partial)
@@ -194,6 +195,18 @@ def adapt_official(
         for name, entry in getattr(conversion.state, "_metadata", {}).items()
     )
     return state, report
+
+
+def _name_norm_of_latent(target: Target, state: dict[str, Tensor]) -> None:
+    """Gives a SimMIM's norm to its decoder where the latent is not the last stage's.
+
+    The outputs of the last two stages are equally wide, so that an official file does
+    not say of which of them its norm is; the model does.
+    """
+    for key in [key for key in state if re.fullmatch(r"backbone\.norm\d\.\w+", key)]:
+        own = f"neck.norm.{key.rpartition('.')[2]}"
+        if key not in target.shapes and own in target.shapes and own not in state:
+            state[own] = state.pop(key)
 
 
 def _native_state(

@@ -121,9 +121,16 @@ def check_scale(images: Sequence[SampledImage], preprocessor: nn.Module) -> None
     size = torch.maximum(level.abs(), spread)
     # Images of one colour have no deviation on any scale.
     small = spread.masked_fill(own_std == 0, 1.0)
-    if size.max() <= _LARGEST[0] and small.min() >= _SMALLEST[0]:
+    hint = "" if mean is None else _scale_hint(float(pixels.max()), float(mean.max()))
+    if size.max() > _LARGEST[0]:
+        worst = int(size.argmax())
+    elif small.min() < _SMALLEST[0]:
+        worst = int(small.argmin())
+    elif hint and level.abs().max() > 1:
+        # With the right deviation, the mean alone is about two deviations off.
+        worst = int(level.abs().argmax())
+    else:
         return
-    worst = int(size.argmax() if size.max() > _LARGEST[0] else small.argmin())
     low, high = pixels[worst].aminmax()
     message = (
         f"mean and std of data_preprocessor do not fit the images: in channel {worst} "
@@ -132,8 +139,7 @@ def check_scale(images: Sequence[SampledImage], preprocessor: nn.Module) -> None
         f"which normalisation makes {_short(level[worst])} and "
         f"{_short(spread[worst])}, where about 0 and 1 are right."
     )
-    if mean is not None:
-        message += _scale_hint(float(high), float(mean.max()))
+    message += hint
     message += (
         " Set them to those of your images, in this sample model.data_preprocessor."
         f"mean={_listed(own_mean)} and std={_listed(own_std)}"
