@@ -2,7 +2,12 @@
 
 from .epoch_sampler import EpochSampler
 from .seeded_dataset import SeededDataset
-from .transforms import DrawFlip, PackPretrainInputs, TensorRandomResizedCrop
+from .transforms import (
+    DrawFlip,
+    PackPretrainInputs,
+    TensorRandomResizedCrop,
+    WherePresent,
+)
 from .unlabelled_images import UnlabelledImages
 
 __all__ = [
@@ -12,4 +17,5 @@ __all__ = [
     "SeededDataset",
     "TensorRandomResizedCrop",
     "UnlabelledImages",
+    "WherePresent",
 ]
