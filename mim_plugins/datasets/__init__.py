@@ -1,5 +1,6 @@
 """Data sets, samplers and transforms that mmpretrain lacks."""
 
+from .class_folders import ClassFolders
 from .epoch_sampler import EpochSampler
 from .seeded_dataset import SeededDataset
 from .transforms import (
@@ -11,6 +12,7 @@ from .transforms import (
 from .unlabelled_images import UnlabelledImages
 
 __all__ = [
+    "ClassFolders",
     "DrawFlip",
     "EpochSampler",
     "PackPretrainInputs",
