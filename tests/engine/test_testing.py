@@ -100,6 +100,12 @@ def test_classifier__metrics_and_averaged_flips(classes, tmp_path):
     torch.testing.assert_close(merged.pred_score, (first + second) / 2)
 
 
+def test_metrics__are_written_by_one_process(classes, tmp_path, monkeypatch):
+    monkeypatch.setattr("mim_plugins.engine.launch.is_main_process", lambda: False)
+    run(classes, tmp_path, out=str(tmp_path / "metrics.json"))
+    assert not (tmp_path / "metrics.json").exists()
+
+
 def test_config_of_the_training__stays_as_it_is(classes, tmp_path, monkeypatch):
     """By default a test has a folder of its own."""
     cfg = Config.fromfile(classes / "config.py")
