@@ -1,6 +1,6 @@
 """Evaluate a checkpoint on the test set of a config.
 
-python tools/test.py CONFIG CHECKPOINT [--work-dir DIR] [--out FILE.json] …
+python tools/test.py CONFIG CHECKPOINT [--out PREDICTIONS.pkl] [--show-dir DIR] …
 """
 
 from __future__ import annotations
@@ -18,7 +18,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("config", help="path of the config file")
     parser.add_argument("checkpoint", help="path of the checkpoint")
     parser.add_argument("--work-dir", help="where the log goes")
-    parser.add_argument("--out", help="write the metrics to this .json file")
+    parser.add_argument(
+        "--out",
+        metavar="FILE.pkl|DIR|FILE.json",
+        help="write the predictions of detection or classification to a .pkl file, "
+        "predicted maps of segmentation to a folder, or the metrics to a .json file",
+    )
+    parser.add_argument("--show-dir", help="draw the predictions into this folder")
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="average over augmented images: tta_model and tta_pipeline of the config, "
+        "else the image and its mirror image",
+    )
     parser.add_argument("--amp", action="store_true", help="compute in half precision")
     parser.add_argument(
         "--cfg-options",
@@ -46,16 +58,17 @@ def main() -> None:
     """Run the command line."""
     args = parse_args()
     # Imported after the arguments, so that --help answers at once.
-    from mmengine.fileio import dump
-
     from mim_plugins.engine import InputError, test
 
     try:
-        metrics = test(
+        test(
             args.config,
             args.checkpoint,
             work_dir=args.work_dir,
             amp=args.amp,
+            tta=args.tta,
+            out=args.out,
+            show_dir=args.show_dir,
             cfg_options=args.cfg_options,
             launcher=args.launcher,
         )
@@ -63,8 +76,6 @@ def main() -> None:
         if args.debug:
             raise
         sys.exit(f"error: {error} (--debug shows where it was raised)")
-    if args.out:
-        dump(metrics, args.out)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.fileio import dump
 from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -19,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from ..checkpoints.loading import SCHEME
 from .accumulation import accumulate, count_steps
+from .best_checkpoint import check_best
 from .environment import (
     check_toolbox,
     leave_processes,
@@ -31,6 +34,7 @@ from .hooks.data_health import check_loader
 from .hooks.non_finite import NonFiniteError
 from .hooks.progress_bar import ProgressBarHook
 from .overrides import apply_options, unread_names
+from .own_classes import follow_class_folders
 from .resume import SameBatchHook, apply_resume
 from .same_run import SameRunHook
 from .schedules import (
@@ -51,6 +55,7 @@ from .settings import (
     scale_learning_rate,
 )
 from .strict_loading import require_strict_loading
+from .testing import apply_amp, apply_tta, draw_predictions, write_results
 
 
 def train(
@@ -133,6 +138,9 @@ def test(
     *,
     work_dir: str | None = None,
     amp: bool = False,
+    tta: bool = False,
+    out: str | None = None,
+    show_dir: str | None = None,
     cfg_options: dict[str, Any] | None = None,
     launcher: str = "none",
 ) -> dict[str, float]:
@@ -141,8 +149,13 @@ def test(
     Args:
         config: Path of the config file.
         checkpoint: Path of the checkpoint.
-        work_dir: Where the log goes; see :func:`train`.
+        work_dir: Where the log goes; by default the folder ``test`` in that of
+            :func:`train`, whose config file stays as it is.
         amp: Whether to compute in half precision.
+        tta: Whether to average over augmented images.
+        out: A ``.pkl`` file for predictions, a folder for predicted maps of
+            segmentation, or a ``.json`` file for the metrics.
+        show_dir: A folder for pictures of the predictions.
         cfg_options: Values that replace those of the config, by dotted key.
         launcher: Who started this process.
 
@@ -157,7 +170,7 @@ def test(
         cfg = load_config(config, cfg_options, testing=True)
         world_size(launcher)
         cfg.launcher = launcher
-        cfg.work_dir = work_dir or _work_dir(cfg, config)
+        cfg.work_dir = work_dir or str(Path(_work_dir(cfg, config), "test"))
         if "://" not in checkpoint and not Path(checkpoint).is_file():
             raise FileNotFoundError(f"The checkpoint {checkpoint} does not exist.")
         if cfg.get("test_dataloader") is None or cfg.get("test_cfg") is None:
@@ -167,13 +180,24 @@ def test(
                 "probing; test with one of those configs."
             )
         check_toolbox(cfg.get("default_scope"))
+        followed = follow_class_folders(cfg, cfg_options, "test")
         cfg.load_from, cfg.resume = checkpoint, False
         if amp:
-            cfg.test_cfg.fp16 = True
+            apply_amp(cfg)
+        if tta:
+            apply_tta(cfg)
+        if show_dir:
+            draw_predictions(cfg, show_dir)
+        metrics_file = write_results(cfg, out) if out else None
         complete_dataloaders(cfg)
     with _run(cfg) as runner, explained(cfg):
+        if followed:
+            runner.logger.info(followed)
         require_strict_loading(runner.model, checkpoint)
-        return runner.test()
+        metrics = runner.test()
+        if metrics_file and is_main_process():
+            dump(metrics, metrics_file)
+        return metrics
 
 
 def load_config(
@@ -253,10 +277,14 @@ def training_config(
     check_toolbox(cfg.get("default_scope"))
     processes = world_size(launcher)
     step("--cfg-options", cfg)
+    notes = []
+    if followed := follow_class_folders(cfg, cfg_options):
+        notes.append(Note(followed))
+    step("class folders of the data", cfg)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or _work_dir(cfg, config)
     step("--launcher and --work-dir", cfg)
-    notes = [Note(apply_precision(cfg, precision))]
+    notes.append(Note(apply_precision(cfg, precision)))
     step("precision", cfg)
     leave_out_unreached(cfg)
     step("length of the run", cfg)
@@ -266,7 +294,8 @@ def training_config(
         "to give it to the data sets or the model as well"
         for name, value in unread_names(cfg).items()
     ]
-    warnings += filter(None, [check_length(cfg), check_checkpoints(cfg)])
+    checks = (check_length, check_checkpoints, check_best)
+    warnings += filter(None, [check(cfg) for check in checks])
     if accumulated := accumulate(cfg, processes, auto_scale_lr and accumulate_batch):
         notes.append(accumulated)
     step("accumulation", cfg)

@@ -10,10 +10,12 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import Tensor, nn
 
 from ..checkpoints.files.state_dicts import refuse_non_finite
 from ..datasets.epoch_sampler import find_seeded_dataset
 from .hooks.accumulation import AccumulationHook, steps_per_epoch
+from .hooks.periodic import unwrapped
 from .schedules import run_length
 
 # What a run is compared in; other entries, such as hooks and paths, may differ.
@@ -72,6 +74,7 @@ class SameRunHook(Hook):
         if not self.resuming or "epoch" not in meta:
             return
         refuse_non_finite(checkpoint["state_dict"], str(runner.cfg.load_from))
+        _refuse_other_sizes(runner.model, checkpoint["state_dict"])
         saved, now = meta.get("run", {}), _record(runner)
         self._refuse(meta, saved, now)
         _take_seed(runner, meta.get("seed"))
@@ -207,6 +210,26 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _flat(f"{key}.{index}", child)
     else:
         yield key, list(value) if isinstance(value, tuple) else value
+
+
+def _refuse_other_sizes(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Refuse weights of other sizes than the model's: so has the optimiser's state.
+
+    Raises:
+        ValueError: Naming one of them.
+    """
+    for name, parameter in unwrapped(model).named_parameters():
+        saved = state.get(name)
+        if saved is not None and saved.shape != parameter.shape:
+            raise ValueError(
+                f"--resume: {name} has {_by(saved)} values in the checkpoint and "
+                f"{_by(parameter)} in the model: the model's settings or, where its "
+                f"head follows the class folders, the classes have changed; {_NEW_RUN}"
+            )
+
+
+def _by(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape))
 
 
 def _take_seed(runner: Runner, seed: int | None) -> None:

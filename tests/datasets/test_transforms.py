@@ -7,7 +7,12 @@ from mmengine.dataset import default_collate
 from mmpretrain.datasets import PackInputs, RandomFlip, RandomResizedCrop
 from PIL import Image
 
-from mim_plugins.datasets import DrawFlip, PackPretrainInputs, TensorRandomResizedCrop
+from mim_plugins.datasets import (
+    DrawFlip,
+    PackPretrainInputs,
+    TensorRandomResizedCrop,
+    WherePresent,
+)
 
 
 def both(image, seed, **kwargs):
@@ -167,3 +172,9 @@ def test_packs_what_packinputs_packs():
     for image in (drawn(), drawn(channels=1), drawn()[..., 0], flipped):
         expected = PackInputs()(dict(img=image))["inputs"]
         assert torch.equal(PackPretrainInputs()(dict(img=image))["inputs"], expected)
+
+
+def test_where_present__applies_to_samples_with_the_key_alone():
+    step = WherePresent("label", [dict(type="DrawFlip", prob=1.0)])
+    assert step({"img": 0}) == {"img": 0}
+    assert step({"label": 0}) == {"label": 0, "flip": True}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from toy_run import loader, make_runner
+from toy_run import TINY_MODEL, loader, make_runner
 
 from mim_plugins.engine.accumulation import accumulate, count_steps
 from mim_plugins.engine.same_run import SameRunHook
@@ -248,3 +248,12 @@ def test_checkpoint_without_the_record__goes_on_as_before(tmp_path: Path) -> Non
     _, rates, log = run(tmp_path, "epoch_2.pth", **config(8))
     assert rates.rates == pytest.approx(wanted.rates[6:])
     assert "the schedule" in log
+
+
+def test_model_of_another_size__is_refused(tmp_path):
+    """Its optimiser's state would be of another size than its weights."""
+    run(tmp_path, **config(2))
+    arch = dict(TINY_MODEL["backbone"]["arch"], feedforward_channels=48)
+    model = TINY_MODEL | dict(backbone=TINY_MODEL["backbone"] | dict(arch=arch))
+    with pytest.raises(ValueError, match="layers.0.ffn.* 32x16 values .* 48x16 in the"):
+        run(tmp_path, "epoch_1.pth", **config(2, model=model))

@@ -1,5 +1,6 @@
 """The detection workflow: pre-train, detect, resume, test, draw boxes and masks."""
 
+import pickle
 from collections.abc import Iterator
 
 import mmcv
@@ -139,7 +140,27 @@ def test_workflow__from_pretraining_to_pictures_of_boxes(tmp_path, unformatted):
     runner = engine.train(CONFIG, work_dir=work_dir, resume="auto", cfg_options=options)
     assert runner.iter == 3
     checkpoint = f"{work_dir}/iter_3.pth"
-    scores = engine.test(CONFIG, checkpoint, cfg_options=options)
+    scores = engine.test(
+        CONFIG,
+        checkpoint,
+        work_dir=str(tmp_path / "test"),
+        out=str(tmp_path / "found.pkl"),
+        show_dir=str(tmp_path / "show"),
+        cfg_options=options,
+    )
+    found = pickle.loads((tmp_path / "found.pkl").read_bytes())
+    assert len(found) == 4 and "bboxes" in found[0]["pred_instances"]
+    names = {path.name for path in (root / "val2017").iterdir()}
+    assert {path.name for path in (tmp_path / "show").iterdir()} == names
+    boxes = {"model.roi_head.mask_head": None, "test_evaluator.metric": "bbox"}
+    mirrored = engine.test(
+        CONFIG,
+        checkpoint,
+        work_dir=str(tmp_path / "test"),
+        tta=True,
+        cfg_options={k: v for k, v in options.items() if "mask_head" not in k} | boxes,
+    )
+    assert set(mirrored) == {name for name in scores if "bbox" in name}
     assert -1 <= scores["coco/bbox_mAP"] <= 1
     assert -1 <= scores["coco/segm_mAP"] <= 1
 

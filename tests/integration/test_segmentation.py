@@ -17,18 +17,20 @@ from mim_plugins.checkpoints.files import save_state
 mmseg_models = pytest.importorskip("mmseg.models")
 
 CONFIG = "distilled/segmentation/d2-mae_vitt_semantic-fpn_ade20k.py"
+MULTI_SCALE = CONFIG.replace("-fpn_", "-fpn-ms_")
 # What pre-training does not have.
 FRESH = ("relative_position_bias_table", "gamma_1", "gamma_2")
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A data set, and a small config file for it."""
+    """A data set, and small config files for it."""
     folder = tmp_path_factory.mktemp("segmentation")
     ade20k_layout(folder / "data")
-    cfg = Config.fromfile(ROOT / "configs" / CONFIG)
-    small_segmentor(cfg, folder / "data", folder / "runs")
-    cfg.dump(folder / "small.py")
+    for name, path in (("small", CONFIG), ("multi_scale", MULTI_SCALE)):
+        cfg = Config.fromfile(ROOT / "configs" / path)
+        small_segmentor(cfg, folder / "data", folder / "runs")
+        cfg.dump(folder / f"{name}.py")
     return folder
 
 
@@ -97,6 +99,15 @@ def test_config_file__trains_tests_and_draws(small, tmp_path):
     assert drawn.shape[:2] == (48, 80)
     # Classes have colours: no grey.
     assert (drawn.max(-1).astype(int) - drawn.min(-1) > 8).mean() > 0.5
+    # Images without labels at several scales, by the same checkpoint.
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        drawer = apis.MMSegInferencer(
+            str(small / "multi_scale.py"), checkpoint, device="cpu"
+        )
+        result = drawer(image, out_dir=str(tmp_path / "multi_scale"))
+    assert result["predictions"].shape == (48, 80)
+    classes = runner.train_dataloader.dataset.metainfo["classes"]
+    assert drawer.visualizer.dataset_meta["classes"] == classes
 
 
 @pytest.mark.parametrize(

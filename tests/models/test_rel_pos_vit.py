@@ -266,3 +266,18 @@ def test_forward__refuses_another_grid_of_as_many_patches(shared):
     with pytest.raises(ValueError, match="img_size"):
         deepcopy(model)(images(64, 64))
     encoder(img_size=(32, 48), use_rel_pos_bias=False)(images(48, 32))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_frozen_stages__nothing_of_them_is_trained(shared):
+    model = encoder(
+        frozen_stages=2,
+        use_rel_pos_bias=not shared,
+        use_shared_rel_pos_bias=shared,
+    )
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert trained == {
+        name
+        for name, _ in model.named_parameters()
+        if name.startswith(("layers.2.", "layers.3.", "ln1", "ln2"))
+    }

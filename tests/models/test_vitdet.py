@@ -266,3 +266,11 @@ def test_pyramid__refuses_other_scales_and_too_few_levels():
 def test_registry__knows_both():
     assert MODELS.get("ViTDet") is ViTDet
     assert MODELS.get("SimpleFeaturePyramid") is SimpleFeaturePyramid
+
+
+@pytest.mark.parametrize("frozen", [1, 4])
+def test_frozen_stages__nothing_of_them_is_trained(frozen):
+    model = vitdet(frozen_stages=frozen)
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    later = tuple(f"layers.{index}." for index in range(frozen, 4))
+    assert trained == {n for n, _ in model.named_parameters() if n.startswith(later)}

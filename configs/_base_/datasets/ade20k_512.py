@@ -46,7 +46,14 @@ tta_pipeline = [
                 dict(type="RandomFlip", prob=0.0, direction="horizontal"),
                 dict(type="RandomFlip", prob=1.0, direction="horizontal"),
             ],
-            [dict(type="LoadAnnotations", reduce_zero_label=True)],
+            # Not with images that have no labels, as in MMSegInferencer.
+            [
+                dict(
+                    type="WherePresent",
+                    key="seg_map_path",
+                    transforms=[dict(type="LoadAnnotations", reduce_zero_label=True)],
+                )
+            ],
             [dict(type="PackSegInputs")],
         ],
     ),

@@ -1,4 +1,6 @@
-# Labelled ImageNet for fine-tuning, 224 pixels, 8 GPUs x 128 = 1024 images per step.
+# Labelled ImageNet for fine-tuning, 224 pixels, 8 GPUs x 128 = 1024 images per step; or
+# classes of one's own, in train/CLASS/ and val/CLASS/ of any data_root. tools/train.py
+# gives the classifier as many classes as there are folders.
 # Augmentation of MAE's and DeepMIM's released code: crop of 8-100 % of the area, flip,
 # RandAugment (9, 0.5) with increasing severity, random erasing 0.25 with noise (MAE's
 # fine-tuning page, not its table 9); no colour jitter. Mixup and CutMix belong to the
@@ -57,7 +59,10 @@ train_dataloader = dict(
         # The run stops when more than 1 % of the images cannot be read.
         max_corrupt_ratio=0.01,
         dataset=dict(
-            type="ImageNet", data_root=data_root, split="train", pipeline=train_pipeline
+            type="ClassFolders",
+            data_root=data_root,
+            split="train",
+            pipeline=train_pipeline,
         ),
     ),
 )
@@ -69,7 +74,7 @@ val_dataloader = dict(
     collate_fn=dict(type="default_collate"),
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="ImageNet", data_root=data_root, split="val", pipeline=test_pipeline
+        type="ClassFolders", data_root=data_root, split="val", pipeline=test_pipeline
     ),
 )
 val_evaluator = dict(type="Accuracy", topk=(1, 5))

@@ -54,11 +54,9 @@ knn_train_dataloader = dict(
     batch_size=128,
     num_workers=8,
     dataset=dict(
-        type="ImageNet",
+        type="ClassFolders",
         data_root=data_root,
         split="train",
-        # Those of the folders, not ImageNet's 1,000.
-        metainfo=dict(classes=None),
         pipeline=test_pipeline,
     ),
 )
@@ -66,11 +64,9 @@ knn_val_dataloader = dict(
     batch_size=128,
     num_workers=8,
     dataset=dict(
-        type="ImageNet",
+        type="ClassFolders",
         data_root=data_root,
         split="val",
-        # Those of the folders, not ImageNet's 1,000.
-        metainfo=dict(classes=None),
         pipeline=test_pipeline,
     ),
 )

@@ -3,6 +3,7 @@
 from .decoded import TakeDecodedImage
 from .flip import DrawFlip
 from .pack import PackPretrainInputs
+from .present import WherePresent
 from .random_resized_crop import TensorRandomResizedCrop
 
 __all__ = [
@@ -10,4 +11,5 @@ __all__ = [
     "PackPretrainInputs",
     "TakeDecodedImage",
     "TensorRandomResizedCrop",
+    "WherePresent",
 ]

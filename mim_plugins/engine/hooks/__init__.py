@@ -1,6 +1,7 @@
 """Hooks: checks, logging and evaluation around the training steps."""
 
 from .accumulation import AccumulationHook
+from .class_pictures import ClassPicturesHook
 from .data_health import CheckInputHook, CorruptImageHook
 from .detection import CheckDetectionHook
 from .ema import StepEMAHook, WarmupEMA
@@ -18,6 +19,7 @@ __all__ = [
     "CheckInputHook",
     "CheckSegmentationHook",
     "CheckValidationHook",
+    "ClassPicturesHook",
     "CorruptImageHook",
     "DeferredRuntimeInfoHook",
     "ProgressBarHook",

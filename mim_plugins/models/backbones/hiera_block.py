@@ -150,7 +150,8 @@ def max_pool(tokens: Tensor) -> Tensor:
 
 def _bits(tokens: Tensor) -> tuple[list[int], list[int]]:
     """Sizes of the binary digits of row and column, and their order when unrolled."""
-    count = (tokens.shape[2].bit_length() - 1) // 2
+    # An integer under torch.jit.trace, too, where sizes are tensors.
+    count = (int(tokens.shape[2]).bit_length() - 1) // 2
     # Row by row, the highest digit of the row comes first, the column's lowest last.
     # The leading 1 is there for units of one token, which have no digits.
     pairs = [(2 + count - k, 2 + 2 * count - k) for k in range(count)]

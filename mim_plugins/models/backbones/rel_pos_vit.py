@@ -178,6 +178,12 @@ class RelPosVisionTransformer(RecordsGeometry, BEiTViT):
             return height, width
         return None
 
+    def _freeze_stages(self) -> None:
+        """Freezes the first blocks and what enters them, shared positions included."""
+        super()._freeze_stages()
+        if self.rel_pos_bias is not None:
+            self.rel_pos_bias.requires_grad_(False)
+
     def _check_grid(
         self,
         embed: nn.Module,

@@ -136,8 +136,10 @@ class MIMSwinTransformer(SwinTransformer, MaskedEncoder):
             if norm_eps is not None and isinstance(module, nn.LayerNorm):
                 module.eps = norm_eps
         for stage in self.stages:
-            for block in stage.blocks if mlp_norm_eps is not None else ():
-                block.norm2.eps = mlp_norm_eps
+            for block in stage.blocks:
+                block.attn.window_reverse = window_reverse
+                if mlp_norm_eps is not None:
+                    block.norm2.eps = mlp_norm_eps
 
     @property
     def level_names(self) -> list[str]:
@@ -327,6 +329,18 @@ def window_shift(block: SwinBlock, size: Sequence[int]) -> int:
     """Shift of a block's windows on a map: none where one window covers a side."""
     covers = min(size) <= block.attn.window_size
     return 0 if covers else block.attn.shift_size
+
+
+def window_reverse(windows: Tensor, height: int, width: int, side: int) -> Tensor:
+    """Lays windows out as maps, (N * windows, side, side, C) -> (N, height, width, C).
+
+    mmpretrain's method of this name computes N as a Python number, which a traced or
+    exported model would keep.
+    """
+    maps = windows.view(
+        -1, height // side, width // side, side, side, windows.shape[-1]
+    )
+    return maps.transpose(2, 3).reshape(-1, height, width, windows.shape[-1])
 
 
 def _run_block(block: SwinBlock, tokens: Tensor, groups: WindowGroups) -> Tensor:

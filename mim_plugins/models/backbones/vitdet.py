@@ -119,6 +119,9 @@ class ViTDet(RecordsGeometry, VisionTransformer):
             )
             for name, part in plain.named_children():
                 setattr(layer.attn, name, part)
+        if self.frozen_stages > 0:
+            # mmpretrain froze the blocks before they had relative positions.
+            self._freeze_stages()
         use_attention_dispatch(self)
         self._register_load_state_dict_pre_hook(self._adapt_loaded)
         if with_cp:
