@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ...datasets.seeded_dataset import reason_of
-from .dataset_checks import inner_datasets
+from ..checks.data import inner_datasets
 
 _NAMED = 5
 

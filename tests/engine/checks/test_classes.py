@@ -11,11 +11,7 @@ from samples import TINY_ARCH
 from toy_run import make_runner
 
 from mim_plugins.datasets import SeededDataset
-from mim_plugins.engine.hooks.class_names import (
-    check_head,
-    check_same_classes,
-    check_trained_classes,
-)
+from mim_plugins.engine.checks.classes import check_classifier, check_same_classes
 
 
 def images(root, *folders):
@@ -79,19 +75,19 @@ def test_head_with_too_few_outputs_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match="train has 3 classes .*is 2: .*head.num_classes=3$"
     ):
-        check_head("train", data, classifier(2))
+        check_classifier("train", data, classifier(2))
     mixing = classifier(2, num_classes=2)
     with pytest.raises(ValueError, match="data_preprocessor.num_classes=3$"):
-        check_head("train", data, mixing)
+        check_classifier("train", data, mixing)
     with pytest.raises(ValueError, match="num_classes is 3, .* is 2: set both"):
-        check_head("train", data, classifier(3, num_classes=2))
-    check_head("train", data, classifier(3))
+        check_classifier("train", data, classifier(3, num_classes=2))
+    check_classifier("train", data, classifier(3))
 
 
 def test_head_with_more_outputs_is_warned_about(tmp_path, monkeypatch):
     warnings = []
     monkeypatch.setattr(MMLogger.get_current_instance(), "warning", warnings.append)
-    check_head("train", dataset(images(tmp_path, "ant", "bee")), classifier(1000))
+    check_classifier("train", dataset(images(tmp_path, "ant", "bee")), classifier(1000))
     assert "2 classes, the classifier 1000 outputs" in warnings[0]
 
 
@@ -100,20 +96,20 @@ def test_labels_of_a_list_beyond_the_head_are_refused(tmp_path):
     (tmp_path / "val.txt").write_text("ant/1.png 0\nant/1.png 7\n")
     data = dataset(tmp_path, ann_file="val.txt")
     with pytest.raises(ValueError, match="val.txt has the label 7.*0 to 2.*classes=8"):
-        check_head("val", data, classifier(3))
-    check_head("val", data, classifier(8))
+        check_classifier("val", data, classifier(3))
+    check_classifier("val", data, classifier(8))
     # ImageNet's images of two classes: the list counts, not the 1,000 names.
     (tmp_path / "val.txt").write_text("ant/1.png 0\nant/1.png 1\n")
     some = dict(type="ImageNet", data_root=str(tmp_path), ann_file="val.txt")
-    check_head("val", DATASETS.build(dict(some, pipeline=[])), classifier(2))
+    check_classifier("val", DATASETS.build(dict(some, pipeline=[])), classifier(2))
 
 
 def test_test_data_are_compared_with_the_checkpoint(tmp_path):
     test = dataset(images(tmp_path, "bee", "cat"))
     with pytest.raises(ValueError, match="test_dataloader lacks ant"):
-        check_trained_classes("test_dataloader", test, ("ant", "bee", "cat"))
-    check_trained_classes("test_dataloader", test, ["bee", "cat"])
-    check_trained_classes("test_dataloader", test, None)
+        check_same_classes(dict(test_dataloader=test), ("ant", "bee", "cat"))
+    check_same_classes(dict(test_dataloader=test), ["bee", "cat"])
+    check_same_classes(dict(test_dataloader=test), None)
 
 
 def run(folder, outputs, **changes):
