@@ -146,7 +146,8 @@ def _why_empty(dataset: Any) -> str:
             f"object of its {len(classes)} classes ({', '.join(classes[:3])} ...), of "
             f"which the file has {len(dataset.cat_ids)}. image_id of its annotations "
             "must be an id of its images; give the data set its categories with "
-            "metainfo=dict(classes=(...)), or keep images without objects with "
+            "metainfo=dict(classes=(...)) in a config file (--cfg-options drops spaces "
+            "in names), or keep images without objects with "
             "filter_cfg.filter_empty_gt=False"
         )
     return f"{message}: set data_root with --cfg-options, or the data set's paths"
