@@ -55,9 +55,6 @@ def check_categories(
         sets: The data of all loops.
         files: What :func:`read_annotations` gives for a data set, by its ``id``.
         trained: The checkpoint's classes, if they are known.
-
-    Raises:
-        ValueError: If a class is not in a file, or the order is another.
     """
     known, configured = list(trained), []
     for data in sets:
@@ -119,22 +116,14 @@ def _numbered(
 
 
 def check_objects(data: Data, part: Any, content: dict[str, Any]) -> None:
-    """Counts the objects that mmdet uses, and logs them and why others are left out.
-
-    Raises:
-        ValueError: If none or under half are used, boxes are in another form, or masks
-            are to be read and there are none.
-    """
+    """Counts the objects that mmdet uses, and logs them and why others are left out."""
     sizes = {i["id"]: (i.get("width"), i.get("height")) for i in content["images"]}
     names = {category["id"]: category["name"] for category in content["categories"]}
-    infos = [part.get_data_info(index) for index in range(len(part))]
-    ids = {info["img_id"] for info in infos} if part._indices is not None else None
-    annotations = [
-        a
-        for a in content.get("annotations", ())
-        if (ids is None or a["image_id"] in ids)
-        and names.get(a["category_id"]) in {None, *names_of(part)}
-    ]
+    annotations, chosen = content.get("annotations", ()), {None, *names_of(part)}
+    annotations = [a for a in annotations if names.get(a["category_id"]) in chosen]
+    if part._indices is not None:  # of the file, some images only are meant
+        ids = {info["img_id"] for info in _infos(part)}
+        annotations = [a for a in annotations if a["image_id"] in ids]
     reasons = Counter(_left_out(a, sizes, names) for a in annotations)
     used, total = reasons.pop("", 0), len(annotations)
     left = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
@@ -205,13 +194,8 @@ def _check_extent(where: str, annotations: list[dict], sizes: dict) -> None:
 
 
 def check_images(data: Data, part: Any, num_samples: int) -> None:
-    """Checks that sampled images exist, can be read, and have the size in the file.
-
-    Raises:
-        FileNotFoundError: If one does not exist.
-        ValueError: If one has another size or cannot be read.
-    """
-    turned, proven = [], False
+    """Checks that sampled images exist, can be read, and have the size in the file."""
+    sizes = set()
     for index in spread(part, num_samples):
         info = part.get_data_info(index)
         path = info["img_path"]
@@ -223,26 +207,13 @@ def check_images(data: Data, part: Any, num_samples: int) -> None:
         info = load(part, index, "LoadImage")
         if "img" not in info or not info.get("height"):
             continue
-        is_proven = check_size(
-            part,
-            info,
-            (info["height"], info["width"]),
-            f"by {part.ann_file}",
-            "Swap them in its images (and in the size of run-length masks)",
-        )
-        turned += [path] * (is_proven is None)
-        proven = proven or bool(is_proven)
-    if turned and not proven:
-        warn_of_turned(data.name, turned)
+        stated, remedy = (info["height"], info["width"]), "Swap them in its images"
+        sizes.add(check_size(part, info, stated, f"by {part.ann_file}", remedy))
+    warn_of_turned(data.name, sizes)
 
 
 def check_metrics(data: Data, model: Any) -> None:
-    """Checks that metric, data and model go together.
-
-    Raises:
-        ValueError: If images differ, which mmdet would notice after the last one, if
-            an object can never count as found, or if the model predicts no masks.
-    """
+    """Checks that metric, data and model go together."""
     kind, parts = data.kind, list(inner_datasets(data.dataset, having="ann_file"))
     for metric in data.metrics:
         roi_head = getattr(model, "roi_head", None)

@@ -39,11 +39,7 @@ class Classes(NamedTuple):
 
 
 def names_of(dataset: Any) -> tuple[str, ...]:
-    """The names in a data set's meta information; empty if it has none.
-
-    Raises:
-        ValueError: If they are one text, whose letters would be classes.
-    """
+    """The names in a data set's meta information; empty if it has none."""
     names = (getattr(dataset, "metainfo", None) or {}).get("classes")
     if isinstance(names, str):
         raise ValueError(
@@ -54,12 +50,7 @@ def names_of(dataset: Any) -> tuple[str, ...]:
 
 
 def classes_of(source: str, dataset: Any) -> Iterator[Classes]:
-    """The classes of each data set in wrappers that names some.
-
-    Raises:
-        ValueError: If a hidden folder is among the class folders, or folders are
-            numbered in another order than the names.
-    """
+    """The classes of each data set in wrappers that names some."""
     for part in inner_datasets(dataset, having="metainfo"):
         names, numbers = names_of(part), getattr(part, "folder_to_idx", None) or {}
         folders = tuple(sorted(numbers, key=numbers.__getitem__))
@@ -80,15 +71,7 @@ def classes_of(source: str, dataset: Any) -> Iterator[Classes]:
 
 
 def compare(known: Sequence[Classes]) -> None:
-    """Checks that one number means one class everywhere.
-
-    Args:
-        known: All that have classes.
-
-    Raises:
-        ValueError: Naming two of them, the classes in which they differ, and what to
-            change.
-    """
+    """Checks that one number means one class everywhere."""
     for other in known[1:]:
         first = known[0]
         # Folders say more than names given in the config, which need not fit them.
@@ -120,9 +103,6 @@ def check_same_classes(datasets: Mapping[str, Any], trained: Any = None) -> None
         datasets: Data sets, built, by their name in the config; those that do not name
             their classes are not compared.
         trained: Names of the classes that a checkpoint records, or None.
-
-    Raises:
-        ValueError: Naming two data sets and the classes in which they differ.
     """
     known = [c for name, dataset in datasets.items() for c in classes_of(name, dataset)]
     compare([*checkpoint_classes(trained), *known])
@@ -146,16 +126,7 @@ def class_heads(model: Any) -> Iterator[tuple[str, Any]]:
 def check_num_classes(
     name: str, classes: Sequence[str], heads: Iterable[tuple[str, Any]]
 ) -> None:
-    """Checks that every head has as many classes as the data.
-
-    Args:
-        name: Of the loader, for the message.
-        classes: Of the data set; none are not compared.
-        heads: Config path of each head that predicts classes, and the head.
-
-    Raises:
-        ValueError: Naming the heads with another number.
-    """
+    """Checks that every head, by config path, has as many classes as the data."""
     wrong = {
         p: head.num_classes for p, head in heads if head.num_classes != len(classes)
     }
@@ -173,14 +144,6 @@ def check_classifier(name: str, dataset: Any, model: Any) -> None:
     """Checks that a classifier has an output for every class and every label.
 
     A classifier with more outputs than the data has classes is warned about.
-
-    Args:
-        name: Of the loader, for the message.
-        dataset: Its data set.
-        model: The model, without distributed wrapper.
-
-    Raises:
-        ValueError: Naming both numbers and the option to change.
     """
     outputs = getattr(getattr(model, "head", None), "num_classes", None)
     if not isinstance(model, BaseClassifier) or not isinstance(outputs, int):

@@ -44,12 +44,7 @@ class DataCheckHook(Hook):
         self._trained = (checkpoint.get("meta") or {}).get("dataset_meta") or {}
 
     def before_train(self, runner: Runner) -> None:
-        """Checks the training data and, if there are any, the validation data.
-
-        Raises:
-            ValueError: Naming the mismatch and what to change.
-            FileNotFoundError: If files are missing.
-        """
+        """Checks the training data and, if there are any, the validation data."""
         # What is fine-tuned may have been trained on any classes.
         trained = self._trained if runner.cfg.get("resume") else {}
         kinds = ["train"] + ["val"] * (runner.val_loop is not None)
@@ -71,13 +66,7 @@ class DataCheckHook(Hook):
         self.check([Data.of(runner, kind) for kind in kinds], model, trained)
 
     def check(self, sets: Sequence[Data], model: Any, trained: dict[str, Any]) -> None:
-        """Compares data, model and checkpoint.
-
-        Args:
-            sets: The data of all loops.
-            model: The model, without wrappers.
-            trained: What the checkpoint records about its data, if that matters.
-        """
+        """Compares data, a model without wrappers, and what a checkpoint records."""
         raise NotImplementedError
 
 
@@ -85,11 +74,9 @@ class DataCheckHook(Hook):
 class CheckDetectionHook(DataCheckHook):
     """Compares classes, objects and images of all sets with a detector.
 
-    It finds mistakes that would otherwise fail on the device, only after hours, at the
-    end of the first validation, or never: categories in another order, heads with
-    another number of classes, objects that are not used, images that are missing or of
-    another size, a metric of other images, and image sizes that a hierarchical backbone
-    cannot divide.
+    It finds categories in another order, heads with another number of classes, objects
+    that are not used, images that are missing or of another size, a metric of other
+    images, and image sizes that a hierarchical backbone cannot divide.
 
     Args:
         num_samples: Number of images per data set whose files are opened.
@@ -115,12 +102,10 @@ class CheckDetectionHook(DataCheckHook):
 class CheckSegmentationHook(DataCheckHook):
     """Compares classes, label maps and images of all sets with a segmentor.
 
-    It finds mistakes that would otherwise end in an index error on the device, fail
-    only after hours at the first validation, or never: classes that differ, labels that
-    are no class or are ignored, images without a label map or of another size, and
-    image sizes that a backbone with relative positions does not support. While
-    training, it names the file of a label that is no class; after a validation, classes
-    that the mean leaves out.
+    It finds classes that differ, labels that are no class or are ignored, images
+    without a label map or of another size, and image sizes that a backbone with
+    relative positions does not support. While training, it names the file of a label
+    that is no class; after a validation, classes without labels.
 
     Args:
         num_samples: Number of label maps per data set that are read.
@@ -177,41 +162,28 @@ class CheckSegmentationHook(DataCheckHook):
                     values, classes, ignored, zero, sample.get("seg_map_path", "a map")
                 )
 
-    def after_val_iter(
+    def _after_iter(
         self,
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
         outputs: Any = None,
+        mode: str = "train",
     ) -> None:
         """Says, next to the score, which classes it leaves out."""
-        if batch_idx + 1 == len(runner.val_dataloader):
-            _name_unscored(runner, runner.val_evaluator)
-
-    def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
-    ) -> None:
-        """As :meth:`after_val_iter`."""
-        if batch_idx + 1 == len(runner.test_dataloader):
-            _name_unscored(runner, runner.test_evaluator)
-
-
-def _name_unscored(runner: Runner, evaluator: Any) -> None:
-    """Names classes without a labelled pixel, whose IoU is 0 or, unpredicted, nan."""
-    for metric in evaluator.metrics:
-        names = (metric.dataset_meta or {}).get("classes")
-        if type(metric).__name__ != "IoUMetric" or metric.format_only or not names:
-            continue
-        # Per image: intersection, union, prediction and label of each class, in pixels.
-        labels = sum((r[3] for r in metric.results), torch.zeros(len(names)))
-        all_reduce(labels)
-        if absent := [x for x, area in zip(names, labels, strict=True) if not area]:
-            runner.logger.warning(
-                f"of {len(names)} classes, no label of this data is {some(absent)}: "
-                "the mean over classes (mIoU) leaves them out, or counts them as 0 "
-                "where they are predicted"
-            )
+        loader = getattr(runner, f"{mode}_dataloader")
+        if mode == "train" or batch_idx + 1 < len(loader):
+            return
+        for metric in getattr(runner, f"{mode}_evaluator").metrics:
+            names = (metric.dataset_meta or {}).get("classes")
+            if type(metric).__name__ == "IoUMetric" and names and metric.results:
+                # Of an image: intersection, union, prediction, label of each class.
+                labels = torch.stack([result[3] for result in metric.results]).sum(0)
+                all_reduce(labels)
+                unlabelled = zip(names, labels, strict=True)
+                if absent := [name for name, pixels in unlabelled if not pixels]:
+                    runner.logger.warning(
+                        f"of {len(names)} classes, no label of this data is "
+                        f"{some(absent)}: the mean over classes (mIoU) leaves them "
+                        "out, or counts them as 0 where they are predicted"
+                    )

@@ -17,7 +17,7 @@ _ORIENTATION = 274  # of EXIF
 
 def check_size(
     dataset: Any, info: dict, stated: tuple[int, int], where: str, swapped: str
-) -> bool | None:
+) -> str:
     """Compares a loaded image with the size its annotations are for.
 
     Args:
@@ -28,46 +28,46 @@ def check_size(
         swapped: What to do if only height and width are swapped.
 
     Returns:
-        Whether the image was turned as its camera asks and the size proves that the
-        annotations are, too; None if it was turned and the size does not say.
-
-    Raises:
-        ValueError: Naming both sizes and what to change.
+        The path, if the image was turned as its EXIF data ask and sizes do not show
+        whether the annotations are; ``"proven"`` if they show it; else nothing.
     """
-    path, actual = info["img_path"], tuple(info["img"].shape[:2])
-    turn, stored = _stored(path)
-    reads = [getattr(s, "color_type", "") for s in loading_steps(dataset, "LoadImage")]
-    applied = reads[:1] in (["color"], ["grayscale"])
+    path, actual = printable(info["img_path"]), tuple(info["img"].shape[:2])
+    turn, stored = _stored(info["img_path"])
     if actual == stated:
-        if turn == 1 or not applied:
-            return False
-        return True if turn > 4 and actual[0] != actual[1] else None
-    problem = f"{printable(path)} has {_by(actual)} pixels (height x width), {where} "
-    if actual != stated[::-1]:
-        raise ValueError(
-            f"{problem}{_by(stated)}: they do not belong together. Repair the paths, "
-            "or scale the annotations to the images (label maps by nearest neighbour)"
-        )
-    if turn > 4:
+        (load, *_) = loading_steps(dataset, "LoadImage")
+        if turn == 1 or getattr(load, "color_type", "") not in ("color", "grayscale"):
+            return ""
+        return "proven" if turn > 4 and actual[0] != actual[1] else path
+    remedy = (
+        "they do not belong together. Repair the paths, or scale the annotations to "
+        "the images (label maps by nearest neighbour)"
+    )
+    if actual == stated[::-1] and turn > 4:
         how, color_type = "as turned", "color"
         if actual != stored:
             how, color_type = "as stored", "color_ignore_orientation"
-        raise ValueError(
-            f"{problem}{_by(stated)}: its EXIF orientation turns it by 90 degrees, and "
-            f"the annotations are for the image {how}: set color_type='{color_type}' "
-            "of LoadImageFromFile in all pipelines"
+        remedy = (
+            "its EXIF orientation turns it by 90 degrees, and the annotations are for "
+            f"the image {how}: set color_type='{color_type}' of LoadImageFromFile in "
+            "all pipelines"
         )
-    raise ValueError(f"{problem}{_by(stated)}: height and width are swapped. {swapped}")
-
-
-def warn_of_turned(name: str, paths: Sequence[str]) -> None:
-    """Says that sizes do not show whether annotations are turned with the images."""
-    MMLogger.get_current_instance().warning(
-        f"{name}: {len(paths)} sampled images, such as {paths[0]}, have an EXIF "
-        "orientation and are turned when loaded; whether their annotations are for the "
-        "turned images their size does not show. If they are for the pixels as stored, "
-        "set color_type='color_ignore_orientation' of LoadImageFromFile"
+    elif actual == stated[::-1]:
+        remedy = f"height and width are swapped. {swapped}"
+    raise ValueError(
+        f"{path} has {_by(actual)} pixels (height x width), {where} {_by(stated)}: "
+        f"{remedy}"
     )
+
+
+def warn_of_turned(name: str, sizes: set[str]) -> None:
+    """Says that sizes do not show whether annotations are turned with the images."""
+    if "proven" not in sizes and (paths := sorted(sizes - {""})):
+        MMLogger.get_current_instance().warning(
+            f"{name}: {len(paths)} sampled images, such as {paths[0]}, have an EXIF "
+            "orientation and are turned when loaded; whether their annotations are for "
+            "the turned images their size does not show. If they are for the pixels as "
+            "stored, set color_type='color_ignore_orientation' of LoadImageFromFile"
+        )
 
 
 def _stored(path: str) -> tuple[int, tuple[int, int] | None]:
@@ -85,9 +85,6 @@ def check_padding(model: Any) -> None:
     """Checks that images are padded to a multiple of the model's largest stride.
 
     Otherwise levels would be misaligned, and boxes off by some pixels.
-
-    Raises:
-        ValueError: If they are not.
     """
     from mmdet.models.necks import FPN
 
@@ -123,11 +120,7 @@ def check_padding(model: Any) -> None:
 def check_training_size(
     size: tuple[int, int], model: Any, required: tuple[int, int]
 ) -> None:
-    """Checks that padded crops have the fixed input size of a backbone.
-
-    Raises:
-        ValueError: If they do not.
-    """
+    """Checks that padded crops have the fixed input size of a backbone."""
     padded_to = getattr(model.data_preprocessor, "size", None) or (0, 0)
     padded = tuple(max(pair) for pair in zip(size, padded_to, strict=True))
     if padded != required:
@@ -140,11 +133,7 @@ def check_training_size(
 
 
 def check_test_sizes(model: Any, required: tuple[int, int]) -> None:
-    """Checks that sliding windows of a test have the fixed input size of a backbone.
-
-    Raises:
-        ValueError: If it does not.
-    """
+    """Checks that sliding windows of a test have the fixed input size of a backbone."""
     test_cfg = model.test_cfg
     crop = tuple(test_cfg.get("crop_size", ()))
     if test_cfg.get("mode") != "slide" or crop != required:

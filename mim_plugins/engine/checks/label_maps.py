@@ -25,10 +25,6 @@ def check_files(data: Data, dataset: Any) -> bool:
 
     Returns:
         Whether it has label maps.
-
-    Raises:
-        ValueError: If it has no image, or a pipeline that leaves out the labels.
-        FileNotFoundError: If label maps, or their folder, are missing.
     """
     name = data.name
     if not len(dataset):
@@ -49,12 +45,6 @@ def check_files(data: Data, dataset: Any) -> bool:
                 f"labels to compare with: add it{predict}"
             )
         return False
-    zero = dataset.reduce_zero_label
-    if any(getattr(s, "reduce_zero_label", None) not in (None, zero) for s in steps):
-        raise ValueError(
-            f"{name}: reduce_zero_label is {zero} in the data set and {not zero} in "
-            "LoadAnnotations: set it in the data set alone"
-        )
     listed: dict[str, set[str]] = {}
     missing = []
     for index in range(len(dataset)):
@@ -84,16 +74,7 @@ def check_files(data: Data, dataset: Any) -> bool:
 def check_conventions(
     sets: Sequence[tuple[Data, Any]], heads: dict, meta: dict
 ) -> None:
-    """Checks that sets, heads, metrics and checkpoint read labels in one way.
-
-    Args:
-        sets: Each data set, and the data of the loop it belongs to.
-        heads: The model's heads by config path.
-        meta: What a checkpoint records about its training data.
-
-    Raises:
-        ValueError: If ``reduce_zero_label`` or ``ignore_index`` differ.
-    """
+    """Checks that sets, heads, metrics and checkpoint read labels in one way."""
     zeros = {data.name: dataset.reduce_zero_label for data, dataset in sets}
     if meta.get("reduce_zero_label") is not None:
         zeros["the checkpoint's training"] = meta["reduce_zero_label"]
@@ -126,19 +107,14 @@ def check_conventions(
 
 
 def check_labels(data: Data, dataset: Any, heads: dict, num_samples: int) -> None:
-    """Checks the values of a few label maps, and their sizes against the images.
-
-    Raises:
-        ValueError: If a map has another size, several channels, or a value of no class;
-            or if all labelled pixels are ignored, or the only class' but for them.
-    """
+    """Checks the values of a few label maps, and their sizes against the images."""
     classes: Sequence[Any] = names_of(dataset)
     for head in heads.values():
         classes = classes or range(head.num_classes)
     ignored = {getattr(h, "ignore_index", None) for h in heads.values()} - {None}
     ignored = ignored or {dataset.ignore_index}
     counts: Counter[int] = Counter()
-    turned, proven = [], False
+    sizes = set()
     places = spread(dataset, num_samples)
     for index in places:
         info = load(dataset, index)
@@ -149,16 +125,12 @@ def check_labels(data: Data, dataset: Any, heads: dict, num_samples: int) -> Non
                 f"{path} has {stored.shape[-1]} channels: a label map has one, which "
                 "holds the number of each pixel's class; convert colours to numbers"
             )
-        is_proven = check_size(
-            dataset, info, stored.shape, f"its label map {path}", "Transpose the map"
-        )
-        turned += [info["img_path"]] * (is_proven is None)
-        proven = proven or bool(is_proven)
+        what = f"its label map {path}"
+        sizes.add(check_size(dataset, info, stored.shape, what, "Transpose the map"))
         values, numbers = np.unique(_labels(dataset, index, stored), return_counts=True)
         counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
         check_values(values, classes, ignored, dataset.reduce_zero_label, path)
-    if turned and not proven:
-        warn_of_turned(data.name, turned)
+    warn_of_turned(data.name, sizes)
     if len(counts) > 1 or ignored & set(counts):
         _check_seen(data, dataset, classes, ignored, counts, len(places))
 
@@ -176,11 +148,7 @@ def _labels(dataset: Any, index: int, stored: np.ndarray) -> np.ndarray:
 def check_values(
     values: Any, classes: Sequence, ignored: set, zero: bool, path: str
 ) -> None:
-    """Checks that labels are classes.
-
-    Raises:
-        ValueError: Naming the file, and a label that is none.
-    """
+    """Checks that labels are classes."""
     wrong = [v for v in values if v not in ignored and not 0 <= v < len(classes)]
     if wrong:
         shift = int(zero)
@@ -209,7 +177,8 @@ def _check_seen(
     suspicious = len(seen) < 2 <= len(classes) or shifted
     if suspicious and len(seen) < len(classes):
         for index in spread(dataset, _MANY):
-            seen |= set(np.unique(_labels_of_file(dataset, index)).tolist())
+            stored = load(dataset, index, "LoadAnnotations")["gt_seg_map"]
+            seen |= set(np.unique(stored).tolist())
         seen -= ignored
     absent = [str(x) for k, x in enumerate(classes) if k not in seen]
     line = (
@@ -234,16 +203,8 @@ def _check_seen(
     (logger.warning if warns else logger.info)(line)
 
 
-def _labels_of_file(dataset: Any, index: int) -> np.ndarray:
-    return load(dataset, index, "LoadAnnotations")["gt_seg_map"]
-
-
 def check_test_batch(data: Data, dataset: Any, num_samples: int) -> None:
-    """Checks that images of a test's batch have one size, as mmseg asks.
-
-    Raises:
-        ValueError: If they have several.
-    """
+    """Checks that images of a test's batch have one size, as mmseg asks."""
     if data.kind == "train" or data.batch_size in (None, 1):
         return
     with preserve_rng_state():

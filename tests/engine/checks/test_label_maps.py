@@ -244,7 +244,9 @@ def test_reduce_zero_label__is_one_in_all_sets_and_the_checkpoint(tmp_path):
     with pytest.raises(ValueError, match="False in the checkpoint's training"):
         check(test, segmentor=model(2), classes=names, reduce_zero_label=False)
     load = [LOAD[0], dict(type="LoadAnnotations", reduce_zero_label=False)]
-    with pytest.raises(ValueError, match="True in the data set and False in LoadAnn"):
+    with pytest.raises(
+        ValueError, match="cannot be read .*`reduce_zero_label` as True"
+    ):
         check(train_set(read(2, pipeline=load)), segmentor=model(2))
 
 
