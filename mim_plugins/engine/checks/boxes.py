@@ -40,7 +40,10 @@ def read_annotations(dataset: Any) -> dict[str, Any]:
     """The annotation file of a data set in COCO's layout; of others, nothing."""
     if not hasattr(dataset, "cat_ids") or not dataset.ann_file:
         return {}
-    return json.loads(get_text(dataset.ann_file, backend_args=dataset.backend_args))
+    file = json.loads(get_text(dataset.ann_file, backend_args=dataset.backend_args))
+    # Of panoptic segmentation, annotations are maps, not objects.
+    is_panoptic = any("segments_info" in a for a in file.get("annotations", ())[:1])
+    return {} if is_panoptic else file
 
 
 def check_categories(

@@ -14,6 +14,7 @@ from samples import ROOT
 from torch import nn
 
 from mim_plugins.engine import CheckDetectionHook, InputError, environment, launch
+from mim_plugins.engine.checks.boxes import read_annotations
 from mim_plugins.engine.checks.data import Data
 from mim_plugins.engine.checks.image_sizes import check_padding
 from mim_plugins.engine.errors import explained
@@ -312,6 +313,13 @@ def test_test_without_ground_truth__runs(root, tmp_path):
     check(val_set(root, "test", metrics=[only]), trained=CLASSES)
     with pytest.raises(ValueError, match="0 of 0 objects .*format_only=True"):
         check(val_set(root, "test"), trained=CLASSES)
+
+
+def test_file_of_panoptic_segmentation__is_left_alone(root):
+    panoptic = [dict(image_id=100, file_name="a.png", segments_info=[])]
+    dataset = coco(root)
+    edit_coco(root, annotations=panoptic)
+    assert read_annotations(dataset) == {}
 
 
 # Images.
