@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from mmcv.transforms import BaseTransform
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric
@@ -18,6 +19,7 @@ from mmengine.registry import Registry, root
 from torch.utils.data import Dataset
 
 from ..datasets.seeded_dataset import SeededDataset
+from .checks.classes import names_of
 
 _UNKNOWN_KEY = re.compile(r"got an unexpected keyword argument '(\w+)'")
 _UNKNOWN_TYPE = re.compile(r"^(\S+) is not in the \S+ registry")
@@ -84,6 +86,8 @@ def explain(error: BaseException, cfg: Config | None = None) -> str:
     empty = _empty_dataset(error)
     if empty is not None:
         return _why_empty(empty)
+    if unread := _unread_sample(error):
+        return f"{unread} cannot be read: {type(error).__name__}: {message}"
     annotations = _annotation_file(error)
     if annotations is not None:
         return (
@@ -132,17 +136,32 @@ def _empty_dataset(error: BaseException) -> BaseDataset | None:
 def _why_empty(dataset: Any) -> str:
     """The message for a data set without images."""
     message = f"{type(dataset).__name__} holds no image"
-    classes = dataset.metainfo.get("classes")
-    if classes is not None and hasattr(dataset, "cat_ids"):
+    try:
+        classes = names_of(dataset)
+    except ValueError as error:  # they are one text
+        return str(error)
+    if classes and hasattr(dataset, "cat_ids"):
         return (
             f"{message}: none that {dataset.ann_file} lists is large enough and has an "
             f"object of its {len(classes)} classes ({', '.join(classes[:3])} ...), of "
             f"which the file has {len(dataset.cat_ids)}. image_id of its annotations "
             "must be an id of its images; give the data set its categories with "
-            "metainfo=dict(classes=(...)), or keep images without objects with "
+            "metainfo=dict(classes=(...)) in a config file (--cfg-options drops spaces "
+            "in names), or keep images without objects with "
             "filter_cfg.filter_empty_gt=False"
         )
     return f"{message}: set data_root with --cfg-options, or the data set's paths"
+
+
+def _unread_sample(error: BaseException) -> str | None:
+    """The image or label map that a step of a pipeline could not load, if any."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        step, info = frame.f_locals.get("self"), frame.f_locals.get("results")
+        name = type(step).__name__
+        if isinstance(step, BaseTransform) and name.startswith("Load") and info:
+            key = "img_path" if name.startswith("LoadImage") else "seg_map_path"
+            return info.get(key) or info.get("img_path")
+    return None
 
 
 def _annotation_file(error: BaseException) -> str | None:

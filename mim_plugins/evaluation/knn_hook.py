@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 
 from ..datasets.image_files import printable
 from ..datasets.seeding import preserve_rng_state
-from ..engine.hooks.class_names import check_same_classes
+from ..engine.checks.classes import check_same_classes
+from ..engine.checks.data import inner_datasets
 from ..engine.hooks.data_health import check_image
-from ..engine.hooks.dataset_checks import inner_datasets
 from ..engine.hooks.input_values import check_scale, sample_images
 from ..engine.hooks.periodic import PeriodicHook, evaluation_mode, unwrapped
 from .knn import extract_features, knn_predict

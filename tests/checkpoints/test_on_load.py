@@ -98,6 +98,24 @@ def test_init_cfg_of_a_backbone__with_the_prefix_of_our_layout_or_without(
     )
 
 
+@pytest.mark.parametrize("kind", ["VisionTransformer", "ViTDet"])
+@pytest.mark.parametrize("others", [{}, {"neck.mask_token": torch.zeros(1, 1, 16)}])
+def test_own_checkpoint__needs_no_prefix_of_the_encoder_s_keys(tmp_path, kind, others):
+    """All begin with ``backbone.``, or those of the encoder among others."""
+    source = MODELS.build(tiny_model())
+    state = {k: v for k, v in source.state_dict().items() if k.startswith("backbone.")}
+    path = tmp_path / "epoch_1.pth"
+    torch.save(dict(state_dict=state | others, meta={}), path)
+    encoder = dict(type=kind, arch=TINY_ARCH, img_size=32, patch_size=8)
+    if kind == "ViTDet":
+        encoder["pretrain_img_size"] = 32
+    model = MODELS.build(encoder | dict(init_cfg=pretrained(path)))
+    model.init_weights()
+    for key, value in model.state_dict().items():
+        if key.startswith("layers.") and "rel_pos" not in key:
+            assert torch.equal(value, state[f"backbone.{key}"]), key
+
+
 def test_load_from__of_a_whole_model_and_of_a_classifier(official, log):
     path, state = official
     model = MODELS.build(tiny_model())

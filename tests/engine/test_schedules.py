@@ -4,7 +4,9 @@ import logging
 
 import pytest
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from samples import ROOT
+from toy_run import loader, make_runner
 
 from mim_plugins.engine import load_config, training_config
 from mim_plugins.engine.schedules import check_length, check_schedule, describe_schedule
@@ -145,3 +147,47 @@ def test_check_length__counts_iterations_likewise() -> None:
 def test_describe_schedule__has_words_for_none() -> None:
     cfg = config(train_cfg=dict(by_epoch=True, max_epochs=3))
     assert describe_schedule(cfg) == "schedule: 3 epochs; a constant learning rate"
+
+
+SHORT = dict(param_scheduler__0__end=4)  # a warm-up of as many iterations
+
+
+class Rates(Hook):
+    """The learning rate of every iteration."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def after_train_iter(self, runner, *args, **kwargs) -> None:
+        self.seen.append(runner.optim_wrapper.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "option", "length", "changes"),
+    [
+        ("deepmim/benchmarks/mae_vitb_finetune-100e_in1k.py", "max_epochs", 4, {}),
+        ("deepmim/benchmarks/mae_vitb_finetune-100e_in1k.py", "max_epochs", 12, {}),
+        ("deepmim/segmentation/mae_vitb_upernet_ade20k.py", "max_iters", 40, {}),
+        ("deepmim/segmentation/mae_vitb_upernet_ade20k.py", "max_iters", 40, SHORT),
+    ],
+)
+def test_run_cut_short__ends_at_a_low_rate_or_says_that_it_does_not(
+    recipe, option, length, changes, tmp_path
+):
+    """Of the length alone; the schedule is a copy of the recipe's otherwise."""
+    cfg, notes = noted(recipe, **{f"train_cfg__{option}": length}, **changes)
+    by_epoch = option == "max_epochs"
+    rates = Rates()
+    runner = make_runner(
+        tmp_path,
+        train_cfg={"by_epoch": by_epoch, option: length},
+        train_dataloader=loader(6),
+        param_scheduler=cfg.param_scheduler,
+        default_hooks=dict(checkpoint=None, logger=None),
+    )
+    runner.register_hook(rates)
+    runner.train()
+    warnings = [n.message for n in notes if n.level == logging.WARNING]
+    if not any("but the run at" in x or "within the warm-up" in x for x in warnings):
+        assert max(rates.seen) > 0.8e-3
+        assert rates.seen[-1] < 0.1 * max(rates.seen)

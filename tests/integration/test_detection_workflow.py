@@ -1,5 +1,6 @@
 """The detection workflow: pre-train, detect, resume, test, draw boxes and masks."""
 
+import json
 import pickle
 from collections.abc import Iterator
 
@@ -7,7 +8,7 @@ import mmcv
 import numpy as np
 import pytest
 import torch
-from coco_files import CLASSES, write_coco
+from coco_files import CLASSES, edit_coco, write_coco
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from samples import ROOT, tiny_model
@@ -174,3 +175,26 @@ def test_workflow__from_pretraining_to_pictures_of_boxes(tmp_path, unformatted):
     assert len(found["bboxes"]) == len(found["masks"]) > 0
     drawn = mmcv.imread(str(tmp_path / "out/vis" / image.name))
     assert not np.array_equal(drawn, mmcv.imread(str(image)))
+
+
+def test_classes__are_compared_with_validation_and_checkpoint(tmp_path, unformatted):
+    """Each file numbers by its own order; AP would be 0, without a word."""
+    root = write_coco(tmp_path / "coco")
+    work_dir = str(tmp_path / "run")
+    options = small(iterations=1) | dict(data_root=str(root) + "/")
+    engine.train(CONFIG, work_dir=work_dir, cfg_options=options)
+    file = root / "annotations/instances_val2017.json"
+    categories = json.loads(file.read_text())["categories"]
+    edit_coco(root, "val2017", categories=categories[::-1])
+    for part, classes in (("val", CLASSES), ("test", CLASSES[::-1])):
+        changed = options | {
+            f"{part}_dataloader.dataset.ann_file": "annotations/instances_val2017.json",
+            f"{part}_dataloader.dataset.data_prefix.img": "val2017/",
+            f"{part}_dataloader.dataset.metainfo": dict(classes=classes),
+        }
+        with pytest.raises(engine.InputError, match=f"and {part}_data.*have"):
+            if part == "val":
+                engine.train(CONFIG, work_dir=work_dir, cfg_options=changed)
+            else:
+                checkpoint = f"{work_dir}/iter_1.pth"
+                engine.test(CONFIG, checkpoint, cfg_options=changed)

@@ -15,9 +15,11 @@ from mim_plugins.checkpoints import to_official
 from mim_plugins.checkpoints.files import save_state
 
 mmseg_models = pytest.importorskip("mmseg.models")
+mmseg_datasets = pytest.importorskip("mmseg.datasets")
 
 CONFIG = "distilled/segmentation/d2-mae_vitt_semantic-fpn_ade20k.py"
 MULTI_SCALE = CONFIG.replace("-fpn_", "-fpn-ms_")
+ADE = mmseg_datasets.ADE20KDataset.METAINFO["classes"]
 # What pre-training does not have.
 FRESH = ("relative_position_bias_table", "gamma_1", "gamma_2")
 
@@ -93,6 +95,22 @@ def test_config_file__trains_tests_and_draws(small, tmp_path):
         drawer = apis.MMSegInferencer(str(small / "small.py"), checkpoint, device="cpu")
         image = str(small / "data" / "images" / "validation" / "0.jpg")
         result = drawer(image, out_dir=str(tmp_path / "out"))
+        # The checkpoint knows its classes, and what 0 means.
+        for change, message in (
+            (
+                dict(reduce_zero_label=False),
+                "False in test_data.*, True in",
+            ),
+            (
+                dict(metainfo=dict(classes=ADE[::-1])),
+                "training and test_data",
+            ),
+        ):
+            changed = {f"test_dataloader.dataset.{k}": v for k, v in change.items()}
+            with pytest.raises(engine.InputError, match=message):
+                engine.test(small / "small.py", checkpoint, cfg_options=changed)
+    log = next((tmp_path / "test").rglob("*.log")).read_text()
+    assert "of 150 classes, no label of this data is" in log
     assert result["predictions"].shape == (48, 80)
     (picture,) = (tmp_path / "out" / "vis").iterdir()
     drawn = mmcv.imread(str(picture))

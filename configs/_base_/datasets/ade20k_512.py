@@ -8,8 +8,9 @@ crop_size = (512, 512)
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
-    # Label 0, "other", becomes 255, which is ignored; 1 to 150 become 0 to 149.
-    dict(type="LoadAnnotations", reduce_zero_label=True),
+    # As the data set asks, reduce_zero_label: label 0, "other", becomes 255, which is
+    # ignored; 1 to 150 become 0 to 149.
+    dict(type="LoadAnnotations"),
     dict(
         type="RandomResize",
         scale=(2048, 512),
@@ -25,7 +26,7 @@ test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(2048, 512), keep_ratio=True),
     # Behind the resize: predictions are resized to the labels.
-    dict(type="LoadAnnotations", reduce_zero_label=True),
+    dict(type="LoadAnnotations"),
     dict(type="PackSegInputs"),
 ]
 # Six scales, each flipped and not, of the configs named `-ms`.
@@ -51,7 +52,7 @@ tta_pipeline = [
                 dict(
                     type="WherePresent",
                     key="seg_map_path",
-                    transforms=[dict(type="LoadAnnotations", reduce_zero_label=True)],
+                    transforms=[dict(type="LoadAnnotations")],
                 )
             ],
             [dict(type="PackSegInputs")],

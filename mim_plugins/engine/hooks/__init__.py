@@ -1,15 +1,14 @@
 """Hooks: checks, logging and evaluation around the training steps."""
 
+from ..checks.hooks import CheckDetectionHook, CheckSegmentationHook
 from .accumulation import AccumulationHook
 from .class_pictures import ClassPicturesHook
 from .data_health import CheckInputHook, CorruptImageHook
-from .detection import CheckDetectionHook
 from .ema import StepEMAHook, WarmupEMA
 from .non_finite import StopNonFiniteHook
 from .progress_bar import ProgressBarHook
 from .reconstruction import ReconstructionHook
 from .runtime_info import DeferredRuntimeInfoHook
-from .segmentation import CheckSegmentationHook
 from .throughput import ThroughputHook
 from .validation_images import CheckValidationHook
 

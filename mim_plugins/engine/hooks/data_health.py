@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, cast
 
 import torch
@@ -18,7 +18,9 @@ from ...datasets.epoch_sampler import EpochSampler, find_seeded_dataset
 from ...datasets.image_files import printable
 from ...datasets.seeded_dataset import SeededDataset
 from ...datasets.seeding import preserve_rng_state
-from .class_names import check_head, check_same_classes, check_trained_classes
+from ..checks.classes import check_classifier, check_same_classes
+from ..checks.data import Data
+from ..checks.hooks import DataCheckHook
 from .input_values import (
     check_same_channels,
     check_scale,
@@ -30,7 +32,7 @@ from .throughput import batch_size_of
 
 
 @HOOKS.register_module()
-class CheckInputHook(Hook):
+class CheckInputHook(DataCheckHook):
     """Compares a few training images with the model before the first step.
 
     It looks for what would otherwise end in a shape error in the middle of the model,
@@ -46,12 +48,10 @@ class CheckInputHook(Hook):
         num_samples: Number of training images, evenly spaced, that are looked at.
     """
 
-    def __init__(self, num_samples: int = 16) -> None:
-        self.num_samples = num_samples
-        self._trained_classes: Any = None
+    priority = "NORMAL"
 
     def before_train(self, runner: Runner) -> None:
-        """Checks loader, a few samples and model.
+        """Checks loader, classes, a few samples and model.
 
         Args:
             runner: The runner of the training process.
@@ -61,16 +61,8 @@ class CheckInputHook(Hook):
         """
         loader = runner.train_dataloader
         check_loader(loader)
+        super().before_train(runner)
         model = unwrapped(runner.model)
-        datasets = {"train_dataloader": loader.dataset}
-        if runner.val_loop is not None:
-            datasets["val_dataloader"] = runner.val_dataloader.dataset
-        if isinstance(model, BaseClassifier):
-            check_same_classes(datasets)
-            for name, dataset in datasets.items():
-                check_head(name, dataset, model)
-        # Of another training, if any.
-        self._trained_classes = None
         with preserve_rng_state():
             images = sample_images(loader.dataset, self.num_samples)
         if not images:
@@ -84,29 +76,17 @@ class CheckInputHook(Hook):
         if seeded is not None:
             seeded.channels = images[0].image.shape[0]
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remembers the classes that a checkpoint was trained on.
-
-        Args:
-            runner: Not used.
-            checkpoint: The checkpoint.
-        """
-        recorded = (checkpoint.get("meta") or {}).get("dataset_meta") or {}
-        self._trained_classes = recorded.get("classes")
-
-    def before_test(self, runner: Runner) -> None:
-        """Compares the classes of a classifier's test data.
-
-        Args:
-            runner: The runner of the test.
+    def check(self, sets: Sequence[Data], model: Any, trained: dict[str, Any]) -> None:
+        """Compares the classes of a classifier's data, its head and a checkpoint.
 
         Raises:
             ValueError: Naming the mismatch and what to change.
         """
-        model, dataset = unwrapped(runner.model), runner.test_dataloader.dataset
         if isinstance(model, BaseClassifier):
-            check_head("test_dataloader", dataset, model)
-            check_trained_classes("test_dataloader", dataset, self._trained_classes)
+            datasets = {data.name: data.dataset for data in sets}
+            check_same_classes(datasets, trained.get("classes"))
+            for name, dataset in datasets.items():
+                check_classifier(name, dataset, model)
 
 
 def check_loader(loader: DataLoader) -> None:

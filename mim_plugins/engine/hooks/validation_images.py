@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from ...datasets.image_files import check_image_file
 from ...datasets.seeded_dataset import reason_of
-from .dataset_checks import inner_datasets
+from ..checks.data import inner_datasets
 
 _NAMED = 5
 

@@ -5,17 +5,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.dataset import ConcatDataset
 from mmengine.logging import MMLogger
 from mmpretrain.registry import DATASETS, MODELS
 from samples import TINY_ARCH
 from toy_run import make_runner
 
 from mim_plugins.datasets import SeededDataset
-from mim_plugins.engine.hooks.class_names import (
-    check_head,
-    check_same_classes,
-    check_trained_classes,
-)
+from mim_plugins.engine.checks.classes import check_classifier, check_same_classes
 
 
 def images(root, *folders):
@@ -68,6 +65,47 @@ def test_as_many_classes_with_other_names_are_refused(tmp_path):
         check_same_classes(pair)
 
 
+def test_hidden_folder_is_no_class(tmp_path):
+    train = dataset(images(tmp_path / "train", "ant", "bee"))
+    val = dataset(images(tmp_path / "val", "ant", "bee"))
+    check_same_classes(dict(train=train, val=val))
+    (tmp_path / "val" / ".ipynb_checkpoints").mkdir()
+    val = dataset(tmp_path / "val")
+    assert val.get_data_info(0)["gt_label"] == 1  # an ant
+    with pytest.raises(ValueError, match="hidden folder .ipynb_checkpoints .*remove"):
+        check_same_classes(dict(train=train, val=val))
+
+
+def test_class_that_training_lacks_is_named(tmp_path):
+    train = dataset(images(tmp_path / "train", "ant", "bee"))
+    val = dataset(images(tmp_path / "val", "ant", "bee", "cat"))
+    with pytest.raises(ValueError, match=r"\(2 and 3\).*train lacks cat"):
+        check_same_classes(dict(train=train, val=val))
+
+
+def test_names_in_another_order_than_the_folders_are_refused(tmp_path):
+    images(tmp_path, "ant", "bee")
+    with pytest.raises(ValueError, match=r"set classes=\('ant', 'bee'\)"):
+        check_same_classes(dict(a=dataset(tmp_path, classes=["bee", "ant"])))
+    check_same_classes(dict(a=dataset(tmp_path, classes=["Ants", "Bees"])))
+    named = dict(metainfo=dict(classes="insects"))
+    (tmp_path / "a.txt").write_text("ant/1.png 0\n")
+    with pytest.raises(ValueError, match="'insects' is a text"):
+        check_same_classes(dict(a=dataset(tmp_path, ann_file="a.txt", **named)))
+
+
+def test_joined_data_sets_are_compared_with_each_other(tmp_path):
+    joined = ConcatDataset(
+        [
+            dataset(images(tmp_path / "a", "ant", "bee")),
+            dataset(images(tmp_path / "b", "bee", "cat"), serialize_data=False),
+        ],
+        ignore_keys="classes",
+    )
+    with pytest.raises(ValueError, match="train lacks ant"):
+        check_same_classes(dict(train=joined))
+
+
 def test_lists_of_images_have_no_names_to_compare(tmp_path):
     train = dataset(images(tmp_path, "ant", "bee"))
     (tmp_path / "val.txt").write_text("bee/1.png 1\n")
@@ -79,19 +117,19 @@ def test_head_with_too_few_outputs_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match="train has 3 classes .*is 2: .*head.num_classes=3$"
     ):
-        check_head("train", data, classifier(2))
+        check_classifier("train", data, classifier(2))
     mixing = classifier(2, num_classes=2)
     with pytest.raises(ValueError, match="data_preprocessor.num_classes=3$"):
-        check_head("train", data, mixing)
+        check_classifier("train", data, mixing)
     with pytest.raises(ValueError, match="num_classes is 3, .* is 2: set both"):
-        check_head("train", data, classifier(3, num_classes=2))
-    check_head("train", data, classifier(3))
+        check_classifier("train", data, classifier(3, num_classes=2))
+    check_classifier("train", data, classifier(3))
 
 
 def test_head_with_more_outputs_is_warned_about(tmp_path, monkeypatch):
     warnings = []
     monkeypatch.setattr(MMLogger.get_current_instance(), "warning", warnings.append)
-    check_head("train", dataset(images(tmp_path, "ant", "bee")), classifier(1000))
+    check_classifier("train", dataset(images(tmp_path, "ant", "bee")), classifier(1000))
     assert "2 classes, the classifier 1000 outputs" in warnings[0]
 
 
@@ -99,21 +137,22 @@ def test_labels_of_a_list_beyond_the_head_are_refused(tmp_path):
     images(tmp_path, "ant")
     (tmp_path / "val.txt").write_text("ant/1.png 0\nant/1.png 7\n")
     data = dataset(tmp_path, ann_file="val.txt")
-    with pytest.raises(ValueError, match="val.txt has the label 7.*0 to 2.*classes=8"):
-        check_head("val", data, classifier(3))
-    check_head("val", data, classifier(8))
+    found = "val.txt has the label 7 .of .*ant/1.png.*0 to 2.*classes=8"
+    with pytest.raises(ValueError, match=found):
+        check_classifier("val", data, classifier(3))
+    check_classifier("val", data, classifier(8))
     # ImageNet's images of two classes: the list counts, not the 1,000 names.
     (tmp_path / "val.txt").write_text("ant/1.png 0\nant/1.png 1\n")
     some = dict(type="ImageNet", data_root=str(tmp_path), ann_file="val.txt")
-    check_head("val", DATASETS.build(dict(some, pipeline=[])), classifier(2))
+    check_classifier("val", DATASETS.build(dict(some, pipeline=[])), classifier(2))
 
 
 def test_test_data_are_compared_with_the_checkpoint(tmp_path):
     test = dataset(images(tmp_path, "bee", "cat"))
     with pytest.raises(ValueError, match="test_dataloader lacks ant"):
-        check_trained_classes("test_dataloader", test, ("ant", "bee", "cat"))
-    check_trained_classes("test_dataloader", test, ["bee", "cat"])
-    check_trained_classes("test_dataloader", test, None)
+        check_same_classes(dict(test_dataloader=test), ("ant", "bee", "cat"))
+    check_same_classes(dict(test_dataloader=test), ["bee", "cat"])
+    check_same_classes(dict(test_dataloader=test), None)
 
 
 def run(folder, outputs, **changes):
@@ -166,3 +205,30 @@ def test_run__ends_before_the_first_step(tmp_path):
     checkpoint = str(Path(runner.work_dir) / "epoch_2.pth")
     with pytest.raises(ValueError, match="test_dataloader lacks ant"):
         run(tmp_path, 3, load_from=checkpoint).test()
+
+
+def test_test_set_in_another_order_than_the_checkpoint_is_refused(tmp_path):
+    """Names come from the config alone, so that it has to say them in one order."""
+    images(tmp_path, "ant", "bee")
+    (tmp_path / "list.txt").write_text("ant/1.png 0\nbee/1.png 1\n")
+
+    def test_set(*names):
+        return dict(test=dataset(tmp_path, ann_file="list.txt", classes=list(names)))
+
+    check_same_classes(test_set("ant", "bee"), ("ant", "bee"))
+    with pytest.raises(ValueError, match="order differs, 0 is ant and bee"):
+        check_same_classes(test_set("bee", "ant"), ("ant", "bee"))
+
+
+def test_resumed_training_on_other_classes_is_refused(tmp_path):
+    images(tmp_path / "train", "ant", "bee", "cat")
+    for part in ("val", "test"):
+        images(tmp_path / part, "ant", "bee", "cat")
+    runner = run(tmp_path, 3)
+    runner.train()
+    checkpoint = str(Path(runner.work_dir) / "epoch_2.pth")
+    for part in ("train", "val"):
+        (tmp_path / part / "cat").rename(tmp_path / part / "dog")
+    with pytest.raises(ValueError, match="checkpoint's training and train_dataloader"):
+        run(tmp_path, 3, load_from=checkpoint, resume=True).train()
+    run(tmp_path, 3, load_from=checkpoint).train()  # fine-tunes
