@@ -11,13 +11,14 @@ from mim_plugins.analysis import AttentionStatistics, MinibatchCKA, grid_distanc
 from mim_plugins.analysis.attention import PAPER_EPS, PAPER_PATCH, entropy
 
 from .case import GoldenCase
+from .vit import Produced
 
 
-def run_cka(case: GoldenCase) -> dict[str, Tensor]:
+def run_cka(case: GoldenCase) -> Produced:
     """Similarity of layers, and the sums it is made of."""
     first, second = case.inputs["features1"], case.inputs["features2"]
     cka = MinibatchCKA(first.shape[1], second.shape[1])
-    arrays: dict[str, Tensor] = {}
+    arrays: Produced = {}
     for features in zip(first, second, strict=True):
         cka.update(*(list(layers) for layers in features))
         arrays.setdefault("hsic_first", cka.between[0, 0].clone())
@@ -27,7 +28,7 @@ def run_cka(case: GoldenCase) -> dict[str, Tensor]:
     return arrays | {"cka": cka.compute(), "hsic_sums": sums}
 
 
-def run_attention(case: GoldenCase) -> dict[str, Tensor]:
+def run_attention(case: GoldenCase) -> Produced:
     """Distance and entropy of attention as in the published figures."""
     batches = case.inputs["attn_logits"]
     distances = _distances(batches.shape[-1])
