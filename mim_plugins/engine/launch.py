@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,10 @@ from torch.utils.data import DataLoader
 
 from ..checkpoints.loading import SCHEME
 from .accumulation import accumulate, count_steps
+from .config_arguments import check_arguments
+from .config_file import read_config
+from .config_names import check_names
+from .config_values import check_values
 from .environment import (
     check_toolbox,
     leave_processes,
@@ -190,17 +193,12 @@ def load_config(
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If an option would change nothing.
+        ValueError: If an option would change nothing, or a value makes no sense.
     """
-    path = Path(config)
-    if not path.is_file():
-        siblings = [p.name for p in path.parent.glob("*.py")] if path.parent else []
-        close = difflib.get_close_matches(path.name, siblings, n=1)
-        hint = f" Did you mean {path.parent / close[0]}?" if close else ""
-        raise FileNotFoundError(f"The config file {path} does not exist.{hint}")
-    cfg = Config.fromfile(path)
+    cfg = read_config(config)
     length, _ = run_length(cfg)
     apply_options(cfg, options, testing)
+    check_values(cfg)
     scale_milestones(cfg, length, options or {})
     return cfg
 
@@ -240,6 +238,7 @@ def training_config(
         ValueError: If an option or the config cannot be used.
     """
     cfg = load_config(config, cfg_options)
+    unused = check_names(cfg)
     for name in ("model", "train_dataloader", "train_cfg", "optim_wrapper"):
         if cfg.get(name) is None:
             raise ValueError(f"{config} describes no training: it has no {name}.")
@@ -251,6 +250,7 @@ def training_config(
             f"predicts at several scales. Train {extended}, then test with this one."
         )
     check_toolbox(cfg.get("default_scope"))
+    check_arguments(cfg)
     processes = world_size(launcher)
     step("--cfg-options", cfg)
     cfg.launcher = launcher
@@ -266,6 +266,8 @@ def training_config(
         "to give it to the data sets or the model as well"
         for name, value in unread_names(cfg).items()
     ]
+    if unused:
+        warnings.append(f"config: nothing uses {', '.join(unused)} of {config}")
     warnings += filter(None, [check_length(cfg), check_checkpoints(cfg)])
     if accumulated := accumulate(cfg, processes, auto_scale_lr and accumulate_batch):
         notes.append(accumulated)

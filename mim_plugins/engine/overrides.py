@@ -38,11 +38,6 @@ READ = frozenset(
 VALIDATION = frozenset({"val_cfg", "val_dataloader", "val_evaluator"})
 # What is read itself and may have copies that should follow.
 _COPIED = frozenset({"test_pipeline", "val_dataloader", "val_evaluator"})
-# What is looked up by these names alone, so that another name would go unnoticed.
-_KNOWN_KEYS = {
-    "auto_scale_lr": ("base_batch_size",),
-    "env_cfg": ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"),
-}
 
 
 def apply_options(
@@ -71,9 +66,8 @@ def apply_options(
         name, _, rest = key.partition(".")
         if key == "data_root":
             continue
-        _check_key(name, rest)
-        places = _copies(cfg, name)
-        if name not in read and not any(_top(place) in read for place in places):
+        places = copies(cfg, name)
+        if name not in read and not any(top_name(place) in read for place in places):
             raise ValueError(_unread(cfg, key, places, read, testing))
         if name == "test_pipeline" and not _reaches_test(cfg, places, testing):
             raise ValueError(_unread(cfg, key, places, read, testing))
@@ -108,26 +102,17 @@ def unread_names(cfg: Config) -> dict[str, Any]:
             root = str(value).rstrip("/")
             used = not folders or any(_below(str(f), root) is not None for f in folders)
         elif name == "test_pipeline":
-            used = _reaches_test(cfg, _copies(cfg, name))
+            used = _reaches_test(cfg, copies(cfg, name))
         else:
-            used = any(_top(place) in READ for place in _copies(cfg, name))
+            used = any(top_name(place) in READ for place in copies(cfg, name))
         if not used:
             unread[name] = value
     return unread
 
 
-def _top(path: str) -> str:
+def top_name(path: str) -> str:
+    """The first name of a dotted key."""
     return path.partition(".")[0]
-
-
-def _check_key(name: str, rest: str) -> None:
-    """Refuses a key below a name whose part of the config is searched for others."""
-    known = _KNOWN_KEYS.get(name)
-    if known and rest and _top(rest) not in known:
-        raise ValueError(
-            f"--cfg-options {name}.{rest}=…: nothing reads {_top(rest)!r} of {name}, "
-            f"which has {', '.join(known)}"
-        )
 
 
 def _reaches_test(cfg: Config, places: list[str], testing: bool = False) -> bool:
@@ -140,10 +125,10 @@ def _reaches_test(cfg: Config, places: list[str], testing: bool = False) -> bool
         for name in ("val_dataloader", "test_dataloader")
         if cfg.get(name) and not (testing and name in VALIDATION)
     ]
-    return not loaders or any(_top(place) in loaders for place in places)
+    return not loaders or any(top_name(place) in loaders for place in places)
 
 
-def _copies(cfg: Config, name: str) -> list[str]:
+def copies(cfg: Config, name: str) -> list[str]:
     """Dotted keys of the parts of a config that hold the value of a top-level name.
 
     Numbers, and tuples of them, are equal by chance too often.
@@ -239,7 +224,11 @@ def _meant(cfg: Config, name: str, read: frozenset[str], most: int = 6) -> list[
     exact, similar = [], []
     for path, value in parts(cfg):
         parent, _, last = path.rpartition(".")
-        if _top(path) not in read or not parent or path.startswith("test_pipeline."):
+        if (
+            top_name(path) not in read
+            or not parent
+            or path.startswith("test_pipeline.")
+        ):
             continue
         if name == "pretrained":
             if last == "checkpoint" and not isinstance(value, Mapping):
