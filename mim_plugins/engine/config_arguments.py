@@ -17,7 +17,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import Registry, root
 from mmengine.runner import Runner
 
-from .errors import accepted_keys, typed_parts
+from .errors import accepted_keys, registered_classes, similar, typed_parts
 from .overrides import READ
 from .value_kinds import FLAG, TEXT, is_sequence, number
 
@@ -55,19 +55,22 @@ def check_arguments(cfg: Config) -> None:
         top = path.partition(".")[0]
         if top not in READ or _OTHERS.search(path):
             continue
-        classes = _classes(part["type"], scope)
+        kind = part["type"]
+        built = _registered(kind, scope) if isinstance(kind, str) else [kind]
+        # What a model is made of is built at the start, by functions of its own, too.
+        if not built and top != "model" and "." not in kind:
+            raise ValueError(f"{path}.type={kind!r} is not known.{_hint(kind)}")
+        classes = [x for x in built if inspect.isclass(x)]
         problems = [_problem(path, top, part, cls) for cls in classes]
         # Several toolboxes may have a class of the name.
         if problems and all(problems):
             raise ValueError(problems[0])
 
 
-def _classes(kind: Any, scope: str) -> list[type]:
-    """The classes that a type may refer to."""
-    if not isinstance(kind, str):
-        return [kind] if inspect.isclass(kind) else []
+def _registered(kind: str, scope: str) -> list[Any]:
+    """The classes and functions that a name may refer to."""
     prefix, _, name = kind.rpartition(".")
-    with suppress(ImportError):
+    with suppress(ImportError, TypeError, ValueError):
         importlib.import_module(f"{prefix or scope}.registry")
     found = []
     for registry in vars(root).values():
@@ -76,10 +79,18 @@ def _classes(kind: Any, scope: str) -> list[type]:
         for one in (registry.children.get(prefix or scope), registry):
             if one is not None:
                 one.import_from_location()
-                cls = one.module_dict.get(name)
-                if inspect.isclass(cls) and cls not in found:
-                    found.append(cls)
+                built = one.module_dict.get(name)
+                if built is not None and built not in found:
+                    found.append(built)
     return found
+
+
+def _hint(kind: str) -> str:
+    known = registered_classes()
+    if kind in known:
+        owner = known[kind].__module__.partition(".")[0]
+        return f" {owner} has it: set default_scope to {owner!r}"
+    return similar(kind, known)
 
 
 def _problem(path: str, top: str, part: Mapping, cls: type) -> str | None:

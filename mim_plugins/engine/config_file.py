@@ -42,6 +42,10 @@ def _explanation(path: Path, error: Exception) -> str:
         elif name == "<module>" and frame.f_code.co_filename == file:
             line = number
     message = " ".join(str(error).split())
+    if "import_modules_from_strings" in traceback.format_exc():
+        message = (
+            f"custom_imports must be a dict with imports, a list of names: {message}"
+        )
     if isinstance(error, SyntaxError):
         line = error.lineno
         message = f"{error.msg}: {(error.text or '').strip()}"

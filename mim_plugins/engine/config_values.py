@@ -30,6 +30,7 @@ from .value_kinds import (
     POSITIVE,
     SHARE,
     SIZE,
+    STRING,
     TEXT,
     Kind,
     either,
@@ -53,6 +54,9 @@ _TABLE: dict[str, Kind] = {
     "param_scheduler val_evaluator test_evaluator": either(PART_OR_PARTS, None),
     "custom_hooks": either(PARTS, None),
     "work_dir load_from experiment_name default_scope": either(TEXT, None),
+    "visualizer.vis_backends": either(PARTS, None),
+    "custom_imports": either(PART, None),
+    "custom_imports.imports": many(TEXT),
     "resume find_unused_parameters": FLAG,
     "log_level": one_of("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG", "NOTSET"),
     "randomness.seed": either(number(0, 2**32 - 1, whole=True), None),
@@ -61,7 +65,9 @@ _TABLE: dict[str, Kind] = {
     "env_cfg.mp_cfg env_cfg.dist_cfg": PART,
     "env_cfg.mp_cfg.mp_start_method": one_of("fork", "spawn", "forkserver"),
     "env_cfg.mp_cfg.opencv_num_threads": INDEX,
-    "env_cfg.dist_cfg.backend env_cfg.dist_cfg.init_backend": TEXT,
+    "env_cfg.dist_cfg.backend": one_of(
+        *("nccl", "gloo", "mpi", "hccl", "cncl", "mccl", "smddp")
+    ),
     "env_cfg.resource_limit log_processor.window_size": COUNT,
     # The run.
     "train_cfg.max_epochs train_cfg.max_iters": COUNT,
@@ -72,13 +78,14 @@ _TABLE: dict[str, Kind] = {
     "auto_scale_lr.enable": FLAG,
     # Data loaders, those of hooks included.
     "**_dataloader.batch_size **_dataloader.prefetch_factor": either(COUNT, None),
-    "**_dataloader.num_workers": INDEX,
+    "**_dataloader.num_workers": number(0, 1024, whole=True),
     "**_dataloader.timeout": FACTOR,
     "**_dataloader.persistent_workers **_dataloader.pin_memory": FLAG,
     "**_dataloader.drop_last **_dataloader.sampler.shuffle": FLAG,
     "**_dataloader.dataset": PART,
     "**_dataloader.sampler **_dataloader.batch_sampler": either(PART, None),
-    "**_dataloader.**.pipeline": PARTS,
+    "**_dataloader.**.ann_file **_dataloader.**.data_root": either(STRING, None),
+    "**_dataloader.**.pipeline test_pipeline": PARTS,
     # The optimiser.
     "optim_wrapper.accumulative_counts": COUNT,
     "optim_wrapper.clip_grad optim_wrapper.paramwise_cfg": either(PART, None),
@@ -115,7 +122,7 @@ _TABLE: dict[str, Kind] = {
     "**_hooks.*.rule": either(many(one_of("greater", "less")), None),
     "custom_hooks.*.momentum": number(over=0, under=1),
     # Models.
-    "model.type": CLASS,
+    "**.type": CLASS,
     "model.data_preprocessor model.backbone": either(PART, None),
     "model.**.num_heads model.**.num_layers model.**.depths": many(COUNT),
     "model.**.embed_dims model.**.embed_dim": many(COUNT),
@@ -138,15 +145,27 @@ _TABLE: dict[str, Kind] = {
     "**.pipeline.**.aspect_ratio_range": span(POSITIVE),
     "**.pipeline.**.erase_prob **.pipeline.**.cat_max_ratio": SHARE,
     "**.pipeline.**.min_area_ratio **.pipeline.**.max_area_ratio": SHARE,
+    "**.pipeline.**.keep_ratio": FLAG,
     "**.pipeline.**.crop_size": either(many(POSITIVE), None),
 }
 
-# The keys of parts that no class is built from.
+# The keys of parts that no class is built from. Constructors of optimisers may have
+# further ones, so that only what resembles one of these is refused.
 _KEYS = {
     "auto_scale_lr": ("base_batch_size", "enable"),
     "randomness": ("seed", "deterministic", "diff_rank_seed"),
     "env_cfg": ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"),
     "env_cfg.mp_cfg": ("mp_start_method", "opencv_num_threads"),
+    "env_cfg.dist_cfg": (
+        *("backend", "init_backend", "timeout", "init_method", "port"),
+        *("world_size", "rank", "local_rank"),
+    ),
+    "optim_wrapper.paramwise_cfg": (
+        *("custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult"),
+        *("dwconv_decay_mult", "flat_decay_mult", "dcn_offset_lr_mult"),
+        *("bypass_duplicate", "layer_decay_rate", "decay_rate", "decay_type"),
+        "num_layers",
+    ),
     "custom_imports": ("imports", "allow_failed_imports"),
     "optim_wrapper.clip_grad": (
         *("type", "max_norm", "norm_type", "error_if_nonfinite", "foreach"),
@@ -178,6 +197,9 @@ def check_values(cfg: Config) -> None:
         if isinstance(value, Mapping):
             _check_keys(key, value)
             _check_heads(key, value)
+    loader = cfg.get("train_dataloader")
+    if loader and not {"batch_size", "batch_sampler"} & loader.keys():
+        raise ValueError("train_dataloader.batch_size is missing")
     _check_rate(cfg)
     _check_order(cfg)
 
@@ -211,11 +233,18 @@ def _finite(value: Any) -> bool:
 
 def _check_keys(key: str, part: Mapping) -> None:
     known = _KEYS.get(key)
+    if key.startswith("optim_wrapper.paramwise_cfg.custom_keys."):
+        known = ("lr_mult", "decay_mult")
     if key == "log_processor":
         known = ("type", *list(inspect.signature(LogProcessor.__init__).parameters)[1:])
+    for name, value in part.items() if key.endswith("custom_keys") else ():
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{key}.{name} must be a dict, but is {value!r}")
     for name in part if known else ():
         if name not in (*known, "_scope_"):
-            close = difflib.get_close_matches(str(name), known, n=1)
+            close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.7)
+            if not close and "paramwise_cfg" in key:
+                continue
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ValueError(
                 f"nothing reads {name!r} of {key}, which has {', '.join(known)}.{hint}"
@@ -238,14 +267,23 @@ def _check_heads(key: str, part: Mapping) -> None:
 
 def _check_rate(cfg: Config) -> None:
     """Refuses an optimiser without a learning rate, which a recipe has to say."""
-    wrapper = cfg.get("optim_wrapper") or {}
+    wrapper = cfg.get("optim_wrapper")
+    if wrapper is None:
+        return
     optimizer = wrapper.get("optimizer")
-    if optimizer is None or "lr" in optimizer:
+    if optimizer is None:
+        # A constructor of one's own may have several.
+        if not any(
+            isinstance(x, Mapping) and "optimizer" in x for x in wrapper.values()
+        ):
+            raise ValueError("optim_wrapper.optimizer is missing")
         return
     kind = optimizer.get("type")
     if kind is None:
         raise ValueError("optim_wrapper.optimizer.type is missing, such as 'AdamW'")
-    if not _OWN_RATE.match(getattr(kind, "__name__", str(kind))):
+    if "lr" not in optimizer and not _OWN_RATE.match(
+        getattr(kind, "__name__", str(kind))
+    ):
         raise ValueError(
             "optim_wrapper.optimizer.lr, the learning rate, is missing: "
             f"optim_wrapper.optimizer is {dict(optimizer)}"

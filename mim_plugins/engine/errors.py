@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
+from mmengine.dataset import BaseDataset, Compose
 from mmengine.evaluator import BaseMetric
 from mmengine.model import PretrainedInit
 from mmengine.registry import Registry, root
@@ -103,7 +103,8 @@ def explain(error: BaseException, cfg: Config | None = None) -> str:
         )
     unknown_type = _UNKNOWN_TYPE.search(message)
     if unknown_type:
-        message += _similar(unknown_type.group(1), registered_classes())
+        message = message.partition(" Please check")[0]
+        message += similar(unknown_type.group(1), registered_classes())
     no_files = isinstance(error, FileNotFoundError) or "Found 0 files" in message
     if no_files and "data_root" not in message and _from_dataset(error):
         message = (
@@ -174,6 +175,8 @@ def _annotation_file(error: BaseException) -> str | None:
     if not isinstance(error, (ValueError, KeyError, TypeError, AssertionError)):
         return None
     readers = list(_objects_in(error))
+    if any(isinstance(reader, Compose) for reader in readers):
+        return None  # a transform
     for reader in readers:
         # pycocotools' class, which mmdet's data sets and metrics hand their file to.
         if type(reader).__name__ == "COCO" or hasattr(reader, "COCOAPI"):
@@ -237,7 +240,7 @@ def _explain_key(key: str, message: str, cfg: Config) -> str | None:
         where = path or "the config"
         return (
             f"{cls.__name__} has no key {key!r} ({where})."
-            f"{_similar(key, accepted)} Accepted keys: {', '.join(accepted)}."
+            f"{similar(key, accepted)} Accepted keys: {', '.join(accepted)}."
         )
     return None
 
@@ -277,7 +280,13 @@ def registered_classes() -> dict[str, Any]:
     return found
 
 
-def _similar(name: str, known: Any) -> str:
+def similar(name: str, known: Any) -> str:
+    """A sentence with the name that another one may be meant for, or nothing.
+
+    Args:
+        name: What is not known.
+        known: The names that are.
+    """
     by_lower = {other.lower(): other for other in known}
     close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
     return f" Did you mean {by_lower[close[0]]!r}?" if close else ""

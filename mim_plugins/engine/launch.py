@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from .config_arguments import check_arguments
 from .config_file import read_config
 from .config_names import check_names
 from .config_values import check_values
+from .dry_run import rehearsal
 from .environment import (
     check_toolbox,
     leave_processes,
@@ -66,6 +67,7 @@ def train(
     accumulate_batch: bool = True,
     cfg_options: dict[str, Any] | None = None,
     launcher: str = "none",
+    dry_run: bool = False,
 ) -> Runner:
     """Train what a config describes, in this process or as one of several.
 
@@ -84,6 +86,8 @@ def train(
         accumulate_batch: Whether to accumulate; else the learning rate is scaled.
         cfg_options: Values that replace those of the config, by dotted key.
         launcher: Who started this process: ``none``, ``pytorch``, ``slurm``, ``mpi``.
+        dry_run: Whether to rehearse only: build everything, decode a few images, take
+            a step, write and read a checkpoint, print the plan, and leave nothing.
 
     Returns:
         The runner after training.
@@ -105,7 +109,11 @@ def train(
             launcher=launcher,
         )
     batch_size = cfg.train_dataloader.get("batch_size")
-    with _run(cfg) as runner, suitable_threads(runner.model, batch_size):
+    with (
+        rehearsal(cfg, notes) if dry_run else nullcontext(Runner.train) as run,
+        _run(cfg) as runner,
+        suitable_threads(runner.model, batch_size),
+    ):
         for note in notes:
             runner.logger.log(note.level, note.message)
         started = _StartedHook()
@@ -119,7 +127,7 @@ def train(
             resuming = bool(cfg.get("resume"))
             runner.register_hook(SameBatchHook(batch, resuming=resuming))
             runner.register_hook(SameRunHook(resuming=resuming))
-            runner.train()
+            run(runner)
         except NonFiniteError as error:
             raise InputError(str(error)) from error
         except Exception:

@@ -56,8 +56,8 @@ def apply_options(
         testing: Whether the config is read for a test, which has no validation.
 
     Raises:
-        ValueError: If an option would change nothing; the message names the keys that
-            would.
+        ValueError: If an option would change nothing, or has no place in the config;
+            the message names the keys that would.
     """
     options = dict(options or {})
     read = READ - VALIDATION if testing else READ
@@ -76,8 +76,29 @@ def apply_options(
                 reached[f"{place}.{rest}" if rest else place] = copy.deepcopy(value)
     if "data_root" in options:
         _move_data(cfg, options["data_root"], set(options))
-    cfg.merge_from_dict(reached)
-    cfg.merge_from_dict(options)
+    for key, value in [*reached.items(), *options.items()]:
+        try:
+            cfg.merge_from_dict({key: value})
+        except Exception as error:
+            raise ValueError(
+                f"--cfg-options {key}={value!r} does not fit the config, where "
+                f"{_what_is_at(cfg, key)}"
+            ) from error
+
+
+def _what_is_at(cfg: Config, key: str) -> str:
+    """What a config has at a key, or at the longest part of it that it has."""
+    known = dict(parts(cfg))
+    names = key.split(".")
+    while len(names) > 1 and ".".join(names) not in known:
+        names.pop()
+    path = ".".join(names)
+    value = known.get(path)
+    if isinstance(value, Mapping):
+        return f"{path} is a dict with the keys {', '.join(map(str, value))}"
+    if isinstance(value, list):
+        return f"{path} is a list of {len(value)}, whose items keep their kind"
+    return f"{path} is {value!r}, which is replaced as one"
 
 
 def unread_names(cfg: Config) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def _is_part(value: Any) -> bool:
 
 
 def _are_parts(value: Any) -> bool:
-    return is_sequence(value) and all(map(_is_part, value))
+    return is_sequence(value) and all(_is_part(x) and "type" in x for x in value)
 
 
 COUNT = number(1, whole=True)
@@ -131,11 +131,13 @@ BELOW_ONE = number(0, under=1)
 POSITIVE = number(over=0)
 FACTOR = number(0)
 FLAG = Kind(lambda value: isinstance(value, bool), "True or False")
-TEXT = Kind(lambda value: isinstance(value, str) and value != "", "a string")
+STRING = Kind(lambda value: isinstance(value, str), "a string")
+TEXT = Kind(lambda value: isinstance(value, str) and value != "", "a string, not empty")
 PART = Kind(_is_part, "a dict")
-PARTS = Kind(_are_parts, "a list of dicts")
+PARTS = Kind(_are_parts, "a list of dicts, each with a type")
 PART_OR_PARTS = Kind(
-    lambda value: _is_part(value) or _are_parts(value), "a dict or a list of dicts"
+    lambda value: _is_part(value) or _are_parts(value),
+    "a dict, or a list of dicts, each with a type",
 )
 SIZE = Kind(
     lambda value: many(COUNT).fits(value) and (COUNT.fits(value) or len(value) <= 3),
