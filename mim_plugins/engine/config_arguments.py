@@ -120,10 +120,10 @@ def _takes_any(cls: type) -> bool:
     """Whether a class has ``**kwargs``, whatever it does with them."""
     if issubclass(cls, CheckpointHook):
         return False
-    init = next((x for x in cls.__mro__ if "__init__" in vars(x)), object)
-    if init is object:
+    init = next(vars(x)["__init__"] for x in cls.__mro__ if "__init__" in vars(x))
+    if init is object.__init__:
         return True
-    parameters = inspect.signature(init.__init__).parameters.values()
+    parameters = inspect.signature(init).parameters.values()
     return any(x.kind is inspect.Parameter.VAR_KEYWORD for x in parameters)
 
 

@@ -232,7 +232,7 @@ def _finite(value: Any) -> bool:
 
 
 def _check_keys(key: str, part: Mapping) -> None:
-    known = _KEYS.get(key)
+    known: tuple[str, ...] = _KEYS.get(key, ())
     if key.startswith("optim_wrapper.paramwise_cfg.custom_keys."):
         known = ("lr_mult", "decay_mult")
     if key == "log_processor":
@@ -241,7 +241,7 @@ def _check_keys(key: str, part: Mapping) -> None:
         if not isinstance(value, Mapping):
             raise ValueError(f"{key}.{name} must be a dict, but is {value!r}")
     for name in part if known else ():
-        if name not in (*known, "_scope_"):
+        if name not in known and name != "_scope_":
             close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.7)
             if not close and "paramwise_cfg" in key:
                 continue
@@ -257,7 +257,8 @@ def _check_heads(key: str, part: Mapping) -> None:
     if not COUNT.fits(dims) or (is_sequence(heads) and "depths" not in part):
         return
     # Swin and Hiera double their width from one stage to the next.
-    for stage, count in enumerate(heads if is_sequence(heads) else [heads]):
+    counts: Any = heads if is_sequence(heads) else [heads]
+    for stage, count in enumerate(counts):
         if COUNT.fits(count) and dims * 2**stage % count:
             raise ValueError(
                 f"{key}.embed_dims={dims} does not divide by {key}.num_heads={heads}"

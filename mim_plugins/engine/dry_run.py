@@ -219,17 +219,17 @@ def _steps_per_epoch(runner: Runner) -> int:
 def _learning_rates(runner: Runner) -> str | None:
     """The learning rate at a few points of a run; None where it is not known."""
     optimizer = runner.cfg.optim_wrapper.get("optimizer")
-    length, unit = run_length(runner.cfg)
-    if (
-        optimizer is None
-        or "lr" not in optimizer
-        or not 0 < (length or 0) <= _MOST_STEPS
-    ):
+    planned, unit = run_length(runner.cfg)
+    if optimizer is None or "lr" not in optimizer:
         return None
-    per_epoch = _steps_per_epoch(runner) if unit == "epoch" else 1
-    if unit == "iteration":
-        length = runner.train_loop.max_iters // runner.cfg.optim_wrapper.get(
-            "accumulative_counts", 1
+    if planned is None or planned > _MOST_STEPS:
+        return None
+    length, per_epoch = int(planned), 1
+    if unit == "epoch":
+        per_epoch = _steps_per_epoch(runner)
+    else:
+        length = max(
+            1, length // runner.cfg.optim_wrapper.get("accumulative_counts", 1)
         )
     per_epoch = max(1, min(per_epoch, _MOST_STEPS // length))
     rates = _simulated(runner.cfg, optimizer["lr"], length, unit, per_epoch)

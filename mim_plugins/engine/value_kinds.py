@@ -37,10 +37,11 @@ def number(
         under: Likewise.
         whole: Whether only whole numbers are.
     """
+    kinds: Any = int if whole else Real
 
     def fits(value: Any) -> bool:
         return (
-            isinstance(value, int if whole else Real)
+            isinstance(value, kinds)
             and not isinstance(value, bool)
             and math.isfinite(value)
             and (low is None or value >= low)

@@ -14,6 +14,7 @@ import argparse
 import collections
 import contextlib
 import copy
+import gc
 import io
 import json
 import logging
@@ -272,7 +273,9 @@ def named(message: str, case: Case) -> str:
     return "names the part" if any(x in message for x in above) else "names nothing"
 
 
-def campaign(count: int, options: int, seed: int, kinds: list[str]) -> list[dict]:
+def campaign(
+    count: int, options: int, seed: int, kinds: list[str], out: str | None = None
+) -> list[dict]:
     """Run the cases.
 
     Args:
@@ -280,6 +283,7 @@ def campaign(count: int, options: int, seed: int, kinds: list[str]) -> list[dict
         options: Options of the command line.
         seed: Of the source of chance.
         kinds: Names of the configs to change; empty for all.
+        out: A file for one line of JSON for each case, as they end.
 
     Returns:
         For each what was changed, how it ended, and the message.
@@ -317,6 +321,10 @@ def campaign(count: int, options: int, seed: int, kinds: list[str]) -> list[dict
                 dict(index=index, kind=kind, **case._asdict(), how=how)
                 | dict(message=message, seconds=time.perf_counter() - start)
             )
+            gc.collect()  # runners are cycles
+            if out:
+                with Path(out).open("a") as file:
+                    file.write(json.dumps(results[-1]) + "\n")
     return results
 
 
@@ -349,9 +357,7 @@ def main() -> None:
     logging.disable(logging.ERROR)
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    results = campaign(args.count, args.options, args.seed, args.kinds)
-    if args.out:
-        Path(args.out).write_text("".join(json.dumps(x) + "\n" for x in results))
+    results = campaign(args.count, args.options, args.seed, args.kinds, args.out)
     counts = collections.Counter(x["how"] for x in results)
     print(dict(counts))
     built = collections.Counter(
