@@ -162,6 +162,4 @@ NORM_TYPE = Kind(
     lambda value: value in (math.inf, "inf") or POSITIVE.fits(value),
     "a number over 0, or inf",
 )
-CLASS = Kind(
-    lambda value: isinstance(value, str) or callable(value), "the name of a class"
-)
+CLASS = Kind(lambda value: TEXT.fits(value) or callable(value), "the name of a class")

@@ -7,6 +7,7 @@ from mmengine.config import Config
 from samples import ROOT, tiny_model
 from toy_run import loader
 
+from mim_plugins.engine import load_config
 from mim_plugins.engine.config_arguments import check_arguments
 from mim_plugins.engine.config_file import read_config
 from mim_plugins.engine.config_names import check_names
@@ -105,6 +106,7 @@ WRONG = {
     "model": [None, [], "DeepMIM"],
     "randomness.seed": [-1, 0.5, 2**32],
     "env_cfg.dist_cfg.backend": ["ncl"],
+    "model.neck.type": ["", 3, None],
     "log_level": ["info", 10],
     "resume": ["auto", 1],
     "load_from": [3, ""],
@@ -265,3 +267,10 @@ def test_file__that_a_config_inherits_from_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.py").write_text("_base_ = 'base.py'\n")
     with pytest.raises(ValueError, match=r"base.py, line 2: NameError"):
         read_config(tmp_path / "c.py")
+
+
+@pytest.mark.parametrize("text", ["train_cfg = [1, 2]", "train_cfg = 'x'"])
+def test_config__whose_length_is_no_dict(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.py").write_text(text)
+    with pytest.raises(ValueError, match="^train_cfg must be a dict"):
+        load_config(tmp_path / "c.py")
