@@ -66,6 +66,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="print the final config and where changed values come from, and stop",
     )
     parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build everything, decode a few images, take one step, write and read a "
+        "checkpoint, print the plan of the run, and leave nothing behind",
+    )
+    parser.add_argument(
         "--launcher",
         choices=("none", "pytorch", "slurm", "mpi"),
         default="none",
@@ -102,7 +108,7 @@ def main() -> None:
         if args.print_config:
             print(annotated_config(args.config, **options))
         else:
-            train(args.config, **options)
+            train(args.config, dry_run=args.dry_run, **options)
     except InputError as error:
         if args.debug:
             raise

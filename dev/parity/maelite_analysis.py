@@ -34,7 +34,7 @@ def run_attention(case: GoldenCase) -> Produced:
     distances = _distances(batches.shape[-1])
     entropies, means = _statistics(batches, distances)
     first = batches[0].softmax(dim=-1)
-    arrays = {
+    arrays: Produced = {
         "dist_matrix": distances,
         "entropy": entropies,
         "distance": means,

@@ -6,13 +6,13 @@ import difflib
 import inspect
 import re
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from mmcv.transforms import BaseTransform
-from mmengine.config import Config, ConfigDict
-from mmengine.dataset import BaseDataset
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset, Compose
 from mmengine.evaluator import BaseMetric
 from mmengine.model import PretrainedInit
 from mmengine.registry import Registry, root
@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from ..datasets.seeded_dataset import SeededDataset
 from .checks.classes import names_of
+from .failing_part import failing_part, typed_parts
 
 _UNKNOWN_KEY = re.compile(r"got an unexpected keyword argument '(\w+)'")
 _UNKNOWN_TYPE = re.compile(r"^(\S+) is not in the \S+ registry")
@@ -40,6 +41,12 @@ _DEVICE_ERROR = re.compile(r"CUDA|out of memory|allocate memory")
 _FROM_WORKER = re.compile(r"^Caught \w+ in DataLoader worker process")
 
 
+# The packages of this one that compare configs, data and checkpoints.
+_CHECKING = tuple(
+    f"{__name__.partition('.')[0]}.{part}" for part in ("engine", "checkpoints")
+)
+
+
 class InputError(ValueError):
     """Something the user gave cannot be used; the message says what, in one line."""
 
@@ -49,10 +56,11 @@ def explained(cfg: Config | None = None) -> Iterator[None]:
     """Turn errors about input that are raised inside into an :class:`InputError`.
 
     A ``RuntimeError`` counts as one if a data set raised it: an empty folder of
-    labelled images, or images none of which can be read.
+    labelled images, or images none of which can be read. With a config, anything does
+    that is raised while a part of it is built or first used, which the message names.
 
     Args:
-        cfg: The config that is being built, searched for unknown keys.
+        cfg: The config that is being built, searched for what an error is about.
 
     Raises:
         InputError: From the original error, which stays attached as the cause.
@@ -63,8 +71,10 @@ def explained(cfg: Config | None = None) -> Iterator[None]:
         raise
     except _INPUT_ERRORS as error:
         raise InputError(explain(error, cfg)) from error
-    except RuntimeError as error:
-        # Its subclasses are errors of devices, or bugs such as infinite recursion.
+    except Exception as error:
+        if cfg is not None and failing_part(error, cfg):
+            raise InputError(explain(error, cfg)) from error
+        # The subclasses are errors of devices, or bugs such as infinite recursion.
         is_bug = type(error) is not RuntimeError or _DEVICE_ERROR.search(str(error))
         if is_bug or not _from_dataset(error):
             raise
@@ -79,7 +89,7 @@ def explain(error: BaseException, cfg: Config | None = None) -> str:
         cfg: The config that was being built.
     """
     message = _message(error)
-    unknown_key = _UNKNOWN_KEY.search(message)
+    unknown_key, found = _UNKNOWN_KEY.search(message), None
     if unknown_key and cfg is not None:
         found = _explain_key(unknown_key.group(1), message, cfg)
         message = found or message
@@ -97,7 +107,8 @@ def explain(error: BaseException, cfg: Config | None = None) -> str:
         )
     unknown_type = _UNKNOWN_TYPE.search(message)
     if unknown_type:
-        message += _similar(unknown_type.group(1), registered_classes())
+        message = message.partition(" Please check")[0]
+        message += similar(unknown_type.group(1), registered_classes())
     no_files = isinstance(error, FileNotFoundError) or "Found 0 files" in message
     if no_files and "data_root" not in message and _from_dataset(error):
         message = (
@@ -106,9 +117,23 @@ def explain(error: BaseException, cfg: Config | None = None) -> str:
         )
     if cfg is not None:
         message += _checkpoint_option(error, cfg)
-    if isinstance(error, (ValueError, TypeError, FileNotFoundError, RuntimeError)):
+    plain = (ValueError, TypeError, FileNotFoundError, RuntimeError)
+    if not isinstance(error, plain) or not message:
+        message = f"{type(error).__name__}: {message}"
+    part = failing_part(error, cfg) if cfg is not None else None
+    if part is None or found or _says_it_all(error) or part.split()[0] in message:
         return message
-    return f"{type(error).__name__}: {message}"
+    return f"{part}: {message}"
+
+
+def _says_it_all(error: BaseException) -> bool:
+    """Whether a check of this package raised an error, whose message names the keys.
+
+    A constructor does not know where in the config its arguments are.
+    """
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    own = str(frame.f_globals.get("__name__")).startswith(_CHECKING)
+    return own and frame.f_code.co_name != "__init__"
 
 
 def _from_dataset(error: BaseException) -> bool:
@@ -169,6 +194,8 @@ def _annotation_file(error: BaseException) -> str | None:
     if not isinstance(error, (ValueError, KeyError, TypeError, AssertionError)):
         return None
     readers = list(_objects_in(error))
+    if any(isinstance(reader, Compose) for reader in readers):
+        return None  # a transform
     for reader in readers:
         # pycocotools' class, which mmdet's data sets and metrics hand their file to.
         if type(reader).__name__ == "COCO" or hasattr(reader, "COCOAPI"):
@@ -186,8 +213,7 @@ def _checkpoint_option(error: BaseException, cfg: Config) -> str:
     if checkpoint and not isinstance(error, FileNotFoundError):
         return ""
     options = [
-        # A list's item is .0 on the command line.
-        re.sub(r"\[(\d+)\]", r".\1", path) + ".checkpoint=FILE"
+        f"{path}.checkpoint=FILE"
         for path, part in typed_parts(cfg._cfg_dict)
         if part["type"] == "Pretrained" and part.get("checkpoint") == checkpoint
     ]
@@ -224,7 +250,7 @@ def _explain_key(key: str, message: str, cfg: Config) -> str | None:
         cls = classes.get(kind.split(".")[-1]) if isinstance(kind, str) else kind
         if not inspect.isclass(cls):
             continue
-        accepted = _accepted_keys(cls)
+        accepted = accepted_keys(cls)
         # The message names the class that rejected the key: the one in the config or
         # one of its parents, to which it passed the key on.
         refused = any(parent.__name__ + "." in message for parent in cls.__mro__)
@@ -233,24 +259,12 @@ def _explain_key(key: str, message: str, cfg: Config) -> str | None:
         where = path or "the config"
         return (
             f"{cls.__name__} has no key {key!r} ({where})."
-            f"{_similar(key, accepted)} Accepted keys: {', '.join(accepted)}."
+            f"{similar(key, accepted)} Accepted keys: {', '.join(accepted)}."
         )
     return None
 
 
-def typed_parts(value: Any, path: str = "") -> Iterator[tuple[str, Mapping]]:
-    """Yield every dict in a config that names a type, with its path."""
-    if isinstance(value, (dict, ConfigDict)):
-        if "type" in value:
-            yield path, value
-        for key, child in value.items():
-            yield from typed_parts(child, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        for index, child in enumerate(value):
-            yield from typed_parts(child, f"{path}[{index}]")
-
-
-def _accepted_keys(cls: type) -> list[str]:
+def accepted_keys(cls: type) -> list[str]:
     """Return the keys a class accepts, including those it passes to its parents."""
     accepted: list[str] = []
     for parent in cls.__mro__:
@@ -285,7 +299,13 @@ def registered_classes() -> dict[str, Any]:
     return found
 
 
-def _similar(name: str, known: Any) -> str:
+def similar(name: str, known: Any) -> str:
+    """A sentence with the name that another one may be meant for, or nothing.
+
+    Args:
+        name: What is not known.
+        known: The names that are.
+    """
     by_lower = {other.lower(): other for other in known}
     close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
     return f" Did you mean {by_lower[close[0]]!r}?" if close else ""

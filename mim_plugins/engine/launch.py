@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,11 @@ from torch.utils.data import DataLoader
 from ..checkpoints.loading import SCHEME
 from .accumulation import accumulate, count_steps
 from .best_checkpoint import check_best
+from .config_arguments import check_arguments
+from .config_file import read_config
+from .config_names import check_names
+from .config_values import check_values
+from .dry_run import rehearsal
 from .environment import (
     check_toolbox,
     leave_processes,
@@ -68,6 +72,7 @@ def train(
     accumulate_batch: bool = True,
     cfg_options: dict[str, Any] | None = None,
     launcher: str = "none",
+    dry_run: bool = False,
 ) -> Runner:
     """Train what a config describes, in this process or as one of several.
 
@@ -86,6 +91,8 @@ def train(
         accumulate_batch: Whether to accumulate; else the learning rate is scaled.
         cfg_options: Values that replace those of the config, by dotted key.
         launcher: Who started this process: ``none``, ``pytorch``, ``slurm``, ``mpi``.
+        dry_run: Whether to rehearse only: build everything, decode a few images, take
+            a step, write and read a checkpoint, print the plan, and leave nothing.
 
     Returns:
         The runner after training.
@@ -107,7 +114,11 @@ def train(
             launcher=launcher,
         )
     batch_size = cfg.train_dataloader.get("batch_size")
-    with _run(cfg) as runner, suitable_threads(runner.model, batch_size):
+    with (
+        rehearsal(cfg, notes) if dry_run else nullcontext(Runner.train) as run,
+        _run(cfg) as runner,
+        suitable_threads(runner.model, batch_size),
+    ):
         for note in notes:
             runner.logger.log(note.level, note.message)
         started = _StartedHook()
@@ -121,7 +132,7 @@ def train(
             resuming = bool(cfg.get("resume"))
             runner.register_hook(SameBatchHook(batch, resuming=resuming))
             runner.register_hook(SameRunHook(resuming=resuming))
-            runner.train()
+            run(runner)
         except NonFiniteError as error:
             raise InputError(str(error)) from error
         except Exception:
@@ -214,17 +225,12 @@ def load_config(
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If an option would change nothing.
+        ValueError: If an option would change nothing, or a value makes no sense.
     """
-    path = Path(config)
-    if not path.is_file():
-        siblings = [p.name for p in path.parent.glob("*.py")] if path.parent else []
-        close = difflib.get_close_matches(path.name, siblings, n=1)
-        hint = f" Did you mean {path.parent / close[0]}?" if close else ""
-        raise FileNotFoundError(f"The config file {path} does not exist.{hint}")
-    cfg = Config.fromfile(path)
+    cfg = read_config(config)
     length, _ = run_length(cfg)
     apply_options(cfg, options, testing)
+    check_values(cfg)
     scale_milestones(cfg, length, options or {})
     return cfg
 
@@ -264,6 +270,7 @@ def training_config(
         ValueError: If an option or the config cannot be used.
     """
     cfg = load_config(config, cfg_options)
+    unused = check_names(cfg)
     for name in ("model", "train_dataloader", "train_cfg", "optim_wrapper"):
         if cfg.get(name) is None:
             raise ValueError(f"{config} describes no training: it has no {name}.")
@@ -275,6 +282,7 @@ def training_config(
             f"predicts at several scales. Train {extended}, then test with this one."
         )
     check_toolbox(cfg.get("default_scope"))
+    check_arguments(cfg)
     processes = world_size(launcher)
     step("--cfg-options", cfg)
     notes = []
@@ -294,6 +302,8 @@ def training_config(
         "to give it to the data sets or the model as well"
         for name, value in unread_names(cfg).items()
     ]
+    if unused:
+        warnings.append(f"config: nothing uses {', '.join(unused)} of {config}")
     checks = (check_length, check_checkpoints, check_best)
     warnings += filter(None, [check(cfg) for check in checks])
     if accumulated := accumulate(cfg, processes, auto_scale_lr and accumulate_batch):

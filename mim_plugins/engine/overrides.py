@@ -38,11 +38,6 @@ READ = frozenset(
 VALIDATION = frozenset({"val_cfg", "val_dataloader", "val_evaluator"})
 # What is read itself and may have copies that should follow.
 _COPIED = frozenset({"test_pipeline", "val_dataloader", "val_evaluator"})
-# What is looked up by these names alone, so that another name would go unnoticed.
-_KNOWN_KEYS = {
-    "auto_scale_lr": ("base_batch_size",),
-    "env_cfg": ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"),
-}
 
 
 def apply_options(
@@ -61,8 +56,8 @@ def apply_options(
         testing: Whether the config is read for a test, which has no validation.
 
     Raises:
-        ValueError: If an option would change nothing; the message names the keys that
-            would.
+        ValueError: If an option would change nothing, or has no place in the config;
+            the message names the keys that would.
     """
     options = dict(options or {})
     known = _read_names(cfg)
@@ -72,9 +67,8 @@ def apply_options(
         name, _, rest = key.partition(".")
         if key == "data_root":
             continue
-        _check_key(name, rest)
-        places = _copies(cfg, name)
-        if name not in read and not any(_top(place) in read for place in places):
+        places = copies(cfg, name)
+        if name not in read and not any(top_name(place) in read for place in places):
             raise ValueError(_unread(cfg, key, places, read, testing))
         if name == "test_pipeline" and not _reaches_test(cfg, places, testing):
             raise ValueError(_unread(cfg, key, places, read, testing))
@@ -83,8 +77,29 @@ def apply_options(
                 reached[f"{place}.{rest}" if rest else place] = copy.deepcopy(value)
     if "data_root" in options:
         _move_data(cfg, options["data_root"], set(options))
-    cfg.merge_from_dict(reached)
-    cfg.merge_from_dict(options)
+    for key, value in [*reached.items(), *options.items()]:
+        try:
+            cfg.merge_from_dict({key: value})
+        except Exception as error:
+            raise ValueError(
+                f"--cfg-options {key}={value!r} does not fit the config, where "
+                f"{_what_is_at(cfg, key)}"
+            ) from error
+
+
+def _what_is_at(cfg: Config, key: str) -> str:
+    """What a config has at a key, or at the longest part of it that it has."""
+    known = dict(parts(cfg))
+    names = key.split(".")
+    while len(names) > 1 and ".".join(names) not in known:
+        names.pop()
+    path = ".".join(names)
+    value = known.get(path)
+    if isinstance(value, Mapping):
+        return f"{path} is a dict with the keys {', '.join(map(str, value))}"
+    if isinstance(value, list):
+        return f"{path} is a list of {len(value)}, whose items keep their kind"
+    return f"{path} is {value!r}, which is replaced as one"
 
 
 def unread_names(cfg: Config) -> dict[str, Any]:
@@ -110,9 +125,9 @@ def unread_names(cfg: Config) -> dict[str, Any]:
             root = str(value).rstrip("/")
             used = not folders or any(_below(str(f), root) is not None for f in folders)
         elif name == "test_pipeline":
-            used = _reaches_test(cfg, _copies(cfg, name))
+            used = _reaches_test(cfg, copies(cfg, name))
         else:
-            used = any(_top(place) in read for place in _copies(cfg, name))
+            used = any(top_name(place) in read for place in copies(cfg, name))
         if not used:
             unread[name] = value
     return unread
@@ -126,18 +141,9 @@ def _read_names(cfg: Config) -> frozenset[str]:
     return READ - {"data_preprocessor"} if own else READ
 
 
-def _top(path: str) -> str:
+def top_name(path: str) -> str:
+    """The first name of a dotted key."""
     return path.partition(".")[0]
-
-
-def _check_key(name: str, rest: str) -> None:
-    """Refuses a key below a name whose part of the config is searched for others."""
-    known = _KNOWN_KEYS.get(name)
-    if known and rest and _top(rest) not in known:
-        raise ValueError(
-            f"--cfg-options {name}.{rest}=…: nothing reads {_top(rest)!r} of {name}, "
-            f"which has {', '.join(known)}"
-        )
 
 
 def _reaches_test(cfg: Config, places: list[str], testing: bool = False) -> bool:
@@ -150,10 +156,10 @@ def _reaches_test(cfg: Config, places: list[str], testing: bool = False) -> bool
         for name in ("val_dataloader", "test_dataloader")
         if cfg.get(name) and not (testing and name in VALIDATION)
     ]
-    return not loaders or any(_top(place) in loaders for place in places)
+    return not loaders or any(top_name(place) in loaders for place in places)
 
 
-def _copies(cfg: Config, name: str) -> list[str]:
+def copies(cfg: Config, name: str) -> list[str]:
     """Dotted keys of the parts of a config that hold the value of a top-level name.
 
     Numbers, and tuples of them, are equal by chance too often.
@@ -249,7 +255,11 @@ def _meant(cfg: Config, name: str, read: frozenset[str], most: int = 6) -> list[
     exact, similar = [], []
     for path, value in parts(cfg):
         parent, _, last = path.rpartition(".")
-        if _top(path) not in read or not parent or path.startswith("test_pipeline."):
+        if (
+            top_name(path) not in read
+            or not parent
+            or path.startswith("test_pipeline.")
+        ):
             continue
         if name == "pretrained":
             if last == "checkpoint" and not isinstance(value, Mapping):

@@ -23,6 +23,8 @@ def run_length(cfg: Config) -> tuple[int | None, str]:
         The number, or None if the config does not say, and ``epoch`` or ``iteration``.
     """
     train_cfg = cfg.get("train_cfg") or {}
+    if not isinstance(train_cfg, dict):  # refused when values are checked
+        return None, "iteration"
     if train_cfg.get("max_epochs") is not None:
         return train_cfg["max_epochs"], "epoch"
     return train_cfg.get("max_iters"), "iteration"
@@ -63,7 +65,7 @@ def scale_milestones(cfg: Config, before: int | None, options: dict[str, Any]) -
         options: Those that changed it; milestones they set are kept.
     """
     now, unit = run_length(cfg)
-    if not before or not now or before == now:
+    if not isinstance(before, int) or not before or not now or before == now:
         return
     for index, scheduler in enumerate(plain_schedulers(cfg)):
         own = f"param_scheduler.{index}"

@@ -166,3 +166,24 @@ def test_checkpoint_that_is_absent__names_the_option(
     item = ".0" if listed else ""
     option = f"--cfg-options model.backbone.init_cfg{item}.checkpoint=FILE"
     assert message.endswith(option)
+
+
+def test_explained__names_the_part_and_its_values_where_a_library_fails() -> None:
+    cfg = Config(dict(model=TINY_MODEL))
+    cfg.model.data_preprocessor.mean = [1.0, 2.0]
+    cfg.model.data_preprocessor.std = "wide"
+    message = build_error(cfg)
+    assert message.startswith("model.data_preprocessor (MIMDataPreprocessor with mean=")
+
+
+def test_explained__with_a_config_any_error_of_a_part_is_one_of_input() -> None:
+    class Broken:
+        def __init__(self, size: int) -> None:
+            self.size = 1 // size
+
+    ROOT_MODELS.register_module(name="Broken", module=Broken, force=True)
+    cfg = Config(dict(model=dict(TINY_MODEL, head=dict(type="Broken", size=0))))
+    assert build_error(cfg) == (
+        "model.head (Broken with size=0): ZeroDivisionError: "
+        "integer division or modulo by zero"
+    )

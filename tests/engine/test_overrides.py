@@ -114,8 +114,6 @@ def test_test__at_several_scales_has_a_pipeline_of_its_own() -> None:
         ("lr", "Write instead: optim_wrapper.optimizer.lr"),
         ("img_size", "Write instead: model.backbone.img_size"),
         ("warmup_epochs", "param_scheduler.0.end or param_scheduler.1.begin"),
-        ("auto_scale_lr.base_batch", "nothing reads 'base_batch' of auto_scale_lr"),
-        ("env_cfg.cudnn_benchmrk", "nothing reads 'cudnn_benchmrk' of env_cfg"),
         ("data_preprocessor.mean", "Write instead: model.data_preprocessor.mean$"),
     ],
 )

@@ -1,0 +1,53 @@
+"""Reading a config file, with its mistakes named by file and line."""
+
+from __future__ import annotations
+
+import difflib
+import traceback
+from pathlib import Path
+
+from mmengine.config import Config
+
+
+def read_config(config: str | Path) -> Config:
+    """Read a config file and those it inherits from.
+
+    Args:
+        config: Path of the file.
+
+    Raises:
+        FileNotFoundError: If it does not exist.
+        ValueError: If it is no valid config, with file and line where they are known.
+    """
+    path = Path(config)
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.glob("*.py")] if path.parent else []
+        close = difflib.get_close_matches(path.name, siblings, n=1)
+        hint = f" Did you mean {path.parent / close[0]}?" if close else ""
+        raise FileNotFoundError(f"The config file {path} does not exist.{hint}")
+    try:
+        return Config.fromfile(path)
+    except Exception as error:
+        raise ValueError(_explanation(path, error)) from error
+
+
+def _explanation(path: Path, error: Exception) -> str:
+    """Where in which file an error is, and what it is."""
+    file, line = str(path), None
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        name = frame.f_code.co_name
+        if name in ("_file2dict", "_parse_lazy_import"):
+            # Of the config, or of one that it inherits from.
+            file = str(frame.f_locals.get("filename", file))
+        elif name == "<module>" and frame.f_code.co_filename == file:
+            line = number
+    message = " ".join(str(error).split())
+    if "import_modules_from_strings" in traceback.format_exc():
+        message = (
+            f"custom_imports must be a dict with imports, a list of names: {message}"
+        )
+    if isinstance(error, SyntaxError):
+        line = error.lineno
+        message = f"{error.msg}: {(error.text or '').strip()}"
+    where = file if line is None else f"{file}, line {line}"
+    return f"{where}: {type(error).__name__}: {message}"
