@@ -3,6 +3,7 @@
 from .errors import InputError
 from .hooks import (
     AccumulationHook,
+    AtomicCheckpointHook,
     CheckDetectionHook,
     CheckInputHook,
     CheckSegmentationHook,
@@ -23,6 +24,7 @@ from .sharding import shard_transformer_blocks
 
 __all__ = [
     "AccumulationHook",
+    "AtomicCheckpointHook",
     "AutocastOptimWrapper",
     "CheckDetectionHook",
     "CheckInputHook",

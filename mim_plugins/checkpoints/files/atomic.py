@@ -9,7 +9,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 # A partial file of another host is taken for abandoned after this many seconds.
@@ -61,16 +61,27 @@ def writer_tag() -> str:
     return f"{_HOST}.{os.getpid()}"
 
 
-def remove_leftovers(folder: Path, stem: str, suffix: str) -> None:
+def remove_leftovers(
+    folder: Path, stem: str | None, suffix: str, of_others: bool = False
+) -> None:
     """Removes unfinished files whose writer was killed.
 
     Args:
         folder: Where they are.
-        stem: What their names have after the dot they begin with.
+        stem: What their names have after the dot they begin with; None for any.
         suffix: How their names end.
+        of_others: Whether those of other hosts are removed before they are a day old.
     """
-    for path in list(_unfinished(folder, stem, suffix)):
+    beginning = ".+?" if stem is None else re.escape(stem)
+    name = re.compile(rf"\.{beginning}\.([\w-]+)\.(\d+){re.escape(suffix)}")
+    for path in list(folder.iterdir()):
+        match = name.fullmatch(path.name)
+        if match is None or (match[1] == _HOST and _is_alive(int(match[2]))):
+            continue
         with contextlib.suppress(OSError):
+            age = time.time() - path.lstat().st_mtime
+            if match[1] != _HOST and not of_others and age < _ABANDONED:
+                continue
             if path.is_dir():
                 shutil.rmtree(path)
             else:
@@ -99,18 +110,6 @@ def readable(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"
-
-
-def _unfinished(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
-    name = re.compile(rf"\.{re.escape(stem)}\.(.+)\.(\d+){re.escape(suffix)}")
-    for path in folder.iterdir():
-        if match := name.fullmatch(path.name):
-            if match[1] != _HOST:
-                with contextlib.suppress(OSError):
-                    if time.time() - path.stat().st_mtime > _ABANDONED:
-                        yield path
-            elif int(match[2]) != os.getpid() and not _is_alive(int(match[2])):
-                yield path
 
 
 def _is_alive(pid: int) -> bool:
