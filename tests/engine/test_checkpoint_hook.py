@@ -1,16 +1,19 @@
 """Checkpoints are complete or not there, and older ones stay until they are."""
 
+import json
 import os
 import shutil
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
 from toy_run import make_runner
 
@@ -279,6 +282,45 @@ def test_options__that_mean_nothing_are_refused() -> None:
         AtomicCheckpointHook(intervall=2)
     with pytest.raises(ValueError, match="interval_minutes .* is positive"):
         AtomicCheckpointHook(interval_minutes=0)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, stderr=-3).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_disk_that_fills_up__does_not_end_the_run(small_disk: Path) -> None:
+    """Log files are on it as well."""
+
+    def fill(runner: Runner) -> None:
+        the_hook(runner)._writer.wait()
+        if runner.iter == 4:
+            with open(small_disk / "others", "wb", buffering=0) as file:
+                with pytest.raises(OSError, match="No space left"):
+                    while True:
+                        file.write(bytes(4096))
+        if runner.iter == 10:
+            assert names(small_disk) == {"epoch_1.pth"}
+            (small_disk / "others").unlink()
+
+    runner = build(small_disk, 5, max_keep_ckpts=1)
+    runner.visualizer._vis_backends["local"] = VISBACKENDS.build(
+        dict(type="BestEffortVisBackend", save_dir=f"{runner.log_dir}/vis_data")
+    )
+    runner.register_hook(Each(fill), priority="LOWEST")
+    runner.train()
+    assert names(small_disk) == {"epoch_5.pth"}
+    verify(small_disk / "work" / "epoch_5.pth")
+    scalars = next(small_disk.glob("work/*/vis_data/scalars.json"))
+    lines = [json.loads(line) for line in scalars.read_text().splitlines()]
+    assert lines[0]["step"] == 2 and lines[-1]["step"] == 14
 
 
 @pytest.mark.parametrize("victim, left", [("epoch_1", set()), ("epoch_3", {"epoch_2"})])

@@ -345,6 +345,8 @@ class AtomicCheckpointHook(CheckpointHook):
         if self._captured is not None:
             # The flexible runner sets others.
             self._captured["meta"].update(meta)
+            if runner.cfg.filename:
+                self._captured["meta"]["config_name"] = Path(runner.cfg.filename).stem
             self._writer.submit(kind, Save(path, self._captured, written))
             self._captured = None
 
