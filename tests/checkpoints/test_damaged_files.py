@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mim_plugins.checkpoints.files import read_content, save_state, write_atomically
+from mim_plugins.checkpoints.files import (
+    check_destination,
+    read_content,
+    save_state,
+    write_atomically,
+)
 from mim_plugins.checkpoints.files.reading import read_meta, verify
 from mim_plugins.checkpoints.files.sealing import save_sealed
 
@@ -108,6 +113,8 @@ def test_what_is_no_regular_file__is_never_replaced(tmp_path: Path, kind: str) -
     before = path.lstat().st_ino
     with pytest.raises(ValueError, match=rf"x\.pth is a.*{kind.split()[-1]}"):
         save_state({"a": torch.ones(1)}, path)
+    with pytest.raises(ValueError, match=rf"x\.pth is a.*{kind.split()[-1]}"):
+        check_destination(path, force=True)
     assert path.lstat().st_ino == before
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +16,14 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
+from torch.multiprocessing import start_processes
 from toy_run import make_runner
 
 from mim_plugins.checkpoints.files import background, read_content
 from mim_plugins.checkpoints.files.reading import read_meta, verify
+from mim_plugins.engine.environment import connect_over_gloo, leave_processes
 from mim_plugins.engine.hooks import AtomicCheckpointHook, StepEMAHook
+from mim_plugins.engine.hooks import checkpoint as hook_module
 from mim_plugins.engine.hooks.checkpoint import LostCheckpointError
 
 
@@ -282,6 +286,37 @@ def test_options__that_mean_nothing_are_refused() -> None:
         AtomicCheckpointHook(intervall=2)
     with pytest.raises(ValueError, match="interval_minutes .* is positive"):
         AtomicCheckpointHook(interval_minutes=0)
+
+
+def train_as(rank: int, port: int, folder: Path) -> None:
+    """One of two processes, of which the first has the clock."""
+    group = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_PORT=port)
+    os.environ.update({name: str(value) for name, value in group.items()})
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    connect_over_gloo("pytorch")
+    hook_module._AGREE_EVERY = 3
+
+    def later(runner: Runner) -> None:
+        if runner.iter == 0:
+            the_hook(runner)._saved_at -= 3600 if rank == 0 else -3600
+
+    runner = build(folder, 2, interval=10, interval_minutes=30)
+    runner.register_hook(Each(later), priority="NORMAL")
+    runner.train()
+    last = runner.message_hub.get_info("last_ckpt")
+    (folder / f"{rank}.txt").write_text(f"{last} {the_hook(runner)._captured}")
+    leave_processes()
+
+
+def test_by_time__all_processes_agree(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start_processes(train_as, (port, tmp_path), nprocs=2, start_method="fork")
+    assert names(tmp_path) == {"iter_3.pth", "epoch_2.pth"}
+    for rank in (0, 1):
+        said = (tmp_path / f"{rank}.txt").read_text()
+        assert said == f"{tmp_path}/work/epoch_2.pth None"
 
 
 @pytest.fixture

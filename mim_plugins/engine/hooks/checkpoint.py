@@ -98,7 +98,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 with contextlib.suppress(OSError):
                     _remove(path)
             remove_leftovers(folder, None, ".pth", of_others=True)
-        if not _is_sharded(runner):
+        if isinstance(runner, Runner):  # a flexible one may have shards alone
             runner.logger.log(*describe_space(runner, self))
 
     def after_train_iter(
