@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from ..checkpoints.files.local_files import check_file
 from ..checkpoints.files.reading import read_meta, verify
+from .hooks.saving import numbered_files
 from .settings import GlobalBatch, Note
 
 _NAMED = 3
@@ -42,21 +43,10 @@ def training_checkpoints(cfg: Config) -> list[Path]:
         cfg: The config with its ``work_dir``.
     """
     options = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
-    templates = {"epoch_{}.pth", "iter_{}.pth"}
-    if options.get("filename_tmpl"):
-        templates.add(str(options["filename_tmpl"]))
-    names = [
-        re.compile(re.escape(template).replace(r"\{\}", r"\d+"))
-        for template in templates
-    ]
     folder = Path(cfg.work_dir)
     if options.get("out_dir"):
         folder = Path(options["out_dir"], folder.name)
-    return sorted(
-        path
-        for path in folder.glob("*")
-        if any(name.fullmatch(path.name) for name in names)
-    )
+    return numbered_files(folder, options.get("filename_tmpl"))
 
 
 def newest_checkpoint(cfg: Config) -> Search:

@@ -282,8 +282,8 @@ def test_space__is_estimated_before_the_first_step(
 
 
 def test_options__that_mean_nothing_are_refused() -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'intervall'"):
-        AtomicCheckpointHook(intervall=2)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'every'"):
+        AtomicCheckpointHook(every=2)
     with pytest.raises(ValueError, match="interval_minutes .* is positive"):
         AtomicCheckpointHook(interval_minutes=0)
 

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
-import re
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine._strategy import SingleDeviceStrategy
-from mmengine.dist import barrier, broadcast, get_world_size, is_main_process
+from mmengine.dist import broadcast, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from mmengine.utils import apply_to
-from torch import Tensor
 
 from ...checkpoints.files import write_atomically
 from ...checkpoints.files.atomic import remove_leftovers
 from ...checkpoints.files.background import BackgroundWriter, Save
 from .disk_space import describe_space
 from .non_finite import StopNonFiniteHook
+from .saving import (
+    INSIDE_EPOCH,
+    copied,
+    is_sharded,
+    numbered_files,
+    remove,
+    write_folder,
+)
 
 # Iterations after which several processes agree on whether a checkpoint is due by time.
 _AGREE_EVERY = 50
-
-_INSIDE_EPOCH = "iter_{}.pth"
 
 
 class LostCheckpointError(OSError):
@@ -96,7 +96,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if folder.is_dir():
             for path in folder.glob("*.partial"):
                 with contextlib.suppress(OSError):
-                    _remove(path)
+                    remove(path)
             remove_leftovers(folder, None, ".pth", of_others=True)
         if isinstance(runner, Runner):  # a flexible one may have shards alone
             runner.logger.log(*describe_space(runner, self))
@@ -188,7 +188,7 @@ class AtomicCheckpointHook(CheckpointHook):
         """
         if self._capturing:
             if is_main_process():
-                self._captured = _copied(checkpoint)
+                self._captured = copied(checkpoint)
             checkpoint.clear()
 
     @property
@@ -215,7 +215,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 hook.after_train_epoch(runner)  # weights that are not finite stop here
         step = runner.iter + 1
         runner.logger.info(f"Saving checkpoint at {step} iterations")
-        template = _INSIDE_EPOCH if self.by_epoch else self.filename_tmpl
+        template = INSIDE_EPOCH if self.by_epoch else self.filename_tmpl
         meta = dict(epoch=runner.epoch, iter=step)
         self._save_state(runner, template.format(step), meta)
 
@@ -238,7 +238,7 @@ class AtomicCheckpointHook(CheckpointHook):
             if self.max_keep_ckpts > 0:
                 others = [x for x in self.training_checkpoints() if x != path]
                 for old in others[: len(others) + 1 - self.max_keep_ckpts]:
-                    _remove(old)
+                    remove(old)
 
         self._write(
             runner,
@@ -255,16 +255,8 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def training_checkpoints(self) -> list[Path]:
         """What this run and those before it have saved here, in order of writing."""
-        names = [
-            re.compile(re.escape(template).replace(r"\{\}", r"\d+"))
-            for template in (self.filename_tmpl, _INSIDE_EPOCH)
-        ]
-        found = [
-            (path.lstat().st_mtime, path)
-            for path in Path(self.out_dir).glob("*")
-            if any(name.fullmatch(path.name) for name in names)
-        ]
-        return [path for _, path in sorted(found)]
+        found = numbered_files(self.out_dir, self.filename_tmpl)
+        return sorted(found, key=lambda path: path.lstat().st_mtime)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         """Saves the best checkpoint, and removes the one before when it is written.
@@ -308,7 +300,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
         def written(path: Path) -> None:
             for old in stale - {None, str(path)}:
-                _remove(Path(str(old)))
+                remove(Path(str(old)))
             stale.clear()
 
         self._write(runner, name, meta, options, f"best {key}", written)
@@ -330,8 +322,8 @@ class AtomicCheckpointHook(CheckpointHook):
             )  # fmt: skip
             return
         path = Path(self.out_dir, name)
-        if _is_sharded(runner):
-            self._write_folder(runner, path, meta, options)
+        if is_sharded(runner):
+            write_folder(runner, path, meta, options)
             if is_main_process():
                 written(path)
             return
@@ -349,24 +341,6 @@ class AtomicCheckpointHook(CheckpointHook):
                 self._captured["meta"]["config_name"] = Path(runner.cfg.filename).stem
             self._writer.submit(kind, Save(path, self._captured, written))
             self._captured = None
-
-    @staticmethod
-    def _write_folder(
-        runner: Runner, path: Path, meta: dict[str, int], options: dict[str, Any]
-    ) -> None:
-        """Has every process write its part, and moves the folder to its name."""
-        partial, old = (path.with_name(f"{path.name}{x}.partial") for x in ("", ".old"))
-        if is_main_process():
-            _remove(partial)
-        barrier()
-        runner.save_checkpoint(str(path.parent), partial.name, meta=meta, **options)
-        barrier()
-        if is_main_process():
-            if path.exists():
-                os.replace(path, old)
-            os.replace(partial, path)
-            _remove(old)
-        barrier()
 
 
 class _Redirected:
@@ -391,36 +365,3 @@ class _Redirected:
         for name in ("file_client_args", "backend_args"):
             options.pop(name, None)
         self._hook._save_best_state(self.runner, filename, meta, options, self._before)
-
-
-def _copied(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """A copy on the CPU, which training does not change."""
-    moved: dict[int, Any] = {}
-
-    def to_cpu(tensor: Tensor) -> Tensor:
-        moved[id(tensor)] = tensor.cpu()
-        return tensor
-
-    apply_to(
-        checkpoint,
-        lambda x: isinstance(x, Tensor) and x.device.type != "cpu",
-        to_cpu,
-    )
-    return copy.deepcopy(checkpoint, moved)
-
-
-def _is_sharded(runner: Runner) -> bool:
-    """Whether each process writes a part of a checkpoint."""
-    strategy = getattr(runner, "strategy", None)
-    if strategy is None:
-        return False
-    if not isinstance(strategy, SingleDeviceStrategy):
-        return True  # DeepSpeed and the like
-    return not getattr(strategy, "_is_full_state_dict", lambda: True)()
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
