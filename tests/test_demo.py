@@ -53,6 +53,8 @@ def test_images__pre_trains_on_any_folder(tmp_path, monkeypatch, capfd):
     assert (tmp_path / "out" / "loss_curves.png").is_file()
     assert list((tmp_path / "out").glob("images/reconstructions/*.png"))
     assert (tmp_path / "out" / "images" / "epoch_11.pth").is_file()
+    # It can be repeated.
+    assert demo.run_images(tmp_path / "photos", tmp_path / "out") == results
 
 
 def test_images__missing_folder_is_one_clear_error(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,13 @@ from .environment import (
     world_size,
 )
 from .errors import InputError, explained
+from .hooks.checkpoint import LostCheckpointError
 from .hooks.data_health import check_loader
 from .hooks.non_finite import NonFiniteError
 from .hooks.progress_bar import ProgressBarHook
 from .overrides import apply_options, unread_names
 from .own_classes import follow_class_folders
-from .resume import SameBatchHook, apply_resume
+from .resume import SameBatchHook, apply_resume, refuse_earlier_run
 from .same_run import SameRunHook
 from .schedules import (
     check_checkpoints,
@@ -60,6 +61,7 @@ from .settings import (
 )
 from .strict_loading import require_strict_loading
 from .testing import apply_amp, apply_tta, draw_predictions, write_results
+from .work_dir import only_run
 
 
 def train(
@@ -99,8 +101,8 @@ def train(
 
     Raises:
         InputError: If something in the config, the data or the options cannot be used,
-            raised before the first training step; or if a loss, a gradient or a weight
-            is not finite.
+            raised before the first training step; if a loss, a gradient or a weight
+            is not finite; or if the last checkpoint cannot be written.
     """
     with explained():
         cfg, notes = training_config(
@@ -113,9 +115,11 @@ def train(
             cfg_options=cfg_options,
             launcher=launcher,
         )
+        if resume is None and not dry_run:
+            refuse_earlier_run(cfg)
     batch_size = cfg.train_dataloader.get("batch_size")
     with (
-        rehearsal(cfg, notes) if dry_run else nullcontext(Runner.train) as run,
+        rehearsal(cfg, notes) if dry_run else _alone(cfg) as run,
         _run(cfg) as runner,
         suitable_threads(runner.model, batch_size),
     ):
@@ -133,7 +137,7 @@ def train(
             runner.register_hook(SameBatchHook(batch, resuming=resuming))
             runner.register_hook(SameRunHook(resuming=resuming))
             run(runner)
-        except NonFiniteError as error:
+        except (LostCheckpointError, NonFiniteError) as error:
             raise InputError(str(error)) from error
         except Exception:
             if started.iterations:
@@ -318,8 +322,7 @@ def training_config(
         if cfg.get("auto_scale_lr"):
             cfg.auto_scale_lr.enable = False
     step("scaling of the learning rate", cfg)
-    if resumed := apply_resume(cfg, resume):
-        notes.append(Note(resumed))
+    notes += apply_resume(cfg, resume)
     step("--resume", cfg)
     complete_dataloaders(cfg)
     _add_hook(cfg, "StopNonFiniteHook")
@@ -395,6 +398,15 @@ def default_work_dir(config: str | Path) -> Path:
     if path.is_relative_to(Path.cwd()):
         return Path("work_dirs", path.relative_to(Path.cwd()))
     return Path("work_dirs", *folders[1:][-1:], stem)
+
+
+@contextmanager
+def _alone(cfg: Config) -> Iterator[Callable[[Runner], object]]:
+    """Keeps other runs out of the working directory; yields what trains a runner."""
+    with ExitStack() as stack:
+        with explained():
+            stack.enter_context(only_run(cfg.work_dir, cfg.launcher))
+        yield Runner.train
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 
 import cv2
@@ -12,6 +13,7 @@ import torch
 from samples import tiny_model
 from small_run import COUNT, FILES, normalised, pictures
 
+from mim_plugins.checkpoints.files.atomic import writer_tag
 from mim_plugins.evaluation.embed import embed
 from mim_plugins.evaluation.feature_file import FeatureParts
 from mim_plugins.evaluation.images import ImageList, list_images
@@ -205,7 +207,7 @@ def test_what_the_disk_cannot_hold__is_refused_before(
 
 def test_parts__hold_more_rows_than_are_copied_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("mim_plugins.evaluation.feature_file._CHUNK", 64)
-    parts = FeatureParts(tmp_path / "x.npz", {"mean": (5,)}, 9, "float32", 1)
+    parts = FeatureParts(tmp_path / "x.npz", {"mean": (5,)}, 9, "float32", "1")
     parts.create()
     parts.open()
     values = np.arange(45, dtype=np.float32).reshape(9, 5)
@@ -217,6 +219,22 @@ def test_parts__hold_more_rows_than_are_copied_at_once(tmp_path, monkeypatch):
     found = np.load(tmp_path / "x.npz")
     assert np.array_equal(found["mean"], values[[0, 2, 3, 7, 8]])
     assert os.listdir(tmp_path) == ["x.npz"]
+
+
+def test_parts__of_a_killed_run_are_removed_by_the_next(tmp_path):
+    process = os.fork()
+    if process == 0:
+        try:
+            path, tag = tmp_path / "x.npz", writer_tag()
+            FeatureParts(path, {"mean": (5,)}, 9, "float32", tag).create()
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    os.waitpid(process, 0)
+    (left,) = tmp_path.iterdir()
+    parts = FeatureParts(tmp_path / "x.npz", {"mean": (5,)}, 9, "float32", writer_tag())
+    parts.create()
+    assert not left.exists() and parts.folder.is_dir()
 
 
 def test_list_images__knows_classes_where_every_image_has_one(tmp_path, photos):

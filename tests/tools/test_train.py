@@ -168,6 +168,24 @@ def test_train__then_resume_equals_training_in_one_go(
             assert ours[key] == pytest.approx(theirs[key], rel=1e-6), key
 
 
+def test_train__a_new_run_leaves_checkpoints_of_another_alone(
+    train: Callable[..., str], folder: Path
+) -> None:
+    images = "data_root=images"
+    train("tiny.py", "--cfg-options", images)
+    before = (folder / "work_dirs/tiny/epoch_2.pth").read_bytes()
+    with pytest.raises(SystemExit, match=r"epoch_2\.pth.*--resume.*--work-dir"):
+        train("tiny.py", "--cfg-options", images)
+    assert (folder / "work_dirs/tiny/epoch_2.pth").read_bytes() == before
+    # A damaged one is repeated from the one before.
+    (folder / "work_dirs/tiny/epoch_2.pth").write_bytes(before[:-9])
+    output = train("tiny.py", "--resume", "--cfg-options", images)
+    assert "resume: epoch_2.pth is skipped:" in output
+    assert re.search(r"going on from \S*epoch_1.pth", output)
+    whole = torch.load(folder / "work_dirs/tiny/epoch_2.pth", weights_only=False)
+    assert whole["meta"]["epoch"] == 2 and whole["meta"]["config_name"] == "tiny"
+
+
 def test_train__keeps_the_batch_of_the_recipe(
     folder: Path, train: Callable[..., str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from ..checks.hooks import CheckDetectionHook, CheckSegmentationHook
 from .accumulation import AccumulationHook
+from .checkpoint import AtomicCheckpointHook
 from .class_pictures import ClassPicturesHook
 from .data_health import CheckInputHook, CorruptImageHook
 from .ema import StepEMAHook, WarmupEMA
@@ -14,6 +15,7 @@ from .validation_images import CheckValidationHook
 
 __all__ = [
     "AccumulationHook",
+    "AtomicCheckpointHook",
     "CheckDetectionHook",
     "CheckInputHook",
     "CheckSegmentationHook",
