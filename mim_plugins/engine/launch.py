@@ -18,6 +18,7 @@ from torch import distributed
 from torch.utils.data import DataLoader
 
 from ..checkpoints.loading import SCHEME
+from . import rollback
 from .accumulation import accumulate, count_steps
 from .environment import (
     check_toolbox,
@@ -32,6 +33,7 @@ from .hooks.non_finite import NonFiniteError
 from .hooks.progress_bar import ProgressBarHook
 from .overrides import apply_options, unread_names
 from .resume import SameBatchHook, apply_resume
+from .rollback import DataOrderHook
 from .same_run import SameRunHook
 from .schedules import (
     check_checkpoints,
@@ -116,7 +118,9 @@ def train(
             resuming = bool(cfg.get("resume"))
             runner.register_hook(SameBatchHook(batch, resuming=resuming))
             runner.register_hook(SameRunHook(resuming=resuming))
-            runner.train()
+            order = DataOrderHook()
+            runner.register_hook(order)
+            rollback.train(runner, order)
         except NonFiniteError as error:
             raise InputError(str(error)) from error
         except Exception:

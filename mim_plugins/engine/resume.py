@@ -31,12 +31,21 @@ def newest_checkpoint(work_dir: str | Path) -> Path | None:
         for candidate in (named, work_dir / named.name):
             if candidate.is_file():
                 return candidate
+    return next(iter(numbered_checkpoints(work_dir)), None)
+
+
+def numbered_checkpoints(work_dir: str | Path) -> list[Path]:
+    """Return the checkpoints of a run by epoch or iteration, the newest first.
+
+    Args:
+        work_dir: The working directory of the run.
+    """
     numbered = [
         (int(match.group(1)), path)
-        for path in work_dir.glob("*.pth")
+        for path in Path(work_dir).glob("*.pth")
         if (match := _NUMBERED.match(path.name))
     ]
-    return max(numbered)[1] if numbered else None
+    return [path for _, path in sorted(numbered, reverse=True)]
 
 
 def apply_resume(cfg: Config, resume: str | None) -> str | None:
