@@ -17,6 +17,7 @@ from .hooks import (
     WarmupEMA,
 )
 from .launch import build_runner, load_config, test, train, training_config
+from .loops import ResumableEpochLoop, ResumableIterLoop
 from .optimizers import AutocastOptimWrapper, LayerDecayOptimWrapperConstructor
 from .print_config import annotated_config
 from .sharding import shard_transformer_blocks
@@ -34,6 +35,8 @@ __all__ = [
     "LayerDecayOptimWrapperConstructor",
     "ProgressBarHook",
     "ReconstructionHook",
+    "ResumableEpochLoop",
+    "ResumableIterLoop",
     "StepEMAHook",
     "StopNonFiniteHook",
     "ThroughputHook",

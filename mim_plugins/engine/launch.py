@@ -32,11 +32,12 @@ from .hooks.data_health import check_loader
 from .hooks.non_finite import NonFiniteError
 from .hooks.progress_bar import ProgressBarHook
 from .overrides import apply_options, unread_names
-from .resume import SameBatchHook, apply_resume
+from .resumable import make_resumable
+from .resume import apply_resume
 from .rollback import DataOrderHook
+from .same_batch import SameBatchHook
 from .same_run import SameRunHook
 from .schedules import (
-    check_checkpoints,
     check_length,
     check_schedule,
     describe_schedule,
@@ -270,7 +271,7 @@ def training_config(
         "to give it to the data sets or the model as well"
         for name, value in unread_names(cfg).items()
     ]
-    warnings += filter(None, [check_length(cfg), check_checkpoints(cfg)])
+    warnings += filter(None, [check_length(cfg)])
     if accumulated := accumulate(cfg, processes, auto_scale_lr and accumulate_batch):
         notes.append(accumulated)
     step("accumulation", cfg)
@@ -286,6 +287,7 @@ def training_config(
     if resumed := apply_resume(cfg, resume):
         notes.append(Note(resumed))
     step("--resume", cfg)
+    make_resumable(cfg)
     complete_dataloaders(cfg)
     _add_hook(cfg, "StopNonFiniteHook")
     if cfg.get("val_dataloader"):

@@ -13,6 +13,8 @@ from ..checkpoints.loading import SCHEME
 from ..datasets.seeding import sample_key
 from .hooks.non_finite import NonFiniteStepsError
 from .resume import numbered_checkpoints
+from .same_batch import SameBatchHook
+from .same_run import SameRunHook
 
 # How often a run goes back, in one go of the program.
 _MOST = 3
@@ -51,8 +53,8 @@ class DataOrderHook(Hook):
             checkpoint: What was read.
         """
         order = (checkpoint.get("meta") or {}).get("data_order", 0)
-        if runner._resume and order > self.number:
-            self.use(runner, order)
+        if runner._resume and max(order, self.number):
+            self.use(runner, max(order, self.number))
 
     def use(self, runner: Runner, number: int) -> None:
         """Shuffle in another order, from the next time on that batches are drawn.
@@ -102,8 +104,11 @@ def train(runner: Runner, order: DataOrderHook) -> None:
             f"({len(tried)} of at most {_MOST} times)"
         )
         order.use(runner, order.number + 1)
-        # Hooks ask whether optimiser and averages are those of a run.
+        # Hooks ask whether this is the run of the checkpoint.
         runner._resume = True
+        for hook in runner.hooks:
+            if isinstance(hook, (SameBatchHook, SameRunHook)):
+                hook.resuming = True
         runner.optim_wrapper.zero_grad()
         runner.resume(f"{SCHEME}{path}")
         runner.optim_wrapper.initialize_count_status(

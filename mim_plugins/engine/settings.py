@@ -213,6 +213,10 @@ def complete_dataloaders(cfg: Config) -> None:
             loader.setdefault("collate_fn", dict(type="default_collate"))
             loader.setdefault("pin_memory", True)
             loader.setdefault("persistent_workers", True)
+        sampler = loader.get("sampler")
+        if isinstance(sampler, MutableMapping) and sampler["type"] == "EpochSampler":
+            batches = loader.get("batch_sampler") or loader
+            sampler.setdefault("drop_last", batches.get("drop_last", False))
         if not cuda and "pin_memory" in loader:
             loader["pin_memory"] = False
         if not workers:

@@ -7,7 +7,8 @@ import torch
 from mmengine.config import Config
 from toy_run import loader, make_runner
 
-from mim_plugins.engine.resume import SameBatchHook, apply_resume, newest_checkpoint
+from mim_plugins.engine.resume import apply_resume, newest_checkpoint
+from mim_plugins.engine.same_batch import SameBatchHook
 from mim_plugins.engine.settings import GlobalBatch
 
 
