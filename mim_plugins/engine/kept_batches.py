@@ -151,6 +151,7 @@ def write_batches(
             config=runner.cfg.pretty_text,
             values=dict(values),
             seed=runner.seed,
+            rank=runner.rank,
             processes=runner.world_size,
             weights=_weights(path.parent, number).name,
             batches=[_plain({**vars(batch)}) for batch in batches[:_MOST]],
@@ -198,7 +199,8 @@ def read_batches(path: str | Path) -> dict[str, Any]:
         path: A file that :func:`write_batches` wrote.
 
     Returns:
-        ``config``: the text of the config; ``values``, ``seed``, ``processes``;
+        ``config``: the text of the config; ``values``, ``seed``, ``rank``,
+        ``processes``;
         ``weights``: the path of the weights' file; ``batches``: a list of
         :class:`Batch`.
 

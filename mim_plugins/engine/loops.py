@@ -9,7 +9,7 @@ asks the others for theirs.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -18,10 +18,12 @@ from mmengine.dist import get_rank
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
-from torch.utils.data import BatchSampler, DataLoader, Sampler
+from torch.utils.data import BatchSampler, DataLoader
 
 from ..datasets.epoch_sampler import find_seeded_dataset
-from ..datasets.seeding import preserve_rng_state, sample_key, seed_rng
+from ..datasets.seeding import sample_key, seed_rng
+from .loading import batches as load
+from .loading import sampler_of
 
 # Keeps the keys of steps apart from those of samples.
 _STEPS = 0x5354455053
@@ -42,7 +44,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         done = self._iter - self._epoch * len(self.dataloader)
-        batches = _batches(self.dataloader, done)
+        batches = load(self.dataloader, done)
         try:
             while True:
                 seed_step(self.runner)
@@ -69,7 +71,7 @@ class ResumableIterLoop(IterBasedTrainLoop):
         super().__init__(*args, **kwargs)
         # mmengine 0.10.7 has begun to load, and to draw from the sampler.
         self.dataloader_iterator = self.dataloader._iterator = None
-        sampler = _sampler(self.dataloader)
+        sampler = sampler_of(self.dataloader)
         if isinstance(sampler, InfiniteSampler):
             sampler.indices = sampler._indices_of_rank()
 
@@ -97,21 +99,28 @@ class ResumableIterLoop(IterBasedTrainLoop):
         return runner.model
 
 
-def _sampler(loader: DataLoader) -> Any:
-    return getattr(loader.batch_sampler, "sampler", loader.sampler)
-
-
 def seed_step(runner: Runner) -> None:
     """Seed what a step draws outside its samples: dropout, mixing of images.
 
     Args:
         runner: The runner, before it loads the step's batch.
     """
-    key = sample_key((runner.seed or 0) ^ _STEPS, runner.iter, get_rank())
+    key = step_key(runner.seed or 0, runner.iter, get_rank())
     seed_rng(key)
     # Asking for a GPU would initialise CUDA.
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(key)
+
+
+def step_key(seed: int, iteration: int, rank: int) -> int:
+    """What a step's draws follow from.
+
+    Args:
+        seed: Seed of the run.
+        iteration: The iteration, from 0.
+        rank: The process.
+    """
+    return sample_key(seed ^ _STEPS, iteration, rank)
 
 
 def order_repeats(loader: DataLoader) -> bool:
@@ -125,7 +134,7 @@ def order_repeats(loader: DataLoader) -> bool:
     known = type(batches) is BatchSampler or (
         type(batches).__name__ == "AspectRatioBatchSampler"
     )
-    return known and isinstance(_sampler(loader), (DefaultSampler, InfiniteSampler))
+    return known and isinstance(sampler_of(loader), (DefaultSampler, InfiniteSampler))
 
 
 def samples_repeat(loader: DataLoader) -> bool:
@@ -140,58 +149,14 @@ def samples_repeat(loader: DataLoader) -> bool:
     return find_seeded_dataset(loader.dataset) is not None or not loader.num_workers
 
 
-class _Rest(Sampler[list[int]]):
-    """The batches of an epoch after the first ones."""
-
-    def __init__(self, batches: Any, done: int) -> None:
-        self.batches, self.done = batches, done
-
-    def __len__(self) -> int:
-        return max(0, len(self.batches) - self.done)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for number, batch in enumerate(self.batches):
-            if number >= self.done:
-                yield batch
-
-
-def _batches(loader: DataLoader, done: int = 0) -> Generator[Any, None, None]:
-    """The batches of an epoch; the first ones are not loaded.
-
-    What loads the rest of an epoch is a loader of its own, since torch's has no way to
-    begin elsewhere; the next epoch uses the given one and its persistent workers.
-    """
-    if done:
-        workers = loader.num_workers
-        loader = DataLoader(
-            loader.dataset,
-            batch_sampler=_Rest(loader.batch_sampler, done),
-            num_workers=workers,
-            collate_fn=loader.collate_fn,
-            pin_memory=loader.pin_memory,
-            timeout=loader.timeout,
-            worker_init_fn=loader.worker_init_fn,
-            multiprocessing_context=loader.multiprocessing_context,
-            generator=loader.generator,
-            prefetch_factor=loader.prefetch_factor,
-        )
-    # It draws a seed for workers.
-    with preserve_rng_state():
-        iterator = iter(loader)
-    try:
-        yield from iterator
-    finally:
-        del iterator
-
-
 def _endless(loader: DataLoader, done: int) -> Generator[Any, None, None]:
     """Batches without end, from a given one on."""
-    sampler = _sampler(loader)
+    sampler = sampler_of(loader)
     if isinstance(sampler, InfiniteSampler):
-        yield from _batches(loader, done)
+        yield from load(loader, done)
     epoch, done = divmod(done, len(loader))
     while True:
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
-        yield from _batches(loader, done)
+        yield from load(loader, done)
         epoch, done = epoch + 1, 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
@@ -12,6 +11,7 @@ from mmengine.runner import Runner
 from ..checkpoints.loading import SCHEME
 from ..datasets.seeding import sample_key
 from .hooks.non_finite import NonFiniteStepsError
+from .loading import sampler_of
 from .resume import numbered_checkpoints
 from .same_batch import SameBatchHook
 from .same_run import SameRunHook
@@ -63,7 +63,7 @@ class DataOrderHook(Hook):
             runner: The runner of the training process.
             number: Which order.
         """
-        sampler = _sampler(runner)
+        sampler = sampler_of(runner.train_dataloader)
         if self._seed is None:
             self._seed = sampler.seed
         self.number = number
@@ -122,7 +122,7 @@ def train(runner: Runner, order: DataOrderHook) -> None:
 
 def _earlier(runner: Runner, tried: list[Path]) -> Path | None:
     """The checkpoint to go back to, the same on all processes, if there is one."""
-    sampler = _sampler(runner)
+    sampler = sampler_of(runner.train_dataloader)
     shuffles = getattr(sampler, "shuffle", False) and hasattr(sampler, "seed")
     if not isinstance(runner, Runner) or not shuffles or len(tried) == _MOST:
         return None
@@ -130,8 +130,3 @@ def _earlier(runner: Runner, tried: list[Path]) -> Path | None:
     chosen: list[Path | None] = [*left[:1]] or [None]
     broadcast_object_list(chosen)
     return chosen[0]
-
-
-def _sampler(runner: Runner) -> Any:
-    loader = runner.train_dataloader
-    return getattr(loader.batch_sampler, "sampler", loader.sampler)

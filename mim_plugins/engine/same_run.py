@@ -21,7 +21,13 @@ from .schedules import run_length
 # What a run is compared in; other entries, such as hooks and paths, may differ.
 _COMPARED = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
 _ALSO = ("param_scheduler", "randomness")
-_INDIFFERENT = ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
+_INDIFFERENT = (
+    "num_workers",
+    "persistent_workers",
+    "pin_memory",
+    "prefetch_factor",
+    "timeout",
+)
 
 # How far a scheduler is, as opposed to what it does.
 _PROGRESS = {"last_step", "_global_step", "_last_value", "verbose"}

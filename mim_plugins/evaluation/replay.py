@@ -15,8 +15,10 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from ..checkpoints.files import read_content
+from ..datasets.seeding import seed_rng
 from ..engine.kept_batches import Batch, read_batches
 from ..engine.launch import load_config
+from ..engine.loops import step_key
 from ..engine.settings import plain_batch_norm
 from .run_config import parse_config
 
@@ -117,6 +119,9 @@ def replay(
         if batch.data is None:
             yield f"iteration {batch.iteration}: the batch itself is not in the file"
             continue
+        # As the training loop does: generators of Python and numpy follow from this.
+        key = step_key(content["seed"] or 0, batch.iteration - 1, content["rank"])
+        seed_rng(key)
         yield _run(model, batch, autocast)
 
 
