@@ -127,15 +127,22 @@ def pretrain(
         *cfg.custom_hooks,
         dict(type="ReconstructionHook", interval=10**6, num_images=8),
     ]
+    return _train_anew(
+        config,
+        work_dir,
+        {"data_root": str(data), "custom_hooks": hooks, **(options or {})},
+    )
+
+
+def _train_anew(config: str, work_dir: Path, options: dict[str, Any]) -> Runner:
+    """Trains, and replaces the checkpoints of an earlier demo."""
+    for checkpoint in work_dir.glob("epoch_*.pth"):
+        checkpoint.unlink()
     return train(
         CONFIGS / config,
         work_dir=str(work_dir),
         precision="fp32",
-        cfg_options={
-            "data_root": str(data),
-            "custom_hooks": hooks,
-            **(options or {}),
-        },
+        cfg_options=options,
     )
 
 
@@ -213,12 +220,7 @@ def few_label_accuracy(
         options["model.backbone.init_cfg"] = dict(
             type="Pretrained", checkpoint=str(checkpoint), prefix="backbone."
         )
-    runner = train(
-        CONFIGS / "finetune_digits.py",
-        work_dir=str(work_dir),
-        precision="fp32",
-        cfg_options=options,
-    )
+    runner = _train_anew("finetune_digits.py", work_dir, options)
     return float(runner.test()["accuracy/top1"])
 
 

@@ -14,8 +14,11 @@ default_hooks = dict(
     # A log line every 50 iterations.
     logger=dict(type="LoggerHook", interval=50),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    # A checkpoint after every epoch; the newest three are kept.
-    checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=3),
+    # A checkpoint after every epoch, and inside of it every 30 minutes; the newest
+    # three are kept.
+    checkpoint=dict(
+        type="AtomicCheckpointHook", interval=1, interval_minutes=30, max_keep_ckpts=3
+    ),
     # Another order of the images in every epoch.
     sampler_seed=dict(type="DistSamplerSeedHook"),
 )
@@ -45,7 +48,7 @@ env_cfg = dict(
 
 visualizer = dict(
     type="UniversalVisualizer",
-    vis_backends=[dict(type="LocalVisBackend")],
+    vis_backends=[dict(type="BestEffortVisBackend")],
 )
 
 log_processor = dict(window_size=50)

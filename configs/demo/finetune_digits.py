@@ -89,4 +89,4 @@ param_scheduler = [
 ]
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=40)
 auto_scale_lr = dict(base_batch_size=50)
-default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=40))
+default_hooks = dict(checkpoint=dict(type="AtomicCheckpointHook", interval=40))

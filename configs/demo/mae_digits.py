@@ -68,5 +68,5 @@ train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=100)
 auto_scale_lr = dict(base_batch_size=128)
 default_hooks = dict(
     logger=dict(type="LoggerHook", interval=110),
-    checkpoint=dict(type="CheckpointHook", interval=50, max_keep_ckpts=1),
+    checkpoint=dict(type="AtomicCheckpointHook", interval=50, max_keep_ckpts=1),
 )

@@ -3,6 +3,7 @@
 from .errors import InputError
 from .hooks import (
     AccumulationHook,
+    AtomicCheckpointHook,
     CheckDetectionHook,
     CheckInputHook,
     CheckSegmentationHook,
@@ -24,6 +25,7 @@ from .sharding import shard_transformer_blocks
 
 __all__ = [
     "AccumulationHook",
+    "AtomicCheckpointHook",
     "AutocastOptimWrapper",
     "CheckDetectionHook",
     "CheckInputHook",

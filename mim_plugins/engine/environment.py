@@ -68,6 +68,17 @@ def world_size(launcher: str) -> int:
     return int(os.environ[variable])
 
 
+def launched_rank(launcher: str) -> int:
+    """Return this process's number, before processes are connected; see `world_size`.
+
+    Args:
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+    """
+    if launcher == "none":
+        return 0
+    return int(os.environ.get(_VARIABLES[launcher][1], 0))
+
+
 def check_toolbox(scope: str | None) -> None:
     """Check that what a config's ``default_scope`` requires is installed.
 

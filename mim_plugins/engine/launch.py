@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,13 @@ from .environment import (
     world_size,
 )
 from .errors import InputError, explained
+from .hooks.checkpoint import LostCheckpointError
 from .hooks.data_health import check_loader
 from .hooks.non_finite import NonFiniteError
 from .hooks.progress_bar import ProgressBarHook
 from .overrides import apply_options, unread_names
 from .resumable import make_resumable
-from .resume import apply_resume
+from .resume import apply_resume, refuse_earlier_run
 from .rollback import DataOrderHook
 from .same_batch import SameBatchHook
 from .same_run import SameRunHook
@@ -54,6 +55,7 @@ from .settings import (
     scale_learning_rate,
 )
 from .strict_loading import require_strict_loading
+from .work_dir import only_run
 
 
 def train(
@@ -90,8 +92,8 @@ def train(
 
     Raises:
         InputError: If something in the config, the data or the options cannot be used,
-            raised before the first training step; or if a loss, a gradient or a weight
-            is not finite.
+            raised before the first training step; if a loss, a gradient or a weight
+            is not finite; or if the last checkpoint cannot be written.
     """
     with explained():
         cfg, notes = training_config(
@@ -104,8 +106,14 @@ def train(
             cfg_options=cfg_options,
             launcher=launcher,
         )
+        if resume is None:
+            refuse_earlier_run(cfg)
     batch_size = cfg.train_dataloader.get("batch_size")
-    with _run(cfg) as runner, suitable_threads(runner.model, batch_size):
+    with (
+        _alone(cfg),
+        _run(cfg) as runner,
+        suitable_threads(runner.model, batch_size),
+    ):
         for note in notes:
             runner.logger.log(note.level, note.message)
         started = _StartedHook()
@@ -122,7 +130,7 @@ def train(
             order = DataOrderHook()
             runner.register_hook(order)
             rollback.train(runner, order)
-        except NonFiniteError as error:
+        except (LostCheckpointError, NonFiniteError) as error:
             raise InputError(str(error)) from error
         except Exception:
             if started.iterations:
@@ -284,8 +292,7 @@ def training_config(
         if cfg.get("auto_scale_lr"):
             cfg.auto_scale_lr.enable = False
     step("scaling of the learning rate", cfg)
-    if resumed := apply_resume(cfg, resume):
-        notes.append(Note(resumed))
+    notes += apply_resume(cfg, resume)
     step("--resume", cfg)
     make_resumable(cfg)
     complete_dataloaders(cfg)
@@ -362,6 +369,15 @@ def default_work_dir(config: str | Path) -> Path:
     if path.is_relative_to(Path.cwd()):
         return Path("work_dirs", path.relative_to(Path.cwd()))
     return Path("work_dirs", *folders[1:][-1:], stem)
+
+
+@contextmanager
+def _alone(cfg: Config) -> Iterator[None]:
+    """Keeps other runs out of the working directory."""
+    with ExitStack() as stack:
+        with explained():
+            stack.enter_context(only_run(cfg.work_dir, cfg.launcher))
+        yield
 
 
 @contextmanager

@@ -2,76 +2,231 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
-_NUMBERED = re.compile(r"^(?:epoch|iter)_(\d+)\.pth$")
+from ..checkpoints.files.local_files import check_file
+from ..checkpoints.files.reading import read_meta, verify
+from .settings import Note
+
+_NAMED = 3
 
 
-def newest_checkpoint(work_dir: str | Path) -> Path | None:
-    """Return the newest checkpoint of a run, or None if there is none.
-
-    mmengine's ``last_checkpoint`` file decides. If the folder was moved, so that the
-    path in it leads nowhere, the file of that name in the folder is taken; without
-    ``last_checkpoint`` it is the file with the highest number.
-
-    Args:
-        work_dir: The working directory of the run.
-    """
-    work_dir = Path(work_dir)
-    pointer = work_dir / "last_checkpoint"
-    if pointer.is_file():
-        named = Path(pointer.read_text().strip())
-        for candidate in (named, work_dir / named.name):
-            if candidate.is_file():
-                return candidate
-    return next(iter(numbered_checkpoints(work_dir)), None)
-
-
-def numbered_checkpoints(work_dir: str | Path) -> list[Path]:
-    """Return the checkpoints of a run by epoch or iteration, the newest first.
+@dataclass
+class Search:
+    """The checkpoints of a folder, as far as a run can go on from them.
 
     Args:
-        work_dir: The working directory of the run.
+        newest: The one of the latest iteration that is complete and of this config.
+        skipped: Why later ones are not, by file.
+        others: Of which config or model further ones are, by file.
     """
-    numbered = [
-        (int(match.group(1)), path)
-        for path in Path(work_dir).glob("*.pth")
-        if (match := _NUMBERED.match(path.name))
+
+    newest: Path | None = None
+    skipped: dict[Path, str] = field(default_factory=dict)
+    others: dict[Path, str] = field(default_factory=dict)
+
+
+def training_checkpoints(cfg: Config) -> list[Path]:
+    """The checkpoints of training runs in a run's folder, the best ones left out.
+
+    Args:
+        cfg: The config with its ``work_dir``.
+    """
+    options = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    templates = {"epoch_{}.pth", "iter_{}.pth"}
+    if options.get("filename_tmpl"):
+        templates.add(str(options["filename_tmpl"]))
+    names = [
+        re.compile(re.escape(template).replace(r"\{\}", r"\d+"))
+        for template in templates
     ]
-    return [path for _, path in sorted(numbered, reverse=True)]
+    folder = Path(cfg.work_dir)
+    if options.get("out_dir"):
+        folder = Path(options["out_dir"], folder.name)
+    return sorted(
+        path
+        for path in folder.glob("*")
+        if any(name.fullmatch(path.name) for name in names)
+    )
 
 
-def apply_resume(cfg: Config, resume: str | None) -> str | None:
+def newest_checkpoint(cfg: Config, without: Collection[Path] = ()) -> Search:
+    """Find the checkpoint that a run can go on from.
+
+    It is that of the latest iteration, which each records, whatever its name and
+    whatever mmengine's ``last_checkpoint`` says.
+
+    Args:
+        cfg: The config with its ``work_dir``.
+        without: Files to leave out.
+
+    Raises:
+        OSError: If a file cannot be read for a reason other than its content.
+    """
+    search, ranked = Search(), []
+    for path in training_checkpoints(cfg):
+        if path in without:
+            continue
+        try:
+            meta = _meta(path)
+            progress = int(meta["iter"]), int(meta["epoch"]), path.stat().st_mtime
+        except OSError:
+            raise
+        except Exception as error:  # a damaged file can fail anywhere
+            search.skipped[path] = path.is_file() and _damage(path) or str(error)
+        else:
+            ranked.append((progress, path, meta))
+    for _, path, meta in sorted(ranked, key=lambda entry: entry[0], reverse=True):
+        if other := _other_run(meta, cfg):
+            search.others[path] = other
+        elif problem := _damage(path):
+            search.skipped[path] = problem
+        else:
+            search.newest = path
+            break
+    return search
+
+
+def apply_resume(cfg: Config, resume: str | None) -> list[Note]:
     """Make a config resume from a checkpoint.
 
     Args:
         cfg: The config with its ``work_dir``; changed in place.
-        resume: None to leave the config as it is, ``auto`` for the newest checkpoint of
-            the working directory, or the path of a checkpoint.
+        resume: ``auto`` for the newest checkpoint of the working directory, the path of
+            a checkpoint, or None for what the config's ``resume`` and ``load_from``
+            say.
 
     Returns:
-        A line for the log, or None if nothing was asked for.
+        Lines for the log; none if nothing was asked for.
 
     Raises:
         FileNotFoundError: If the named checkpoint does not exist.
+        ValueError: If it is damaged, or the working directory is another run's.
     """
     if resume is None:
-        return None
+        if not cfg.get("resume"):
+            return []
+        resume = cfg.get("load_from") or "auto"
     if resume == "auto":
-        newest = newest_checkpoint(cfg.work_dir)
-        if newest is None:
-            cfg.resume = False
-            start = f"from {cfg.load_from}" if cfg.get("load_from") else "from scratch"
-            return f"resume: no checkpoint in {cfg.work_dir}, training starts {start}"
-        resume = str(newest)
-    elif "://" not in resume and not Path(resume).is_file():
-        raise FileNotFoundError(
-            f"--resume: the checkpoint {resume} does not exist. Give the path of a "
-            f".pth file, or 'auto' for the newest one in {cfg.work_dir}."
-        )
+        return _resume_newest(cfg)
+    if "://" not in resume:
+        _check_named(cfg, Path(resume))
     cfg.resume = True
     cfg.load_from = resume
-    return f"resume: going on from {resume}"
+    return [Note(f"resume: going on from {resume}")]
+
+
+def refuse_earlier_run(cfg: Config) -> None:
+    """Refuses to start a new run where another has left its checkpoints.
+
+    Args:
+        cfg: The config with its ``work_dir``, after :func:`apply_resume`.
+
+    Raises:
+        ValueError: If it would replace them.
+    """
+    found = training_checkpoints(cfg)
+    if found and not cfg.get("resume"):
+        raise ValueError(
+            f"{found[0].parent} holds checkpoints of an earlier run "
+            f"({_listed(found)}), which a new run would replace. Go on from the newest "
+            "with --resume, or start the new run in another folder with --work-dir DIR"
+        )
+
+
+def _resume_newest(cfg: Config) -> list[Note]:
+    search = newest_checkpoint(cfg)
+    notes = [
+        Note(f"resume: {path.name} is skipped: {problem}", logging.WARNING)
+        for path, problem in {**search.skipped, **search.others}.items()
+    ]
+    if search.newest is not None:
+        cfg.resume = True
+        cfg.load_from = str(search.newest)
+        return [*notes, Note(f"resume: going on from {search.newest}")]
+    if search.others:
+        path, other = next(iter(search.others.items()))
+        raise ValueError(
+            f"--resume: {path} {other}, and there is no checkpoint of this run to go "
+            "on from: name its folder with --work-dir DIR. To go on from this file "
+            f"nevertheless: --resume {path}"
+        )
+    cfg.resume = False
+    start = f"from {cfg.load_from}" if cfg.get("load_from") else "from scratch"
+    whole = "complete checkpoint" if search.skipped else "checkpoint"
+    message = f"resume: no {whole} in {cfg.work_dir}, training starts {start}"
+    return [*notes, Note(message, logging.WARNING if notes else logging.INFO)]
+
+
+def _check_named(cfg: Config, path: Path) -> None:
+    """Makes sure that a named checkpoint is complete."""
+    if path.is_dir() and path.suffix == ".pth":
+        return  # of processes that each write a part
+    if not path.exists():
+        raise FileNotFoundError(
+            f"--resume: the checkpoint {path} does not exist. Give the path of a "
+            f".pth file, or 'auto' for the newest one in {cfg.work_dir}."
+        )
+    check_file(path)
+    if (problem := _damage(path)) is None:
+        return
+    newest = newest_checkpoint(cfg).newest
+    advice = (
+        f"The newest complete checkpoint is {newest}: --resume {newest}"
+        if newest is not None and newest.resolve() != path.resolve()
+        else f"There is no other complete one in {cfg.work_dir}"
+    )
+    raise ValueError(f"--resume: {problem}. {advice}")
+
+
+def _meta(path: Path) -> Mapping[str, Any]:
+    """What a checkpoint says of its run; of a folder, its number alone."""
+    if path.is_dir():
+        number = re.findall(r"\d+", path.stem)[-1]
+        return dict(iter=number, epoch=0)
+    if not path.is_file():
+        raise ValueError(f"{path} is no regular file")
+    check_file(path)
+    return read_meta(path)
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a file, if it is not as it was written."""
+    if path.is_dir():
+        return None
+    try:
+        verify(path)
+    except (ValueError, FileNotFoundError) as error:
+        return str(error)
+    return None
+
+
+def _other_run(meta: Mapping[str, Any], cfg: Config) -> str | None:
+    """Of which config or model a checkpoint is, unless of this one."""
+    saved, name = meta.get("config_name"), Path(cfg.filename or "").stem
+    if saved and name and saved != name:
+        return f"is of the config {saved}, not of {name}"
+    settings = (meta.get("run") or {}).get("settings") or {}
+    model = cfg.get("model") or {}
+    backbone = model.get("backbone") or {}
+    for key, value in (
+        ("model.type", model.get("type")),
+        ("model.backbone.type", backbone.get("type")),
+        ("model.backbone.arch", backbone.get("arch")),
+    ):
+        if key in settings and settings[key] != repr(value):
+            return f"is of another model ({key} {settings[key]}, not {value!r})"
+    return None
+
+
+def _listed(paths: list[Path]) -> str:
+    names = ", ".join(path.name for path in paths[-_NAMED:])
+    more = len(paths) - _NAMED
+    return f"{names} and {more} more" if more > 0 else names

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmengine.dist import broadcast_object_list
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..checkpoints.loading import SCHEME
 from ..datasets.seeding import sample_key
+from .hooks.checkpoint import AtomicCheckpointHook
 from .hooks.non_finite import NonFiniteStepsError
 from .loading import sampler_of
-from .resume import numbered_checkpoints
+from .resume import newest_checkpoint
 from .same_batch import SameBatchHook
 from .same_run import SameRunHook
 
@@ -126,7 +127,11 @@ def _earlier(runner: Runner, tried: list[Path]) -> Path | None:
     shuffles = getattr(sampler, "shuffle", False) and hasattr(sampler, "seed")
     if not isinstance(runner, Runner) or not shuffles or len(tried) == _MOST:
         return None
-    left = [x for x in numbered_checkpoints(runner.work_dir) if x not in tried]
-    chosen: list[Path | None] = [*left[:1]] or [None]
+    for hook in runner.hooks:
+        if isinstance(hook, AtomicCheckpointHook):
+            hook.wait()
+    chosen: list[Path | None] = [None]
+    if is_main_process():
+        chosen = [newest_checkpoint(runner.cfg, without=tried).newest]
     broadcast_object_list(chosen)
     return chosen[0]

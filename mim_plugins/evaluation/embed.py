@@ -18,6 +18,7 @@ from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader, Dataset
 
 from ..checkpoints.files import check_destination
+from ..checkpoints.files.atomic import writer_tag
 from ..datasets.image_files import printable
 from ..engine.environment import check_gpus, has_fast_bfloat16
 from ..engine.hooks.data_health import check_image
@@ -189,7 +190,7 @@ def _write(
     images = job.images
     probe = job.probe(loader.dataset)
     shapes = {name: probe[name].shape[1:] for name in _wanted(features, probe)}
-    tag = processes.gather(os.getpid())[0]
+    tag = processes.gather(writer_tag())[0]
     parts = FeatureParts(out, shapes, len(images.files), dtype, tag)
     parts.check_space()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from ..checkpoints.files import write_atomically
+from ..checkpoints.files.atomic import (
+    readable,
+    remove_leftovers,
+    write_atomically,
+)
 
 # Bytes copied at a time.
 _CHUNK = 1 << 26
@@ -29,7 +34,8 @@ class FeatureParts:
         shapes: Shape of one image's row in each array.
         rows: Number of images.
         dtype: Of the arrays.
-        tag: Makes the folder's name unique to this run.
+        tag: Makes the folder's name unique to this run: :func:`.writer_tag` of the
+            process that creates it.
     """
 
     def __init__(
@@ -38,7 +44,7 @@ class FeatureParts:
         shapes: Mapping[str, tuple[int, ...]],
         rows: int,
         dtype: str,
-        tag: int,
+        tag: str,
     ) -> None:
         self.path = Path(path)
         self.folder = self.path.with_name(f".{self.path.name}.{tag}.parts")
@@ -77,10 +83,25 @@ class FeatureParts:
             )
 
     def create(self) -> None:
-        """Creates the arrays; called by one process."""
+        """Creates the arrays, and removes those of killed runs; for one process.
+
+        Raises:
+            OSError: If the disk has no space for them.
+        """
+        remove_leftovers(self.path.parent, self.path.name, ".parts")
         self.folder.mkdir()
         for name, shape in self.shapes.items():
-            npy.open_memmap(self._file(name), "w+", self.dtype, shape)
+            path = self._file(name)
+            npy.open_memmap(path, "w+", self.dtype, shape)
+            with open(path, "r+b") as file:
+                # Else a disk that fills up ends the process in a bus error.
+                size = file.seek(0, 2)
+                try:
+                    os.posix_fallocate(file.fileno(), 0, size)
+                except OSError as error:
+                    raise OSError(
+                        f"{path} cannot be written: {error.strerror}"
+                    ) from error
 
     def open(self) -> None:
         """Opens the arrays for writing."""
@@ -152,12 +173,3 @@ def _copy(array: np.ndarray, keep: np.ndarray, file: Any) -> None:
 
 def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
     return (rows[start : start + size] for start in range(0, len(rows), size))
-
-
-def readable(size: float) -> str:
-    """A human-readable number of bytes."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"

@@ -1,50 +1,181 @@
 """Tests of finding the checkpoint to go on from, and of going on from it."""
 
+import os
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
 from toy_run import loader, make_runner
 
-from mim_plugins.engine.resume import apply_resume, newest_checkpoint
+from mim_plugins.checkpoints.files.sealing import save_sealed
+from mim_plugins.engine.resume import (
+    apply_resume,
+    newest_checkpoint,
+    refuse_earlier_run,
+)
 from mim_plugins.engine.same_batch import SameBatchHook
-from mim_plugins.engine.settings import GlobalBatch
+from mim_plugins.engine.settings import GlobalBatch, Note
 
 
-def test_newest_checkpoint__is_what_mmengine_noted(tmp_path: Path) -> None:
-    assert newest_checkpoint(tmp_path / "missing") is None
-    for name in ("epoch_2.pth", "epoch_10.pth", "best_top1.pth"):
-        (tmp_path / name).touch()
-    assert newest_checkpoint(tmp_path) == tmp_path / "epoch_10.pth"
-    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "epoch_2.pth"))
-    assert newest_checkpoint(tmp_path) == tmp_path / "epoch_2.pth"
+def save(path: Path, iteration: int, **meta: Any) -> Path:
+    """A checkpoint as runs of a config called "this" save it."""
+    meta = dict(epoch=0, iter=iteration, config_name="this") | meta
+    save_sealed({"meta": meta, "state_dict": {"a": torch.ones(100)}}, path)
+    return path
 
 
-def test_newest_checkpoint__survives_moving_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "epoch_2.pth").touch()
-    (tmp_path / "epoch_3.pth").touch()
-    (tmp_path / "last_checkpoint").write_text("/elsewhere/epoch_2.pth")
-    assert newest_checkpoint(tmp_path) == tmp_path / "epoch_2.pth"
+def damage(path: Path, bit: int | None = None) -> None:
+    content = bytearray(path.read_bytes())
+    bit = len(content) * 4 if bit is None else bit
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def config(folder: Path, **changes: Any) -> Config:
+    cfg = Config(dict(work_dir=str(folder)) | changes, cfg_text="")
+    object.__setattr__(cfg, "_filename", "configs/this.py")
+    return cfg
+
+
+def messages(notes: list[Note]) -> str:
+    return "\n".join(note.message for note in notes)
+
+
+def test_newest_checkpoint__is_that_of_the_latest_iteration(tmp_path: Path) -> None:
+    assert newest_checkpoint(config(tmp_path / "missing")).newest is None
+    save(tmp_path / "epoch_2.pth", 20)
+    save(tmp_path / "best_top1_epoch_9.pth", 90)
+    newest = save(tmp_path / "iter_25.pth", 25)
+    save(tmp_path / "epoch_1.pth", 10)
+    assert newest_checkpoint(config(tmp_path)).newest == newest
+    newest = save(tmp_path / "epoch_3.pth", 30)
+    assert newest_checkpoint(config(tmp_path)).newest == newest
+    other = config(
+        tmp_path / "runs",
+        default_hooks=dict(
+            checkpoint=dict(out_dir=str(tmp_path / "out"), filename_tmpl="at_{}.pth")
+        ),
+    )
+    (tmp_path / "out" / "runs").mkdir(parents=True)
+    newest = save(tmp_path / "out" / "runs" / "at_7.pth", 7)
+    assert newest_checkpoint(other).newest == newest
+
+
+@pytest.mark.parametrize("pointer", ["empty", "binary", "folder", "dead", "older"])
+def test_last_checkpoint__never_decides(tmp_path: Path, pointer: str) -> None:
+    save(tmp_path / "epoch_1.pth", 10)
+    newest = save(tmp_path / "epoch_2.pth", 20)
+    path = tmp_path / "last_checkpoint"
+    if pointer == "folder":
+        path.mkdir()
+    elif pointer == "dead":
+        path.symlink_to(tmp_path / "nowhere")
+    else:
+        older = str(tmp_path / "epoch_1.pth").encode()
+        path.write_bytes({"empty": b"", "binary": b"\xff\0"}.get(pointer, older))
+    assert newest_checkpoint(config(tmp_path)).newest == newest
+
+
+def test_damaged_checkpoints__are_never_taken(tmp_path: Path) -> None:
+    """The one before is, and each is named with the reason."""
+    good = save(tmp_path / "epoch_1.pth", 10)
+    bad = save(tmp_path / "epoch_2.pth", 20)
+    original = bad.read_bytes()
+    draw = random.Random(0)
+    for trial in range(60):
+        content = bytearray(original)
+        if trial % 3 == 0:
+            content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        elif trial % 3 == 1:
+            del content[draw.randrange(len(content)) :]
+        else:
+            half = draw.randrange(1, len(content))
+            content[:half] = draw.randbytes(half)
+        bad.write_bytes(content)
+        cfg = config(tmp_path, load_from=None)
+        notes = apply_resume(cfg, "auto")
+        assert cfg.load_from == str(good) and cfg.resume is True
+        assert len(notes) == 2
+        assert notes[0].message.startswith("resume: epoch_2.pth is skipped: ")
+        with pytest.raises(ValueError, match=f"The newest .* --resume {good}"):
+            apply_resume(config(tmp_path), str(bad))
+    with pytest.raises(ValueError, match="no other complete one"):
+        damage(good)
+        apply_resume(config(tmp_path), str(good))
+    notes = apply_resume(cfg := config(tmp_path, load_from=None), "auto")
+    assert cfg.resume is False and cfg.load_from is None
+    assert "no complete checkpoint" in messages(notes)
+    assert "starts from scratch" in messages(notes) and len(notes) == 3
+
+
+def test_what_is_no_checkpoint__is_passed_over(tmp_path: Path) -> None:
+    good = save(tmp_path / "epoch_1.pth", 10)
+    os.mkfifo(tmp_path / "epoch_2.pth")
+    (tmp_path / "epoch_3.pth").symlink_to(tmp_path / "epoch_3.pth")
+    (tmp_path / "epoch_4.pth").touch()
+    torch.save({"state_dict": {"a": torch.ones(2)}}, tmp_path / "epoch_5.pth")
+    search = newest_checkpoint(config(tmp_path))
+    assert search.newest == good and len(search.skipped) == 4
+    assert "no regular file" in search.skipped[tmp_path / "epoch_2.pth"]
+    assert "does not say its epoch" in search.skipped[tmp_path / "epoch_5.pth"]
+
+
+def test_checkpoints_of_other_runs__are_passed_over(tmp_path: Path) -> None:
+    model = dict(type="MIRL", backbone=dict(type="ViT", arch="base"))
+    cfg = config(tmp_path, model=model)
+    save(tmp_path / "epoch_9.pth", 90, config_name="that")
+    with pytest.raises(ValueError, match=r"epoch_9\.pth is of the config that.*work-d"):
+        apply_resume(cfg, "auto")
+    settings = {"model.type": "'MIRL'", "model.backbone.arch": "'large'"}
+    save(tmp_path / "epoch_8.pth", 80, run=dict(settings=settings))
+    settings = settings | {"model.backbone.arch": "'base'"}
+    good = save(tmp_path / "epoch_2.pth", 20, run=dict(settings=settings))
+    notes = messages(apply_resume(cfg, "auto"))
+    assert cfg.load_from == str(good)
+    assert "epoch_9.pth is skipped: is of the config that, not of this" in notes
+    assert "another model (model.backbone.arch 'large', not 'base')" in notes
 
 
 def test_apply_resume__auto_without_checkpoint_starts_from_scratch(
     tmp_path: Path,
 ) -> None:
-    cfg = Config(dict(work_dir=str(tmp_path), resume=True, load_from=None))
-    note = apply_resume(cfg, "auto")
+    cfg = config(tmp_path, resume=True, load_from=None)
+    assert "training starts from scratch" in messages(apply_resume(cfg, "auto"))
     assert cfg.resume is False and cfg.load_from is None
-    assert note is not None and "training starts from scratch" in note
 
 
 def test_apply_resume__path(tmp_path: Path) -> None:
-    cfg = Config(dict(work_dir=str(tmp_path)))
+    cfg = config(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth does not exist"):
         apply_resume(cfg, str(tmp_path / "nowhere.pth"))
-    (tmp_path / "a.pth").touch()
-    apply_resume(cfg, str(tmp_path / "a.pth"))
-    assert cfg.resume is True and cfg.load_from == str(tmp_path / "a.pth")
-    assert apply_resume(cfg, None) is None
+    assert apply_resume(cfg, None) == []
+    path = save(tmp_path / "a.pth", 1, config_name="that")
+    apply_resume(cfg, str(path))
+    assert cfg.resume is True and cfg.load_from == str(path)
+
+
+def test_apply_resume__of_the_config_is_as_of_the_command_line(tmp_path: Path) -> None:
+    cfg = config(tmp_path, resume=True, load_from=None)
+    save(tmp_path / "epoch_1.pth", 10)
+    damage(save(tmp_path / "epoch_2.pth", 20))
+    apply_resume(cfg, None)
+    assert cfg.load_from == str(tmp_path / "epoch_1.pth")
+    cfg = config(tmp_path, resume=True, load_from=str(tmp_path / "epoch_2.pth"))
+    with pytest.raises(ValueError, match=r"epoch_2\.pth is damaged"):
+        apply_resume(cfg, None)
+
+
+def test_new_run__among_checkpoints_of_another_is_refused(tmp_path: Path) -> None:
+    refuse_earlier_run(config(tmp_path))
+    save(tmp_path / "best_top1_epoch_9.pth", 90)
+    refuse_earlier_run(config(tmp_path))
+    save(tmp_path / "epoch_1.pth", 10)
+    with pytest.raises(ValueError, match=r"epoch_1\.pth.*--resume.*--work-dir"):
+        refuse_earlier_run(config(tmp_path))
+    refuse_earlier_run(config(tmp_path, resume=True))
 
 
 def train(folder: Path, batch: GlobalBatch, epochs: int, resume: bool = False) -> str:

@@ -205,7 +205,7 @@ def test_what_the_disk_cannot_hold__is_refused_before(
 
 def test_parts__hold_more_rows_than_are_copied_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("mim_plugins.evaluation.feature_file._CHUNK", 64)
-    parts = FeatureParts(tmp_path / "x.npz", {"mean": (5,)}, 9, "float32", 1)
+    parts = FeatureParts(tmp_path / "x.npz", {"mean": (5,)}, 9, "float32", "1")
     parts.create()
     parts.open()
     values = np.arange(45, dtype=np.float32).reshape(9, 5)

@@ -83,7 +83,7 @@ param_scheduler = [
 ]
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=10)
 auto_scale_lr = dict(base_batch_size=128)
-default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=10))
+default_hooks = dict(checkpoint=dict(type="AtomicCheckpointHook", interval=10))
 custom_hooks = [
     dict(type="ThroughputHook"),
     dict(type="CheckInputHook"),

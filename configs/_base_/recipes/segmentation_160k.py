@@ -7,9 +7,10 @@ default_scope = "mmseg"
 
 default_hooks = dict(
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
-    # A checkpoint with every validation; the best one is kept as well.
+    # A checkpoint with every validation, and every 30 minutes; the best one is kept as
+    # well.
     checkpoint=dict(
-        type="CheckpointHook",
+        type="AtomicCheckpointHook",
         by_epoch=False,
         interval=16000,
         max_keep_ckpts=3,

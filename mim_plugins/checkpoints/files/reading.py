@@ -23,6 +23,7 @@ from ..metadata import GRID, MERGE_COORDINATES, NUM_HEADS
 from .allow_list import RestrictedUnpickler, UnknownGlobalError, allowed_globals, brief
 from .local_files import check_file, file_at, misnamed
 from .paddle import read_paddle_state_dict
+from .sealing import check_seal
 from .state_dicts import (
     network_in,
     refuse_non_finite,
@@ -214,6 +215,37 @@ def read_content(
     return content
 
 
+def verify(path: str | os.PathLike) -> None:
+    """Makes sure that a file of ``torch.save`` is complete and unchanged.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or no archive of torch's.
+    """
+    path = Path(path)
+    check_file(path)
+    with open(path, "rb") as file:
+        if file.read(len(_ARCHIVE)) != _ARCHIVE:
+            raise ValueError(f"{path} does not begin as a file of torch does")
+    try:
+        _check_archive(path)
+    except Exception as error:  # a damaged file can fail anywhere
+        raise ValueError(f"{path} is damaged: {_reason(error)}") from error
+
+
+def read_meta(path: str | os.PathLike) -> dict[str, Any]:
+    """The entry ``meta`` of a training checkpoint, without reading its tensors.
+
+    Raises:
+        ValueError: If it cannot be read, or there is none.
+    """
+    content = _load_safely(os.fspath(path), "cpu", mmap=True)
+    meta = content.get("meta") if isinstance(content, dict) else None
+    if not isinstance(meta, dict):
+        raise ValueError(f"{path} is no checkpoint of a run: it does not say its epoch")
+    return meta
+
+
 def _read_safetensors(path: Path) -> dict[str, Any]:
     """What :func:`.save_state` wrote, as a file of torch would have it."""
     try:
@@ -254,11 +286,7 @@ def _read_torch(path: Path, map_location: Any, trust: bool) -> Any:
             return read_torchscript(path, map_location)
         if trust:
             return torch.load(path, map_location=map_location, weights_only=False)
-        if not _TAKES_NAMES:
-            return _load_in_old_torch(path, map_location)
-        names: Any = [(value, name) for name, value in allowed_globals().items()]
-        with torch.serialization.safe_globals(names):
-            return torch.load(path, map_location=map_location, weights_only=True)
+        return _load_safely(path, map_location)
     except Exception as error:  # a damaged file can fail anywhere
         if name := _refused_global(path, error):
             raise ValueError(
@@ -290,7 +318,7 @@ def _check_archive(path: Path) -> bool:
         size = path.stat().st_size + is_script * _MOST_CODE
         if sum(entry.file_size for entry in entries) > size:
             raise ValueError("its archive is compressed, as no checkpoint's is")
-        if damaged := archive.testzip():
+        if not check_seal(path, archive) and (damaged := archive.testzip()):
             raise ValueError(
                 f"its record {damaged} does not match its checksum: the file was "
                 "damaged on the disk or on the way; download or copy it again"
@@ -298,7 +326,16 @@ def _check_archive(path: Path) -> bool:
     return is_script
 
 
-def _load_in_old_torch(path: Path, map_location: Any) -> Any:
+def _load_safely(path: str | Path, map_location: Any, **options: Any) -> Any:
+    """Reads what is on the list of allowed names."""
+    if not _TAKES_NAMES:
+        return _load_in_old_torch(path, map_location, **options)
+    names: Any = [(value, name) for name, value in allowed_globals().items()]
+    with torch.serialization.safe_globals(names):
+        return torch.load(path, map_location=map_location, weights_only=True, **options)
+
+
+def _load_in_old_torch(path: str | Path, map_location: Any, **options: Any) -> Any:
     """Reads with our unpickler where ``weights_only=True`` takes no list."""
     restricted = SimpleNamespace(
         Unpickler=RestrictedUnpickler,
@@ -307,7 +344,11 @@ def _load_in_old_torch(path: Path, map_location: Any) -> Any:
         __name__="restricted pickle",
     )
     return torch.load(
-        path, map_location=map_location, weights_only=False, pickle_module=restricted
+        path,
+        map_location=map_location,
+        weights_only=False,
+        pickle_module=restricted,
+        **options,
     )
 
 

@@ -1,40 +1,18 @@
-"""Writes files completely or not at all."""
+"""Writes tensors in the format a name asks for."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-
-def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Writes a file next to its destination and then moves it there.
-
-    Args:
-        path: Its destination. A file there stays until the new one is complete.
-        write: Writes a file at the path it is given.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-    """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to write to")
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(partial)
-        os.replace(partial, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
+from .atomic import not_regular, write_atomically
+from .sealing import save_sealed
 
 
 def check_destination(
@@ -50,13 +28,13 @@ def check_destination(
     Raises:
         FileExistsError: If it is there.
         FileNotFoundError: If there is no folder to write it to.
-        ValueError: If it is a folder, or the source.
+        ValueError: If it is no regular file, or the source.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write to")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: give the name of the file to write")
+    if problem := not_regular(path):
+        raise ValueError(f"{path} is {problem}: give the name of the file to write")
     if source is not None and path.exists() and path.samefile(source):
         raise ValueError(
             f"{path} is the file to read, too, and would be lost: write to another one"
@@ -110,7 +88,7 @@ def save_state(
     content: Mapping[str, Any] = tensors
     if wrapper is not None:
         content = {wrapper: tensors, **({"meta": dict(meta)} if meta else {})}
-    write_atomically(path, lambda file: torch.save(content, file))
+    write_atomically(path, lambda file: save_sealed(content, file))
 
 
 def _alone(tensor: Tensor) -> Tensor:

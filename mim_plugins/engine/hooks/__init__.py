@@ -1,6 +1,7 @@
 """Hooks: checks, logging and evaluation around the training steps."""
 
 from .accumulation import AccumulationHook
+from .checkpoint import AtomicCheckpointHook
 from .data_health import CheckInputHook, CorruptImageHook
 from .detection import CheckDetectionHook
 from .ema import StepEMAHook, WarmupEMA
@@ -14,6 +15,7 @@ from .validation_images import CheckValidationHook
 
 __all__ = [
     "AccumulationHook",
+    "AtomicCheckpointHook",
     "CheckDetectionHook",
     "CheckInputHook",
     "CheckSegmentationHook",

@@ -172,7 +172,11 @@ class ReconstructionHook(PeriodicHook):
         )
         unit = "epoch" if self.by_epoch else "iter"
         path = Path(runner.work_dir) / "reconstructions" / f"{unit}_{step:03d}.png"
-        _write_png(path, picture)
+        try:
+            _write_png(path, picture)
+        except OSError as error:  # of a full disk, for which no run should end
+            runner.logger.warning(f"{error} Training goes on.")
+            return
         runner.visualizer.add_image("reconstruction", picture, step=step)
         runner.logger.info(f"Reconstructions after {unit} {step}: {path}")
 

@@ -1,0 +1,103 @@
+"""Tests of the lock of a working directory."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mim_plugins.engine import work_dir
+from mim_plugins.engine.work_dir import only_run
+
+HOLD = """
+import os, sys, time
+from mim_plugins.engine.work_dir import only_run
+with only_run(sys.argv[1]):
+    if os.fork() == 0:  # a loading worker, which outlives a killed run for a while
+        time.sleep(60)
+        os._exit(0)
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_second_run__is_refused_until_the_first_ends_or_is_killed(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "a" / "b"
+    first = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert first.stdout is not None
+        pid = first.stdout.readline().strip()
+        message = rf"used by another run, process {pid} on {socket.gethostname()}.*--wo"
+        with pytest.raises(ValueError, match=message):
+            with only_run(folder):
+                pass
+        # The other processes of that run come by as well.
+        os.environ["RANK"] = "1"
+        with only_run(folder, "pytorch"):
+            pass
+        first.kill()
+        first.wait()
+        with only_run(folder):
+            pass
+    finally:
+        os.environ.pop("RANK", None)
+        os.killpg(first.pid, signal.SIGKILL)
+    assert (folder / ".lock").read_text() == ""
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_run_of_another_host__is_dead_if_it_gives_no_sign_of_life(
+    tmp_path: Path, alive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_dir, "_WAIT", 1.0)
+    lock = tmp_path / ".lock"
+    lock.write_text("elsewhere 17\n")
+    ended = threading.Event()
+
+    def touch() -> None:
+        while alive and not ended.wait(0.05):
+            os.utime(lock)
+
+    thread = threading.Thread(target=touch)
+    thread.start()
+    try:
+        if alive:
+            with pytest.raises(ValueError, match="process 17 on elsewhere"):
+                with only_run(tmp_path):
+                    pass
+            assert lock.read_text() == "elsewhere 17\n"
+        else:
+            with only_run(tmp_path):
+                assert lock.read_text().split()[1] == str(os.getpid())
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_run__gives_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_dir, "_BEAT", 0.02)
+    with only_run(tmp_path):
+        os.utime(tmp_path / ".lock", (0, 0))
+        time.sleep(0.3)
+        assert (tmp_path / ".lock").stat().st_mtime > 0
+
+
+def test_folder_that_cannot_be_written__is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file/run, where .* cannot be written: Not"):
+        with only_run(tmp_path / "file" / "run"):
+            pass
