@@ -130,7 +130,7 @@ def remember(runner: Runner, data_batch: Any, keep: bool) -> Iteration:
 
 
 def write_batches(
-    runner: Runner, batches: Sequence[Batch], values: Mapping[str, float]
+    runner: Runner, number: int, batches: Sequence[Batch], values: Mapping[str, float]
 ) -> str:
     """Write a step's batches of this process to a file.
 
@@ -138,13 +138,13 @@ def write_batches(
 
     Args:
         runner: The runner of the training process.
+        number: The iteration of the step.
         batches: The batches, of which a few are kept.
         values: What was not finite, by name.
 
     Returns:
         A sentence for the log.
     """
-    number = batches[-1].iteration
     path = Path(runner.work_dir, FOLDER, f"iter_{number}_rank{runner.rank}.pth")
     try:
         content = dict(

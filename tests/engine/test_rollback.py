@@ -34,7 +34,8 @@ def runner_of(folder: Path, **changes: Any):
     data["sampler"] = dict(type="DefaultSampler", shuffle=True)
     config = dict(
         train_dataloader=data,
-        train_cfg=dict(by_epoch=True, max_epochs=4),
+        train_cfg=dict(type="ResumableEpochLoop", max_epochs=4),
+        default_hooks=dict(checkpoint=dict(type="AtomicCheckpointHook", interval=1)),
         custom_hooks=[
             dict(type="ConvertCheckpointHook"),
             dict(type="StopNonFiniteHook"),

@@ -323,7 +323,9 @@ class StopNonFiniteHook(Hook):
                 f" Not all values of {', '.join(broken)} are finite: repair or remove."
             )
         if keep:
-            message += write_batches(runner, batches, values)
+            message += write_batches(
+                runner, step.iterations[-1].number, batches, values
+            )
         if not paths:
             return message
         message += f" The images of the batch: {', '.join(paths[:_NAMED])}"
