@@ -55,6 +55,7 @@ from .settings import (
     scale_learning_rate,
 )
 from .strict_loading import require_strict_loading
+from .watch import WatchProcessesHook
 from .work_dir import only_run
 
 
@@ -127,6 +128,7 @@ def train(
             resuming = bool(cfg.get("resume"))
             runner.register_hook(SameBatchHook(batch, resuming=resuming))
             runner.register_hook(SameRunHook(resuming=resuming))
+            runner.register_hook(WatchProcessesHook())
             order = DataOrderHook()
             runner.register_hook(order)
             rollback.train(runner, order)
@@ -391,6 +393,8 @@ def _run(cfg: Config) -> Iterator[Runner]:
             for hook in runner.hooks:
                 if isinstance(hook, ProgressBarHook):
                     hook.close()
+                if isinstance(hook, WatchProcessesHook):
+                    hook.after_train(runner)
             _stop_workers(runner)
     finally:
         leave_processes()
