@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ from .hooks.checkpoint import LostCheckpointError
 from .hooks.data_health import check_loader
 from .hooks.non_finite import NonFiniteError
 from .hooks.progress_bar import ProgressBarHook
+from .hooks.stop import StopHook
 from .overrides import apply_options, unread_names
 from .resumable import make_resumable
 from .resume import apply_resume, refuse_earlier_run
@@ -54,6 +56,7 @@ from .settings import (
     plain_batch_norm,
     scale_learning_rate,
 )
+from .signals import Interrupted, SignalWatch
 from .strict_loading import require_strict_loading
 from .watch import WatchProcessesHook
 from .work_dir import only_run
@@ -95,19 +98,37 @@ def train(
         InputError: If something in the config, the data or the options cannot be used,
             raised before the first training step; if a loss, a gradient or a weight
             is not finite; or if the last checkpoint cannot be written.
+        Interrupted: A ``SystemExit``, if SIGTERM, SIGINT or SIGUSR1 has ended the run,
+            with a checkpoint.
     """
+    with SignalWatch() as watch:
+        try:
+            return _train(
+                watch,
+                config,
+                work_dir=work_dir,
+                resume=resume,
+                precision=precision,
+                auto_scale_lr=auto_scale_lr,
+                accumulate_batch=accumulate_batch,
+                cfg_options=cfg_options,
+                launcher=launcher,
+            )
+        except BaseException as error:
+            if not watch.received:
+                raise
+            # Loading processes end with the iterators in its frames.
+            traceback.clear_frames(error.__traceback__)
+            if watch.training:
+                raise
+            # Libraries turn what is raised in them into errors of their own.
+            raise Interrupted(watch.received) from None
+
+
+def _train(watch: SignalWatch, config: str | Path, **options: Any) -> Runner:
     with explained():
-        cfg, notes = training_config(
-            config,
-            work_dir=work_dir,
-            resume=resume,
-            precision=precision,
-            auto_scale_lr=auto_scale_lr,
-            accumulate_batch=accumulate_batch,
-            cfg_options=cfg_options,
-            launcher=launcher,
-        )
-        if resume is None:
+        cfg, notes = training_config(config, **options)
+        if options["resume"] is None:
             refuse_earlier_run(cfg)
     batch_size = cfg.train_dataloader.get("batch_size")
     with (
@@ -131,6 +152,7 @@ def train(
             runner.register_hook(WatchProcessesHook())
             order = DataOrderHook()
             runner.register_hook(order)
+            runner.register_hook(StopHook(watch), priority="LOWEST")
             rollback.train(runner, order)
         except (LostCheckpointError, NonFiniteError) as error:
             raise InputError(str(error)) from error

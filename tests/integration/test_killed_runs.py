@@ -1,11 +1,13 @@
-"""Runs that are killed, and go on: the weights of the uninterrupted run, bit for bit."""
+"""Runs that are killed or stopped by a signal, and go on."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -73,6 +75,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def started() -> Iterator[None]:
+    """Leaves no process behind, whatever fails."""
+    yield
+    for process in _started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    _started.clear()
+
+
+_started: list[subprocess.Popen] = []
+
+
 def start(folder: Path, processes: int, *arguments: str) -> subprocess.Popen:
     tools = ROOT / "tools"
     command = [sys.executable, str(tools / "train.py"), "tiny.py", *arguments]
@@ -84,9 +100,9 @@ def start(folder: Path, processes: int, *arguments: str) -> subprocess.Popen:
         "OMP_NUM_THREADS": "1",
         "PORT": str(30000 + os.getpid() % 20000),
         "PYTHON": sys.executable,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{ROOT}:{folder}",
     }
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         cwd=folder,
         env=environment,
@@ -95,6 +111,8 @@ def start(folder: Path, processes: int, *arguments: str) -> subprocess.Popen:
         # A group of its own, which is killed together.
         start_new_session=True,
     )
+    _started.append(process)
+    return process
 
 
 def finish(folder: Path, processes: int, *arguments: str) -> None:
@@ -103,10 +121,9 @@ def finish(folder: Path, processes: int, *arguments: str) -> None:
     ).read_text()
 
 
-def wait_for(folder: Path, name: str) -> None:
-    """Wait for a checkpoint."""
+def wait_until(folder: Path, ready: Callable[[], Any]) -> None:
     limit = time.monotonic() + 90
-    while not list(folder.glob(name)):
+    while not ready():
         assert time.monotonic() < limit, (folder / "output.txt").read_text()
         time.sleep(0.01)
 
@@ -117,7 +134,7 @@ def test_killed_run__goes_on_and_ends_with_the_same_weights(
 ) -> None:
     finish(folder, processes, "--work-dir", "whole")
     process = start(folder, processes, "--work-dir", "killed")
-    wait_for(folder / "killed", "iter_5.pth")
+    wait_until(folder, (folder / "killed" / "iter_5.pth").exists)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     finish(folder, processes, "--work-dir", "killed", "--resume")
@@ -131,3 +148,94 @@ def test_killed_run__goes_on_and_ends_with_the_same_weights(
     for part in ("state_dict", "ema_state_dict"):
         for key, value in whole[part].items():
             assert torch.equal(killed[part][key], value), key
+
+
+def living(group: int) -> list[str]:
+    """Processes of a session that have not ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == group and fields[0] != "Z":
+            found.append(stat.parent.name)
+    return found
+
+
+LONG = ("--cfg-options", "train_cfg.max_epochs=2000", "default_hooks.checkpoint=None")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 0)],
+    ids=["term", "int", "usr1"],
+)
+def test_signal__writes_a_checkpoint_and_leaves_no_worker(
+    folder: Path, number: int, code: int
+) -> None:
+    output = folder / "output.txt"
+    process = start(folder, 1, "--work-dir", "run", *LONG)
+    wait_until(folder, lambda: "[2][1/" in output.read_text())
+    # As a terminal or a scheduler does, which signal the loading workers, too.
+    os.killpg(process.pid, number)
+    assert process.wait(timeout=60) == code, output.read_text()
+    assert not living(process.pid)
+    said = output.read_text()
+    assert "Traceback" not in said
+    (saved,) = (folder / "run").glob("iter_*.pth")
+    assert f"{saved.name} is written, and the same command with --resume goes" in said
+    assert (folder / "run" / "requeue").exists() == (number == signal.SIGUSR1)
+    meta = torch.load(saved, weights_only=False)["meta"]
+    assert meta["epoch"] == meta["iter"] // 8 >= 1
+
+
+def test_signal__before_the_first_step_ends_the_run(folder: Path) -> None:
+    output = folder / "output.txt"
+    process = start(folder, 1, "--work-dir", "run", *LONG)
+    wait_until(folder, lambda: "Hooks will be executed" in output.read_text())
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130, output.read_text()
+    assert "SIGINT" in output.read_text() and "Traceback" not in output.read_text()
+    assert not living(process.pid)
+
+
+SLOW = """
+import time
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class Slow(Hook):
+    def before_train_iter(self, *args, **kwargs):
+        print("a step of a minute", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_second_interrupt__ends_at_once(folder: Path) -> None:
+    (folder / "slow.py").write_text(SLOW)
+    config = folder / "tiny.py"
+    imports = 'custom_imports = dict(imports=["mim_plugins", "slow"])\n'
+    text = config.read_text().replace('type="StepEMAHook"', 'type="Slow"')
+    config.write_text(imports + text)
+    output = folder / "output.txt"
+    process = start(folder, 1, "--work-dir", "run", *LONG)
+    wait_until(folder, lambda: "a step of a minute" in output.read_text())
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=5) == 130, output.read_text()
+    wait_until(folder, lambda: not living(process.pid))
+
+
+def test_signal_to_one_of_two__stops_both_at_the_same_iteration(folder: Path) -> None:
+    output = folder / "output.txt"
+    process = start(folder, 2, "--work-dir", "run", *LONG)
+    wait_until(folder, lambda: "[2][1/" in output.read_text())
+    # The agent of torchrun is signalled through the script, and passes it on to both.
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 143, output.read_text()
+    (saved,) = (folder / "run").glob("iter_*.pth")
+    assert not living(process.pid)
+    assert f"{saved.name} is written" in output.read_text()
