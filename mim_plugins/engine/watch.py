@@ -18,6 +18,7 @@ from torch import distributed
 
 # Under these keys every process says where it is.
 _KEY = "mim_plugins/process_{}"
+_HERE = "mim_plugins/process_{}_is_here"
 
 
 class WatchProcessesHook(Hook):
@@ -107,12 +108,14 @@ class WatchProcessesHook(Hook):
             sign = json.dumps({**me, "place": self._place, "count": count})
             try:
                 store.set(_KEY.format(runner.rank), sign)
+                if count == 1:
+                    store.add(_HERE.format(runner.rank), 1)
                 for rank in watched:
                     key = _KEY.format(rank)
-                    if store.check([key]):
-                        seen.setdefault(rank, _Seen()).update(
-                            json.loads(store.get(key))
-                        )
+                    # To get what is not there would wait for it.
+                    if store.add(_HERE.format(rank), 0):
+                        given = json.loads(store.get(key))
+                        seen.setdefault(rank, _Seen()).update(given)
             except RuntimeError:
                 # It is gone with the process, or the launcher, that had it.
                 if 0 in watched and not self._ended.is_set():

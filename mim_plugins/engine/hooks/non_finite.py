@@ -368,9 +368,10 @@ def _starts_sum(runner: Runner) -> bool:
 
 def _norm(gradients: list[Tensor]) -> Tensor:
     """The norm of gradients, on their device."""
-    norms = torch._foreach_norm(gradients)
-    device = norms[0].device
-    return torch.linalg.vector_norm(torch.stack([x.float().to(device) for x in norms]))
+    norms = list(torch._foreach_norm(gradients))
+    if len({(x.dtype, x.device) for x in norms}) > 1:
+        norms = [x.float().to(norms[0].device) for x in norms]
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def _remedy(runner: Runner) -> str:
