@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -57,7 +58,9 @@ def training_checkpoints(cfg: Config) -> list[Path]:
     )
 
 
-def newest_checkpoint(cfg: Config, without: Collection[Path] = ()) -> Search:
+def newest_checkpoint(
+    cfg: Config, without: Collection[Path] = (), latest: float = math.inf
+) -> Search:
     """Find the checkpoint that a run can go on from.
 
     It is that of the latest iteration, which each records, whatever its name and
@@ -66,6 +69,7 @@ def newest_checkpoint(cfg: Config, without: Collection[Path] = ()) -> Search:
     Args:
         cfg: The config with its ``work_dir``.
         without: Files to leave out.
+        latest: The iteration up to which files count.
 
     Raises:
         OSError: If a file cannot be read for a reason other than its content.
@@ -82,7 +86,8 @@ def newest_checkpoint(cfg: Config, without: Collection[Path] = ()) -> Search:
         except Exception as error:  # a damaged file can fail anywhere
             search.skipped[path] = path.is_file() and _damage(path) or str(error)
         else:
-            ranked.append((progress, path, meta))
+            if progress[0] <= latest:
+                ranked.append((progress, path, meta))
     for _, path, meta in sorted(ranked, key=lambda entry: entry[0], reverse=True):
         if other := _other_run(meta, cfg):
             search.others[path] = other

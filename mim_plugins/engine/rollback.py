@@ -77,8 +77,8 @@ class DataOrderHook(Hook):
 def train(runner: Runner, order: DataOrderHook) -> None:
     """Train; go back to a checkpoint where too many steps in a row are not finite.
 
-    It is the newest checkpoint that the run did not go back to before, at most three
-    times.
+    It is the newest checkpoint of before these steps that the run did not go back to
+    yet, at most three times.
 
     Args:
         runner: The runner.
@@ -95,7 +95,7 @@ def train(runner: Runner, order: DataOrderHook) -> None:
             run()
             return
         except NonFiniteStepsError as error:
-            path = _earlier(runner, tried)
+            path = _earlier(runner, tried, error.before)
             if path is None:
                 raise
             tried.append(path)
@@ -121,7 +121,7 @@ def train(runner: Runner, order: DataOrderHook) -> None:
             runner.call_hook("after_run")
 
 
-def _earlier(runner: Runner, tried: list[Path]) -> Path | None:
+def _earlier(runner: Runner, tried: list[Path], before: int) -> Path | None:
     """The checkpoint to go back to, the same on all processes, if there is one."""
     sampler = sampler_of(runner.train_dataloader)
     shuffles = getattr(sampler, "shuffle", False) and hasattr(sampler, "seed")
@@ -132,6 +132,6 @@ def _earlier(runner: Runner, tried: list[Path]) -> Path | None:
             hook.wait()
     chosen: list[Path | None] = [None]
     if is_main_process():
-        chosen = [newest_checkpoint(runner.cfg, without=tried).newest]
+        chosen = [newest_checkpoint(runner.cfg, tried, before).newest]
     broadcast_object_list(chosen)
     return chosen[0]

@@ -109,3 +109,14 @@ def test_without_a_way_back__stops(tmp_path: Path, change: str) -> None:
     with pytest.raises(NonFiniteError, match="loss_0 is nan"):
         train(runner, order)
     assert len(recorder.seen) == first + 3
+
+
+def test_checkpoints_between_skipped_steps__do_not_count(tmp_path: Path) -> None:
+    """They hold the weights that failed."""
+    checkpoint = dict(type="AtomicCheckpointHook", by_epoch=False, interval=1)
+    runner, order = runner_of(tmp_path, default_hooks=dict(checkpoint=checkpoint))
+    recorder = Recorder(runner, lambda call, _: call in (7, 8, 9))
+    train(runner, order)
+    assert [number for number, _ in recorder.seen] == [*range(1, 10), *range(7, 13)]
+    log = next((tmp_path / "work").glob("*/*.log")).read_text()
+    assert f"Going back to {tmp_path / 'work' / 'iter_6.pth'}" in log

@@ -33,7 +33,16 @@ class NonFiniteError(ValueError):
 
 
 class NonFiniteStepsError(NonFiniteError):
-    """Several steps in a row were left out; the weights are those before them."""
+    """Several steps in a row were left out; the weights are those before them.
+
+    Args:
+        message: What happened.
+        before: Iterations that were complete before the first of these steps.
+    """
+
+    def __init__(self, message: str, before: int) -> None:
+        super().__init__(message)
+        self.before = before
 
 
 @dataclass
@@ -94,7 +103,7 @@ class StopNonFiniteHook(Hook):
         self.keep = keep
         self._every = 1
         self._deferred = False
-        self._in_a_row = 0
+        self._in_a_row = self._before_row = 0
         self._kept = 0
         self._device: torch.device | None = None
         self._current: list[Iteration] = []
@@ -273,6 +282,8 @@ class StopNonFiniteHook(Hook):
             if not loss and not gradient:
                 self._in_a_row = 0
                 continue
+            if not self._in_a_row:
+                self._before_row = step.iterations[0].number - 1
             self._in_a_row += 1
             self._report(runner, step, any_loss=bool(loss))
 
@@ -299,7 +310,8 @@ class StopNonFiniteHook(Hook):
         if self._in_a_row >= self.max_in_a_row:
             raise NonFiniteStepsError(
                 f"training stopped after {self._in_a_row} skipped step(s) in a row, at "
-                f"{where} {_remedy(runner)}"
+                f"{where} {_remedy(runner)}",
+                self._before_row,
             )
         runner.logger.warning(
             f"step skipped ({self._in_a_row} in a row, {self.max_in_a_row} end the "
