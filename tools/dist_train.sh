@@ -5,6 +5,10 @@
 #
 # On several machines run it on each, with NNODES, NODE_RANK (0, 1, …), MASTER_ADDR (the
 # first machine) and PORT set. PYTHON chooses the interpreter.
+#
+# SIGTERM, SIGINT and SIGUSR1 end the run with a checkpoint, and this script with 143,
+# 130 and 0; --resume goes on. MAX_RESTARTS=3 lets a run go on by itself after a process
+# has died, up to three times.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
@@ -21,10 +25,25 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((THREADS > 0 ? THREADS : 1))}
 export MKL_NUM_THREADS=${MKL_NUM_THREADS:-$OMP_NUM_THREADS}
 export PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}"
 
-exec "${PYTHON:-python}" -m torch.distributed.run \
+# The launcher knows SIGTERM, which it passes on to the processes.
+CODE='' SIGNALLED=''
+stop() { CODE=$1 SIGNALLED=1; kill -TERM "$CHILD" 2>/dev/null || true; }
+trap 'stop 143' TERM
+trap 'stop 130' INT
+trap 'stop 0' USR1
+
+"${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \
     --master_port="${PORT:-29500}" \
     --nproc_per_node="$GPUS" \
-    "$TOOLS/train.py" "$CONFIG" --launcher pytorch "${@:3}"
+    --max_restarts="${MAX_RESTARTS:-0}" \
+    "$TOOLS/train.py" "$CONFIG" --launcher pytorch "${@:3}" &
+CHILD=$!
+# A signal ends the waiting, and is followed by more of it.
+while SIGNALLED='' RESULT=0; do
+    wait "$CHILD" || RESULT=$?
+    [ -n "$SIGNALLED" ] || break
+done
+exit "${CODE:-$RESULT}"

@@ -5,6 +5,11 @@
 #
 # GPUS (all), GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS as in OpenMMLab's script; PORT
 # is where the processes meet.
+#
+# A run that needs more than a job's time goes on by itself: Slurm's signal USR1 ends it
+# with a checkpoint, and the job is queued again, or, outside of sbatch, started again:
+#   sbatch --requeue --signal=USR1@120 --wrap "tools/slurm_train.sh …"
+#   SRUN_ARGS="--time=24:00:00 --signal=USR1@120" tools/slurm_train.sh …
 set -euo pipefail
 
 if [ $# -lt 4 ]; then
@@ -15,6 +20,7 @@ PARTITION=$1
 JOB_NAME=$2
 CONFIG=$3
 WORK_DIR=$4
+shift 4
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-$((GPUS < 8 ? GPUS : 8))}
 CPUS_PER_TASK=${CPUS_PER_TASK:-5}
@@ -25,15 +31,49 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 export MKL_NUM_THREADS=${MKL_NUM_THREADS:-$OMP_NUM_THREADS}
 export PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}"
 
-# SRUN_ARGS holds several words.
-# shellcheck disable=SC2086
-exec srun -p "$PARTITION" \
-    --job-name="$JOB_NAME" \
-    --gres="gpu:$GPUS_PER_NODE" \
-    --ntasks="$GPUS" \
-    --ntasks-per-node="$GPUS_PER_NODE" \
-    --cpus-per-task="$CPUS_PER_TASK" \
-    --kill-on-bad-exit=1 \
-    ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$TOOLS/train.py" "$CONFIG" \
-    --work-dir "$WORK_DIR" --launcher slurm "${@:5}"
+# srun passes signals on to the tasks.
+REQUEUE='' SIGNALLED=''
+pass() { SIGNALLED=1; kill "-$1" "$CHILD" 2>/dev/null || true; }
+trap 'pass TERM' TERM
+trap 'pass INT' INT
+trap 'REQUEUE=1; pass USR1' USR1
+
+train() {  # [--resume]
+    rm -f "$WORK_DIR/requeue"
+    # SRUN_ARGS holds several words.
+    # shellcheck disable=SC2086
+    srun -p "$PARTITION" \
+        --job-name="$JOB_NAME" \
+        --gres="gpu:$GPUS_PER_NODE" \
+        --ntasks="$GPUS" \
+        --ntasks-per-node="$GPUS_PER_NODE" \
+        --cpus-per-task="$CPUS_PER_TASK" \
+        --kill-on-bad-exit=1 \
+        ${SRUN_ARGS:-} \
+        "${PYTHON:-python}" -u "$TOOLS/train.py" "$CONFIG" \
+        --work-dir "$WORK_DIR" --launcher slurm "$@" &
+    CHILD=$!
+    # A signal ends the waiting, and is followed by more of it.
+    while SIGNALLED='' RESULT=0; do
+        wait "$CHILD" || RESULT=$?
+        [ -n "$SIGNALLED" ] || break
+    done
+}
+
+# The newest checkpoint is taken whenever this job has run before.
+AGAIN=()
+[ "${SLURM_RESTART_COUNT:-0}" = 0 ] || AGAIN=(--resume)
+while true; do
+    REQUEUE=''
+    train "$@" ${AGAIN[@]+"${AGAIN[@]}"}
+    # The tasks say it, too: Slurm may have signalled them alone.
+    if [ -e "$WORK_DIR/requeue" ]; then REQUEUE=1; fi
+    if [ -z "$REQUEUE" ] || [ "$RESULT" != 0 ]; then exit "$RESULT"; fi
+    rm -f "$WORK_DIR/requeue"
+    if [ -n "${SLURM_JOB_ID:-}" ]; then
+        echo "tools/slurm_train.sh: queuing job $SLURM_JOB_ID again"
+        scontrol requeue "$SLURM_JOB_ID"
+        exit 0
+    fi
+    AGAIN=(--resume)
+done

@@ -32,7 +32,7 @@ custom_hooks = [
     dict(type="CheckInputHook"),
     # Counts images that could not be read, and stops the run if there are too many.
     dict(type="CorruptImageHook"),
-    # Stops at the first loss or gradient that is NaN or infinite.
+    # Skips steps with a NaN or infinite loss or gradient; three in a row end the run.
     dict(type="StopNonFiniteHook"),
     # A progress bar on a terminal.
     dict(type="ProgressBarHook"),

@@ -1,7 +1,7 @@
 """Data sets, samplers and transforms that mmpretrain lacks."""
 
 from .class_folders import ClassFolders
-from .epoch_sampler import EpochSampler
+from .epoch_sampler import EndlessSampler, EpochSampler
 from .seeded_dataset import SeededDataset
 from .transforms import (
     DrawFlip,
@@ -14,6 +14,7 @@ from .unlabelled_images import UnlabelledImages
 __all__ = [
     "ClassFolders",
     "DrawFlip",
+    "EndlessSampler",
     "EpochSampler",
     "PackPretrainInputs",
     "SeededDataset",

@@ -19,6 +19,7 @@ from .hooks import (
     WarmupEMA,
 )
 from .launch import build_runner, load_config, test, train, training_config
+from .loops import ResumableEpochLoop, ResumableIterLoop
 from .optimizers import AutocastOptimWrapper, LayerDecayOptimWrapperConstructor
 from .print_config import annotated_config
 from .sharding import shard_transformer_blocks
@@ -38,6 +39,8 @@ __all__ = [
     "LayerDecayOptimWrapperConstructor",
     "ProgressBarHook",
     "ReconstructionHook",
+    "ResumableEpochLoop",
+    "ResumableIterLoop",
     "StepEMAHook",
     "StopNonFiniteHook",
     "ThroughputHook",

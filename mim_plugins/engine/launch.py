@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import distributed
 from torch.utils.data import DataLoader
 
 from ..checkpoints.loading import SCHEME
+from . import rollback
 from .accumulation import accumulate, count_steps
 from .best_checkpoint import check_best
 from .config_arguments import check_arguments
@@ -38,12 +40,15 @@ from .hooks.checkpoint import LostCheckpointError
 from .hooks.data_health import check_loader
 from .hooks.non_finite import NonFiniteError
 from .hooks.progress_bar import ProgressBarHook
+from .hooks.stop import StopHook
 from .overrides import apply_options, unread_names
 from .own_classes import follow_class_folders
-from .resume import SameBatchHook, apply_resume, refuse_earlier_run
+from .resumable import make_resumable
+from .resume import apply_resume, refuse_earlier_run
+from .rollback import DataOrderHook
+from .same_batch import SameBatchHook
 from .same_run import SameRunHook
 from .schedules import (
-    check_checkpoints,
     check_length,
     check_schedule,
     describe_schedule,
@@ -59,8 +64,10 @@ from .settings import (
     plain_batch_norm,
     scale_learning_rate,
 )
+from .signals import Interrupted, SignalWatch
 from .strict_loading import require_strict_loading
 from .testing import apply_amp, apply_tta, draw_predictions, write_results
+from .watch import WatchProcessesHook
 from .work_dir import only_run
 
 
@@ -103,23 +110,44 @@ def train(
         InputError: If something in the config, the data or the options cannot be used,
             raised before the first training step; if a loss, a gradient or a weight
             is not finite; or if the last checkpoint cannot be written.
+        Interrupted: A ``SystemExit``, if SIGTERM, SIGINT or SIGUSR1 has ended the run,
+            with a checkpoint.
     """
+    with SignalWatch() as watch:
+        try:
+            return _train(
+                watch,
+                config,
+                dry_run,
+                work_dir=work_dir,
+                resume=resume,
+                precision=precision,
+                auto_scale_lr=auto_scale_lr,
+                accumulate_batch=accumulate_batch,
+                cfg_options=cfg_options,
+                launcher=launcher,
+            )
+        except BaseException as error:
+            if not watch.received:
+                raise
+            # Loading processes end with the iterators in its frames.
+            traceback.clear_frames(error.__traceback__)
+            if watch.training:
+                raise
+            # Libraries turn what is raised in them into errors of their own.
+            raise Interrupted(watch.received) from None
+
+
+def _train(
+    watch: SignalWatch, config: str | Path, dry_run: bool, **options: Any
+) -> Runner:
     with explained():
-        cfg, notes = training_config(
-            config,
-            work_dir=work_dir,
-            resume=resume,
-            precision=precision,
-            auto_scale_lr=auto_scale_lr,
-            accumulate_batch=accumulate_batch,
-            cfg_options=cfg_options,
-            launcher=launcher,
-        )
-        if resume is None and not dry_run:
+        cfg, notes = training_config(config, **options)
+        if options["resume"] is None and not dry_run:
             refuse_earlier_run(cfg)
     batch_size = cfg.train_dataloader.get("batch_size")
     with (
-        rehearsal(cfg, notes) if dry_run else _alone(cfg) as run,
+        rehearsal(cfg, notes) if dry_run else _alone(cfg) as rehearse,
         _run(cfg) as runner,
         suitable_threads(runner.model, batch_size),
     ):
@@ -136,7 +164,14 @@ def train(
             resuming = bool(cfg.get("resume"))
             runner.register_hook(SameBatchHook(batch, resuming=resuming))
             runner.register_hook(SameRunHook(resuming=resuming))
-            run(runner)
+            runner.register_hook(WatchProcessesHook())
+            order = DataOrderHook()
+            runner.register_hook(order)
+            runner.register_hook(StopHook(watch), priority="LOWEST")
+            if rehearse is not None:
+                rehearse(runner)
+            else:
+                rollback.train(runner, order)
         except (LostCheckpointError, NonFiniteError) as error:
             raise InputError(str(error)) from error
         except Exception:
@@ -308,7 +343,7 @@ def training_config(
     ]
     if unused:
         warnings.append(f"config: nothing uses {', '.join(unused)} of {config}")
-    checks = (check_length, check_checkpoints, check_best)
+    checks = (check_length, check_best)
     warnings += filter(None, [check(cfg) for check in checks])
     if accumulated := accumulate(cfg, processes, auto_scale_lr and accumulate_batch):
         notes.append(accumulated)
@@ -324,6 +359,7 @@ def training_config(
     step("scaling of the learning rate", cfg)
     notes += apply_resume(cfg, resume)
     step("--resume", cfg)
+    make_resumable(cfg)
     complete_dataloaders(cfg)
     _add_hook(cfg, "StopNonFiniteHook")
     if cfg.get("val_dataloader"):
@@ -401,12 +437,12 @@ def default_work_dir(config: str | Path) -> Path:
 
 
 @contextmanager
-def _alone(cfg: Config) -> Iterator[Callable[[Runner], object]]:
-    """Keeps other runs out of the working directory; yields what trains a runner."""
+def _alone(cfg: Config) -> Iterator[None]:
+    """Keeps other runs out of the working directory."""
     with ExitStack() as stack:
         with explained():
             stack.enter_context(only_run(cfg.work_dir, cfg.launcher))
-        yield Runner.train
+        yield
 
 
 @contextmanager
@@ -420,6 +456,8 @@ def _run(cfg: Config) -> Iterator[Runner]:
             for hook in runner.hooks:
                 if isinstance(hook, ProgressBarHook):
                     hook.close()
+                if isinstance(hook, WatchProcessesHook):
+                    hook.after_train(runner)
             _stop_workers(runner)
     finally:
         leave_processes()

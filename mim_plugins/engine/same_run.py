@@ -11,17 +11,25 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from ..checkpoints.files.state_dicts import refuse_non_finite
 from ..datasets.epoch_sampler import find_seeded_dataset
 from .hooks.accumulation import AccumulationHook, steps_per_epoch
 from .hooks.periodic import unwrapped
+from .loops import order_repeats, samples_repeat
 from .schedules import run_length
 
 # What a run is compared in; other entries, such as hooks and paths, may differ.
 _COMPARED = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
 _ALSO = ("param_scheduler", "randomness")
-_INDIFFERENT = ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
+_INDIFFERENT = (
+    "num_workers",
+    "persistent_workers",
+    "pin_memory",
+    "prefetch_factor",
+    "timeout",
+)
 
 # How far a scheduler is, as opposed to what it does.
 _PROGRESS = {"last_step", "_global_step", "_last_value", "verbose"}
@@ -58,7 +66,14 @@ class SameRunHook(Hook):
             runner: The runner of the training process.
             checkpoint: What is about to be written.
         """
-        checkpoint["meta"]["run"] = _record(runner)
+        meta = checkpoint["meta"]
+        meta["run"] = record = _record(runner)
+        wrapper, length = runner.optim_wrapper, record["epoch_length"]
+        count = getattr(wrapper, "_accumulative_counts", 1)
+        ended = record["unit"] == "epoch" and meta["iter"] == meta["epoch"] * length
+        if count > 1 and not ended and not wrapper.should_update():
+            meta["iter"] -= wrapper.inner_count % count
+            meta["rewound"] = True
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare, and put what the run now says into what mmengine restores.
@@ -76,7 +91,7 @@ class SameRunHook(Hook):
         refuse_non_finite(checkpoint["state_dict"], str(runner.cfg.load_from))
         _refuse_other_sizes(runner.model, checkpoint["state_dict"])
         saved, now = meta.get("run", {}), _record(runner)
-        self._refuse(meta, saved, now)
+        self._refuse(meta, saved, now, runner.train_dataloader)
         _take_seed(runner, meta.get("seed"))
         before, after = saved.get("settings", {}), now["settings"]
         changes = [
@@ -86,12 +101,17 @@ class SameRunHook(Hook):
         ]
         if saved.get("images", now["images"]) != now["images"]:
             changes.append(f"training images {saved['images']} → {now['images']}")
+        done = _within_epoch(meta, saved, now)
+        if done and saved["images"] != now["images"]:
+            done = 0
+            changes.append(f"epoch {meta['epoch'] + 1} is trained from its start")
         if now["unit"] == "epoch":
-            meta["iter"] = meta["epoch"] * now["epoch_length"]
+            meta["iter"] = meta["epoch"] * now["epoch_length"] + done
         moved = _differs(runner, checkpoint)
+        by_steps = any(isinstance(hook, AccumulationHook) for hook in runner.hooks)
         if not moved and _counts_other_epochs(runner, saved, now):
             moved = "the iterations of an epoch"
-        if moved:
+        if moved or (meta.get("rewound") and not by_steps):
             _restart_schedule(runner, checkpoint)
         if changes or moved:
             listed = "; ".join(changes[:_NAMED]) or moved
@@ -130,8 +150,21 @@ class SameRunHook(Hook):
                 f"set {_LENGTH[unit]} to more than {length}"
             )
 
+        loader = runner.train_dataloader
+        if runner.iter and not samples_repeat(loader):
+            runner.logger.warning(
+                "resume: images come in the same order, but their crops differ from "
+                "those of an uninterrupted run, since loading workers draw them: wrap "
+                "the data set as dict(type='SeededDataset', dataset=...)"
+            )
+
     @staticmethod
-    def _refuse(meta: dict, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    def _refuse(
+        meta: dict,
+        saved: Mapping[str, Any],
+        now: Mapping[str, Any],
+        loader: DataLoader,
+    ) -> None:
         """Refuses what has no clear meaning.
 
         Raises:
@@ -156,13 +189,16 @@ class SameRunHook(Hook):
                 f"config says {now['seed']}: images, crops and masks would be drawn "
                 f"otherwise. Resume with randomness.seed={seed}, or {_NEW_RUN}"
             )
-        length = saved.get("epoch_length", now["epoch_length"])
-        if unit == "epoch" and meta["iter"] != meta["epoch"] * length:
+        within = _within_epoch(meta, saved, now) if unit == "epoch" else meta["iter"]
+        if within and not order_repeats(loader):
+            order = type(loader.batch_sampler or loader.dataset).__name__
+            sampler = type(getattr(loader.batch_sampler, "sampler", None)).__name__
             raise ValueError(
                 f"--resume: the checkpoint is of iteration {meta['iter']}, within an "
-                f"epoch of {length} iterations; the epoch would start again, and its "
-                "first images be seen twice. Resume from a checkpoint of the end of "
-                "an epoch (CheckpointHook with by_epoch=True, epoch_N.pth)"
+                f"epoch, and the order of its images, by {order} of {sampler}, is not "
+                "known to repeat, so that some would be seen twice: resume from a "
+                "checkpoint of the end of an epoch (epoch_N.pth), or train with "
+                "EpochSampler and torch's batches"
             )
         done = meta["epoch"] if unit == "epoch" else meta["iter"]
         end, planned = now["length"], saved.get("length")
@@ -174,6 +210,16 @@ class SameRunHook(Hook):
                 f"at {end}: nothing is left to train. Set {_LENGTH[unit]} to "
                 "more"
             )
+
+
+def _within_epoch(
+    meta: Mapping[str, Any], saved: Mapping[str, Any], now: Mapping[str, Any]
+) -> int:
+    """Iterations of an epoch that is not complete; 0 in runs by iterations."""
+    length = saved.get("epoch_length", now["epoch_length"])
+    if now["unit"] == "iteration":
+        return 0
+    return int(meta["iter"] - meta["epoch"] * length)
 
 
 def _record(runner: Runner) -> dict[str, Any]:
@@ -322,17 +368,19 @@ def _restart_schedule(runner: Runner, checkpoint: dict) -> None:
     by_steps = any(isinstance(hook, AccumulationHook) for hook in runner.hooks)
     count = runner.optim_wrapper._accumulative_counts if by_steps else 1
     epochs, steps = meta["epoch"], steps_per_epoch(loader, count)
+    rest = meta["iter"] - epochs * len(loader)
     if run_length(runner.cfg)[1] == "iteration":
-        epochs, steps = 1, meta["iter"] // count
+        epochs, rest = 0, meta["iter"]
     with warnings.catch_warnings():
         # Of schedulers that step before the optimiser.
         warnings.simplefilter("ignore")
-        for _ in range(epochs):
-            for _ in range(steps):
+        for length in [steps] * epochs + [rest // count]:
+            for _ in range(length):
                 for scheduler in schedulers:
                     if not scheduler.by_epoch:
                         scheduler.step()
-            if run_length(runner.cfg)[1] == "epoch":
+            if epochs:
+                epochs -= 1
                 for scheduler in schedulers:
                     if scheduler.by_epoch:
                         scheduler.step()

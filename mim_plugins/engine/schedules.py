@@ -161,25 +161,6 @@ def check_length(cfg: Config) -> str | None:
     return None
 
 
-def check_checkpoints(cfg: Config) -> str | None:
-    """Warn of checkpoints from which a run cannot go on.
-
-    Args:
-        cfg: The config; not changed.
-
-    Returns:
-        A warning for the log, or None if there are none.
-    """
-    hook = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
-    if run_length(cfg)[1] != "epoch" or hook.get("by_epoch", True):
-        return None
-    return (
-        "checkpoints: default_hooks.checkpoint.by_epoch=False writes them within "
-        "epochs, and a run by epochs resumes only from the end of one: set "
-        "default_hooks.checkpoint.by_epoch=True"
-    )
-
-
 def _is_warm_up(scheduler: dict) -> bool:
     return scheduler.get("start_factor", 1) < 1 and scheduler.get("begin", 0) == 0
 

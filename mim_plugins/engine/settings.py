@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from .environment import has_fast_bfloat16
+from .loading import TIMEOUT
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -213,9 +214,16 @@ def complete_dataloaders(cfg: Config) -> None:
             loader.setdefault("collate_fn", dict(type="default_collate"))
             loader.setdefault("pin_memory", True)
             loader.setdefault("persistent_workers", True)
+        sampler = loader.get("sampler")
+        if isinstance(sampler, MutableMapping) and sampler["type"] == "EpochSampler":
+            batches = loader.get("batch_sampler") or loader
+            sampler.setdefault("drop_last", batches.get("drop_last", False))
         if not cuda and "pin_memory" in loader:
             loader["pin_memory"] = False
-        if not workers:
-            # torch refuses these two without workers.
-            loader.pop("persistent_workers", None)
-            loader.pop("prefetch_factor", None)
+        if workers:
+            # Else a worker that stands still is waited for in silence.
+            loader.setdefault("timeout", TIMEOUT)
+        else:
+            # torch refuses these without workers.
+            for key in ("persistent_workers", "prefetch_factor", "timeout"):
+                loader.pop(key, None)

@@ -45,8 +45,7 @@ def config_next_to(checkpoint: str | Path | None) -> tuple[str, Config]:
         )
     (path,) = found
     try:
-        values = _values(path)
-        _check_names(values)
+        values = _checked(path.read_text(encoding="utf-8"))
     except (ValueError, SyntaxError, RecursionError, OSError) as error:
         raise ValueError(
             f"{path}, the only Python file next to {checkpoint}, is not accepted as "
@@ -56,15 +55,38 @@ def config_next_to(checkpoint: str | Path | None) -> tuple[str, Config]:
     return str(path), Config(values, filename=str(path))
 
 
-def _values(path: Path) -> dict[str, Any]:
-    """The values of a file of assignments, by name.
+def parse_config(text: str) -> Config:
+    """Reads a config that training has dumped, without executing it.
+
+    Args:
+        text: The content of the file.
+
+    Returns:
+        The config.
+
+    Raises:
+        SyntaxError: If it is not Python.
+        ValueError: If there is anything but literal values and registered types.
+    """
+    return Config(_checked(text))
+
+
+def _checked(text: str) -> dict[str, Any]:
+    """The values of a dumped config; raises as :func:`parse_config`."""
+    values = _values(text)
+    _check_names(values)
+    return values
+
+
+def _values(text: str) -> dict[str, Any]:
+    """The values of assignments, by name.
 
     Raises:
         SyntaxError: If it is not Python.
         ValueError: If there is anything but assignments of literal values.
     """
     values = {}
-    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+    for statement in ast.parse(text).body:
         target = getattr(statement, "targets", [None])[0]
         if (
             not isinstance(statement, ast.Assign)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.dataset import ConcatDataset, default_collate
+from mmengine.dataset import BaseDataset, ConcatDataset, default_collate
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
@@ -14,7 +14,7 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import TRANSFORMS
 from torch.utils.data import DataLoader
 
-from mim_plugins.datasets import EpochSampler, SeededDataset
+from mim_plugins.datasets import EndlessSampler, EpochSampler, SeededDataset
 from mim_plugins.datasets.seeding import preserve_rng_state, sample_key, seed_rng
 
 PRETRAIN = [
@@ -341,3 +341,44 @@ def test_warning_about_a_name_that_is_not_utf8_reaches_the_log(folder, tmp_path)
     assert r"replaced by another one: " in log.read_text()
     assert r"\udce9t\udce9.png" in log.read_text()
     assert dataset.unreadable_paths()[0].isascii()
+
+
+def rank_of(sampler, rank, world):
+    sampler.rank, sampler.world_size = rank, world
+    return sampler
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_endless_sampler__gives_every_iteration_the_same_images(folder, world):
+    dataset = unlabelled(folder)
+    sampler = EndlessSampler(dataset, shuffle=True, seed=3)
+    wanted = [index for index, _ in zip(sampler, range(36), strict=False)]
+    assert [index // 12 for index in wanted] == [0] * 12 + [1] * 12 + [2] * 12
+    assert len(set(wanted)) == 36 and dataset.seed == 3
+    ranks = [
+        iter(rank_of(EndlessSampler(dataset, seed=3), rank, world))
+        for rank in range(world)
+    ]
+    assert [next(ranks[i % world]) for i in range(36)] == wanted
+
+
+@pytest.mark.parametrize("images", [1, 31, 32, 33])
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_epoch_sampler__an_epoch_has_as_many_batches_on_any_number(
+    monkeypatch, images, world
+):
+    inner = BaseDataset(lazy_init=True)
+    inner.load_data_list = lambda: [dict(img_path=str(i)) for i in range(images)]
+    dataset = SeededDataset(inner)
+    monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda: (0, world))
+    for drop_last, batches in ((True, images // 8), (False, -(-images // 8))):
+        sampler = EpochSampler(dataset, seed=0, drop_last=drop_last)
+        loader = DataLoader(dataset, 8 // world, sampler=sampler, drop_last=drop_last)
+        assert len(loader) == batches
+        assert len(list(loader.batch_sampler)) == batches
+
+
+def test_samplers__say_what_they_sample(folder):
+    for sampler, host in ((EpochSampler, "Default"), (EndlessSampler, "Infinite")):
+        with pytest.raises(TypeError, match=f"{sampler.__name__} .* use {host}Sampler"):
+            sampler([1, 2])

@@ -12,11 +12,11 @@ from toy_run import loader, make_runner
 
 from mim_plugins.checkpoints.files.sealing import save_sealed
 from mim_plugins.engine.resume import (
-    SameBatchHook,
     apply_resume,
     newest_checkpoint,
     refuse_earlier_run,
 )
+from mim_plugins.engine.same_batch import SameBatchHook
 from mim_plugins.engine.settings import GlobalBatch, Note
 
 

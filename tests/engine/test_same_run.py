@@ -8,13 +8,22 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.registry import DATA_SAMPLERS
+from torch.utils.data import BatchSampler
 from toy_run import TINY_MODEL, loader, make_runner
 
 from mim_plugins.engine.accumulation import accumulate, count_steps
 from mim_plugins.engine.same_run import SameRunHook
-from mim_plugins.engine.schedules import check_checkpoints
 
 LR, DECAY = 1e-2, 0.05
+
+
+@DATA_SAMPLERS.register_module(force=True)
+class UnknownBatches(BatchSampler):
+    """Batches in an order of its own."""
+
+    def __init__(self, sampler: Any, batch_size: int) -> None:
+        super().__init__(sampler, batch_size, drop_last=False)
 
 
 class Rates(Hook):
@@ -214,17 +223,33 @@ def test_finished_run__says_so(tmp_path: Path) -> None:
     assert not rates.rates and "this run is finished, nothing is left" in log
 
 
-@pytest.mark.parametrize("interval", [2, 3])
-def test_checkpoint_within_an_epoch__is_refused(tmp_path: Path, interval: int) -> None:
-    hooks = dict(
-        checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=interval)
-    )
-    run(tmp_path, **config(2, default_hooks=hooks))
-    with pytest.raises(ValueError, match=f"of iteration {interval}, within an epoch"):
-        run(tmp_path, f"iter_{interval}.pth", **config(2))
-    caution = check_checkpoints(Config(config(2, default_hooks=hooks)))
-    assert caution is not None and "resumes only from the end of one" in caution
-    assert check_checkpoints(Config(config(2))) is None
+@pytest.mark.parametrize("images", [12, 16])
+def test_checkpoint_within_an_epoch__goes_on_there(tmp_path: Path, images: int) -> None:
+    loop = dict(type="ResumableEpochLoop", max_epochs=2)
+    hooks = dict(checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=1))
+    settings = dict(train_cfg=loop, default_hooks=hooks)
+    whole, rates, _ = run(tmp_path, **config(2, **settings))
+    changed = config(2, images, **settings)
+    resumed, rest, log = run(tmp_path, "iter_5.pth", **changed)
+    if images == 12:
+        assert rest.rates == rates.rates[5:]
+        for key, value in resumed.model.state_dict().items():
+            assert torch.equal(value, whole.model.state_dict()[key]), key
+    else:
+        assert len(rest.rates) == 4
+        assert "images 12 → 16; epoch 2 is trained from its start" in log
+
+
+def test_checkpoint_within_an_epoch__without_an_order_is_refused(
+    tmp_path: Path,
+) -> None:
+    hooks = dict(checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=2))
+    data = loader(4)
+    data["batch_sampler"] = dict(type="UnknownBatches")
+    changes = dict(default_hooks=hooks, train_dataloader=data)
+    run(tmp_path, **config(2, **changes))
+    with pytest.raises(ValueError, match="of iteration 2, within an epoch, and "):
+        run(tmp_path, "iter_2.pth", **config(2, **changes))
 
 
 def test_seed__of_the_checkpoint_reaches_the_sampler(tmp_path: Path) -> None:

@@ -287,7 +287,11 @@ def test_train__stops_when_the_loss_is_no_number(
     with pytest.raises(SystemExit) as exit_:
         train("tiny.py", "--no-auto-scale-lr", "--cfg-options", *options)
     line = exit_.value.code
-    assert re.match(r"error: training stopped at iteration \d+ \(epoch \d+\): ", line)
+    assert re.match(
+        r"error: training stopped after 3 skipped step\(s\) in a row, at iteration \d+ "
+        r"\(epoch \d+\): ",
+        line,
+    )
     assert re.search(r"(loss_\d|the gradient norm) is (nan|inf)", line)
     assert "lower optim_wrapper.optimizer.lr" in line
     assert len(set(re.findall(r"/nested/\d.png", line))) == 4 and "\n" not in line

@@ -30,7 +30,7 @@ class AccumulationHook(ParamSchedulerHook):
         self.recipe_batch = recipe_batch
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Start a new sum.
+        """Start a new sum, also where a resumed run goes on inside an epoch.
 
         Args:
             runner: The runner of the training process.
@@ -39,8 +39,9 @@ class AccumulationHook(ParamSchedulerHook):
             return
         loader, wrapper = runner.train_dataloader, runner.optim_wrapper
         wrapper.zero_grad()
+        done = runner.iter - runner.epoch * len(loader)
         last = -1 if drops_last(loader) else len(loader)
-        wrapper.initialize_count_status(runner.model, 0, last)
+        wrapper.initialize_count_status(runner.model, done, last)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Let schedulers step if the optimiser has.

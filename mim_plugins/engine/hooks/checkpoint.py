@@ -179,6 +179,10 @@ class AtomicCheckpointHook(CheckpointHook):
         path = str(self.last_ckpt)
         return None if Path(path) in self._writer.wait() else path
 
+    def wait(self) -> None:
+        """Waits until what was saved is written."""
+        self._writer.wait()
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Takes what mmengine is about to write.
 

@@ -14,7 +14,7 @@ from mmpretrain.models import BaseClassifier, BaseSelfSupervisor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ...datasets.epoch_sampler import EpochSampler, find_seeded_dataset
+from ...datasets.epoch_sampler import EndlessSampler, EpochSampler, find_seeded_dataset
 from ...datasets.image_files import printable
 from ...datasets.seeded_dataset import SeededDataset
 from ...datasets.seeding import preserve_rng_state
@@ -110,11 +110,11 @@ def check_loader(loader: DataLoader) -> None:
         )
     sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
     seeded = find_seeded_dataset(loader.dataset) is not None
-    if seeded and not isinstance(sampler, EpochSampler):
+    if seeded and not isinstance(sampler, (EpochSampler, EndlessSampler)):
         raise ValueError(
             f"with the sampler {type(sampler).__name__} a SeededDataset would draw the "
             "same crops in every epoch: set train_dataloader.sampler to "
-            "dict(type='EpochSampler')"
+            "dict(type='EpochSampler'), or in a run by iterations 'EndlessSampler'"
         )
 
 

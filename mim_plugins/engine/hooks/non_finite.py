@@ -1,71 +1,116 @@
-"""Stops a run at its first loss or gradient that is not a finite number."""
+"""Leaves out steps whose loss or gradient is not a finite number."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...checkpoints.files.state_dicts import non_finite_keys
-from ...datasets.epoch_sampler import find_seeded_dataset
+from ..kept_batches import Iteration, remember, write_batches, write_weights
 from .periodic import unwrapped
 from .runtime_info import logger_interval
 
-# Images that the message names; a file lists all of the batch.
+# Images that a message names; a file lists all of the batch.
 _NAMED = 64
+
+# Optimisers whose fused step leaves itself out where ``found_inf`` is 1.
+_LEAVE_OUT = (torch.optim.Adam, torch.optim.AdamW)
 
 
 class NonFiniteError(ValueError):
     """A loss, a gradient or a weight became NaN or infinite."""
 
 
-@dataclass
-class _Iteration:
-    """What is remembered of an iteration until its numbers were looked at."""
+class NonFiniteStepsError(NonFiniteError):
+    """Several steps in a row were left out; the weights are those before them.
 
-    number: int  # from 1, as in the log
-    epoch: int  # from 0
-    samples: list[Any]  # index in the data set or path of every image
-    values: list[tuple[str, Tensor]] = field(default_factory=list)
+    Args:
+        message: What happened.
+        before: Iterations that were complete before the first of these steps.
+    """
+
+    def __init__(self, message: str, before: int) -> None:
+        super().__init__(message)
+        self.before = before
+
+
+@dataclass
+class _Step:
+    """A step of the optimiser whose numbers were not looked at yet."""
+
+    iterations: list[Iteration]  # whose gradients it is of
+    norm: Tensor | None  # of the gradient, ()
+    bad: Tensor  # (2,): whether a loss and the gradient are not finite, on any process
 
 
 @HOOKS.register_module()
 class StopNonFiniteHook(Hook):
-    """Ends training at the first non-finite loss or gradient norm.
+    """Skips steps with a non-finite loss or gradient, and stops if they do not end.
 
-    On a CPU every loss is checked before its backward pass, and the gradient before the
-    optimiser's step, which is not taken. On a GPU reading a number would make the host
-    wait for the device in every step: losses and norms stay there, and are read
-    together when a log line is due, at the end of an epoch, before a validation and
-    before a checkpoint, so that none is written, or removed, after the first of them.
+    Where a loss or the gradient's norm is NaN or infinite on any process, no process
+    takes the optimiser's step: weights, the optimiser's state and the statistics of
+    batch norm stay as they were, and what was accumulated for it is dropped. Schedules
+    count the iteration as any other. The log names the loss, level by level, and the
+    images; the batch and the weights are kept in ``non_finite/`` of the work dir, for
+    ``tools/replay.py``.
+
+    On a CPU, numbers are looked at in every iteration. On a GPU reading one would make
+    the host wait for the device in every step: there the fused AdamW decides on the
+    device, and the numbers are read together when a log line is due, at the end of an
+    epoch, before a validation and before a checkpoint. Other optimisers do wait.
+
+    With float16 and a loss scaler, which skips steps by itself, an infinite gradient is
+    part of the method: only losses count.
+
     Weights are checked before a checkpoint as well.
-
-    The gradient of float16 with a loss scaler is not checked: there, steps with an
-    infinite one are part of the method, and left out by the scaler.
 
     Args:
         interval: Iterations between two reads on a GPU; None is the interval of the
             run's ``LoggerHook``.
+        max_in_a_row: Skipped steps in a row that end the training. ``tools/train.py``
+            then goes back to the newest checkpoint, once to each, and goes on with the
+            images in another order.
+        keep: Skipped steps of which files are kept; the first ones of the run.
+
+    Raises:
+        ValueError: If ``max_in_a_row`` is not positive.
     """
 
     # Before evaluations (LOW) and CheckpointHook (VERY_LOW).
     priority = "ABOVE_NORMAL"
 
-    def __init__(self, interval: int | None = None) -> None:
+    def __init__(
+        self, interval: int | None = None, max_in_a_row: int = 3, keep: int = 3
+    ) -> None:
+        if max_in_a_row < 1:
+            raise ValueError(
+                "StopNonFiniteHook: max_in_a_row is the number of skipped steps in a "
+                f"row that end the training, at least 1; got {max_in_a_row}"
+            )
         self.interval = interval
+        self.max_in_a_row = max_in_a_row
+        self.keep = keep
         self._every = 1
-        self._pending: list[_Iteration] = []
         self._deferred = False
+        self._in_a_row = self._before_row = 0
+        self._kept = 0
+        self._device: torch.device | None = None
+        self._current: list[Iteration] = []
+        self._steps: list[_Step] = []
         self._handles: list[Any] = []
+        self._statistics: list[Tensor] = []
+        self._before: list[Tensor] = []
 
     def before_train(self, runner: Runner) -> None:
         """Watch the model's losses and the optimiser's steps.
@@ -73,47 +118,52 @@ class StopNonFiniteHook(Hook):
         Args:
             runner: The runner of the training process.
         """
+        self.after_train(runner)
         model = unwrapped(runner.model)
         self._every = self.interval or logger_interval(runner)
-        device = next((p.device.type for p in model.parameters()), "cpu")
-        self._deferred = device != "cpu"
+        self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self._deferred = self._device.type != "cpu"
+        self._in_a_row = 0
+        self._statistics = [
+            buffer
+            for module in model.modules()
+            if isinstance(module, _BatchNorm)
+            for buffer in module.buffers(recurse=False)
+        ]
 
         def look_at_losses(module: nn.Module, args: Any, output: Any) -> None:
-            if module.training and isinstance(output, Mapping):
-                self._add(runner, _losses(output))
+            # Others are of forward passes outside the loop.
+            if module.training and isinstance(output, Mapping) and self._current:
+                self._current[-1].values += [
+                    # A clone survives CUDA graphs and changes in place.
+                    (name, value.detach().float().sum().clone())
+                    for name, value in _losses(output)
+                ]
 
         def look_at_gradient(optimizer: Any, args: Any, kwargs: Any) -> None:
-            params = [
-                param
-                for group in optimizer.param_groups
-                for param in group["params"]
-                if param.grad is not None
-            ]
-            # Clipping at infinity changes nothing, and gives the norm.
-            if params:
-                norm = nn.utils.clip_grad_norm_(params, math.inf)
-                self._add(runner, [("the gradient norm", norm)])
+            if self._current:
+                self._check_step(optimizer)
 
         self._handles.append(model.register_forward_hook(look_at_losses))
-        wrapper = runner.optim_wrapper
-        if isinstance(wrapper, OptimWrapper) and not hasattr(wrapper, "loss_scaler"):
-            optimizer = wrapper.optimizer
+        if _skips_here(runner):
+            optimizer = runner.optim_wrapper.optimizer
             self._handles.append(optimizer.register_step_pre_hook(look_at_gradient))
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        """Remember which images the iteration sees.
+        """Remember the images of the iteration, and the state before a step's first.
 
         Args:
             runner: The runner of the training process.
             batch_idx: The index of the batch in the loop.
             data_batch: The batch as the loader gave it.
         """
-        if not self._deferred:
-            self._forget(runner)
-        samples = _samples(data_batch)
-        self._pending.append(_Iteration(runner.iter + 1, runner.epoch, samples))
+        if _starts_sum(runner):
+            # What is left was dropped at the end of an epoch.
+            self._current = []
+            self._before = [buffer.clone() for buffer in self._statistics]
+        self._current.append(remember(runner, data_batch, keep=not self._deferred))
 
     def after_train_iter(
         self,
@@ -122,7 +172,7 @@ class StopNonFiniteHook(Hook):
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Check what is due.
+        """Look at what is due.
 
         Args:
             runner: The runner of the training process.
@@ -131,41 +181,48 @@ class StopNonFiniteHook(Hook):
             outputs: Not used.
 
         Raises:
-            NonFiniteError: If something is not finite.
+            NonFiniteError: If too many steps in a row were skipped.
         """
+        wrapper = runner.optim_wrapper
+        if self._current and not _skips_here(runner):
+            if not hasattr(wrapper, "should_update") or wrapper.should_update():
+                self._steps.append(self._judge(None))
+                self._current = []
         saves = self.is_last_train_iter(runner) or any(
             isinstance(hook, CheckpointHook)
             and not hook.by_epoch
             and self.every_n_train_iters(runner, hook.interval)
             for hook in runner.hooks
         )
-        if saves or self.every_n_train_iters(runner, self._every):
-            self._flush(runner)
+        due = saves or self.every_n_train_iters(runner, self._every)
+        if due or not self._deferred:
+            self._look(runner)
         if saves:
             self._check_weights(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Check everything before a checkpoint is written.
+        """Look at everything before a checkpoint is written.
 
         Args:
             runner: The runner of the training process.
 
         Raises:
-            NonFiniteError: If something is not finite.
+            NonFiniteError: If too many steps in a row were skipped, or a weight is not
+                finite.
         """
-        self._flush(runner)
+        self._look(runner)
         self._check_weights(runner)
 
     def before_val(self, runner: Runner) -> None:
-        """Check everything before a validation within a run by iterations.
+        """Look at everything before a validation within a run by iterations.
 
         Args:
             runner: The runner of the validation process.
 
         Raises:
-            NonFiniteError: If something is not finite.
+            NonFiniteError: If too many steps in a row were skipped.
         """
-        self._flush(runner)
+        self._look(runner)
 
     def after_train(self, runner: Runner) -> None:
         """Leave model and optimiser as they were.
@@ -176,39 +233,119 @@ class StopNonFiniteHook(Hook):
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._current, self._steps = [], []
+        optimizer: Any = getattr(runner.optim_wrapper, "optimizer", None)
+        if hasattr(optimizer, "found_inf"):
+            del optimizer.found_inf
 
-    def _add(self, runner: Runner, values: Sequence[tuple[str, Tensor]]) -> None:
-        """Takes values of the iteration, and looks at them if that costs nothing."""
-        if not self._pending:  # a forward pass outside the loop
-            return
-        for name, value in values:
-            # A clone survives CUDA graphs and changes in place.
-            value = value.detach().float().sum().clone()
-            self._pending[-1].values.append((name, value))
-        if not self._deferred:
-            self._look(runner)
+    def _judge(self, norm: Tensor | None) -> _Step:
+        """Whether the step of all that was summed has to be skipped, on all alike."""
+        numbers = [value for at in self._current for _, value in at.values]
+        bad = torch.zeros(2, device=self._device)
+        if numbers:
+            bad[0] = ~torch.stack(numbers).isfinite().all()
+        if norm is not None:
+            bad[1] = ~norm.isfinite()
+        if get_world_size() > 1:
+            # A loss need not show in the gradient, nor a shard's gradient in others'.
+            distributed.all_reduce(bad, distributed.ReduceOp.MAX)
+        return _Step(self._current, norm, bad)
 
-    def _flush(self, runner: Runner) -> None:
-        """Looks at all values, and forgets their iterations."""
-        self._look(runner)
-        self._forget(runner)
-
-    def _forget(self, runner: Runner) -> None:
-        """Keeps those iterations only that the next gradient may be of."""
-        keep = _accumulated(runner) - 1
-        self._pending = self._pending[-keep:] if keep else []
+    def _check_step(self, optimizer: Any) -> None:
+        """Skips the step that is about to be taken, if something is not finite."""
+        groups = optimizer.param_groups
+        params = [x for group in groups for x in group["params"] if x.grad is not None]
+        step = self._judge(_norm([x.grad for x in params]) if params else None)
+        self._steps.append(step)
+        self._current = []
+        found = step.bad.amax()
+        fused = all(group.get("fused") for group in groups)
+        if self._deferred and fused and type(optimizer) in _LEAVE_OUT:
+            # What torch's loss scaler sets: read by the fused step on the device.
+            optimizer.found_inf = found
+            for buffer, before in zip(self._statistics, self._before, strict=True):
+                buffer.copy_(torch.where(found > 0, before, buffer))
+        elif found > 0:
+            # Optimisers pass over parameters without a gradient.
+            for param in params:
+                param.grad = None
+            for buffer, before in zip(self._statistics, self._before, strict=True):
+                buffer.copy_(before)
 
     def _look(self, runner: Runner) -> None:
-        """Looks at all values, in one copy to the host."""
-        found = [(at, *value) for at in self._pending for value in at.values]
-        if not found:
+        """Looks at the steps since the last time, in one copy to the host."""
+        steps, self._steps = self._steps, []
+        if not steps:
             return
-        numbers = torch.stack([value for _, _, value in found]).tolist()
-        for (at, name, _), number in zip(found, numbers, strict=True):
-            if not math.isfinite(number):
-                raise NonFiniteError(self._message(runner, at, name, number))
-        for at in self._pending:
-            at.values.clear()
+        found = torch.stack([step.bad for step in steps]).tolist()
+        for step, (loss, gradient) in zip(steps, found, strict=True):
+            if not loss and not gradient:
+                self._in_a_row = 0
+                continue
+            if not self._in_a_row:
+                self._before_row = step.iterations[0].number - 1
+            self._in_a_row += 1
+            self._report(runner, step, any_loss=bool(loss))
+
+    def _report(self, runner: Runner, step: _Step, any_loss: bool) -> None:
+        """Logs a skipped step, on all processes; the last of a row ends the training.
+
+        Raises:
+            NonFiniteError: If so.
+        """
+        suspects = [at for at in step.iterations if at.non_finite()]
+        last = step.iterations[-1]
+        keep = self._kept < self.keep
+        if keep:
+            self._kept += 1
+            write_weights(runner, last.number, self.keep)
+        message = ""
+        if suspects or not any_loss:
+            message = self._describe(runner, step, suspects, keep)
+        messages = [text for text in all_gather_object(message) if text]
+        where = f"iteration {last.number} (epoch {last.epoch + 1}): "
+        where += " ".join(messages)
+        if not _skips(runner):
+            raise NonFiniteError(f"training stopped at {where} {_remedy(runner)}")
+        if self._in_a_row >= self.max_in_a_row:
+            raise NonFiniteStepsError(
+                f"training stopped after {self._in_a_row} skipped step(s) in a row, at "
+                f"{where} {_remedy(runner)}",
+                self._before_row,
+            )
+        runner.logger.warning(
+            f"step skipped ({self._in_a_row} in a row, {self.max_in_a_row} end the "
+            f"training): {where}"
+        )
+
+    def _describe(
+        self, runner: Runner, step: _Step, suspects: Sequence[Iteration], keep: bool
+    ) -> str:
+        """Names levels and images of this process, and keeps the batch if asked to."""
+        values = {name: value for at in suspects for name, value in at.non_finite()}
+        if not values and step.norm is not None:
+            values["the gradient norm"] = step.norm.item()
+        # A gradient is of all that was accumulated.
+        iterations = suspects or step.iterations
+        batches = [at.batch_of(runner) for at in iterations]
+        paths = [path for batch in batches for path in batch.paths]
+        message = f"{', '.join(f'{name} is {x}' for name, x in values.items())}."
+        if broken := [path for batch in batches for path in batch.broken]:
+            message += (
+                f" Not all values of {', '.join(broken)} are finite: repair or remove."
+            )
+        if keep:
+            message += write_batches(
+                runner, step.iterations[-1].number, batches, values
+            )
+        if not paths:
+            return message
+        message += f" The images of the batch: {', '.join(paths[:_NAMED])}"
+        if len(paths) > _NAMED:
+            file = Path(runner.work_dir, f"non_finite_batch_rank{runner.rank}.txt")
+            file.write_text("\n".join(paths) + "\n", errors="surrogateescape")
+            message += f" and {len(paths) - _NAMED} more, listed in {file}"
+        return message
 
     def _check_weights(self, runner: Runner) -> None:
         """Checks what a checkpoint would hold."""
@@ -222,44 +359,31 @@ class StopNonFiniteHook(Hook):
                 f"checkpoint was written. {_remedy(runner)}"
             )
 
-    def _message(self, runner: Runner, at: _Iteration, name: str, number: float) -> str:
-        """Names level, iteration and images."""
-        # A gradient is of all that was accumulated.
-        group = [at]
-        if name == "the gradient norm":
-            last = next(i for i, x in enumerate(self._pending) if x is at) + 1
-            group = self._pending[max(0, last - _accumulated(runner)) : last]
-        dataset = runner.train_dataloader.dataset
-        samples = [(x.epoch, sample) for x in group for sample in x.samples]
-        paths = [_path(dataset, sample) for _, sample in samples]
-        message = (
-            f"training stopped at iteration {at.number} (epoch {at.epoch + 1}): {name} "
-            f"is {number}; no checkpoint was written since. "
-        )
-        broken = [
-            path
-            for path, (epoch, sample) in zip(paths, samples, strict=True)
-            if not _finite(dataset, epoch, sample)
-        ]
-        if broken:
-            message += (
-                f"Not all values of {', '.join(broken)} are finite: repair or remove. "
-            )
-        else:
-            message += f"{_remedy(runner)} "
-        if not paths:
-            return message.rstrip()
-        message += f"The images of the batch: {', '.join(paths[:_NAMED])}"
-        if len(paths) > _NAMED:
-            file = Path(runner.work_dir, f"non_finite_batch_rank{runner.rank}.txt")
-            file.write_text("\n".join(paths) + "\n", errors="surrogateescape")
-            message += f" and {len(paths) - _NAMED} more, listed in {file}"
-        return message
+
+def _skips_here(runner: Runner) -> bool:
+    """Whether the hook itself keeps the optimiser from taking a step."""
+    wrapper = runner.optim_wrapper
+    return isinstance(wrapper, OptimWrapper) and not hasattr(wrapper, "loss_scaler")
 
 
-def _accumulated(runner: Runner) -> int:
-    """How many iterations the gradient of a step is of."""
-    return getattr(runner.optim_wrapper, "_accumulative_counts", 1)
+def _skips(runner: Runner) -> bool:
+    """Whether steps are skipped at all: not by several optimisers, nor by DeepSpeed."""
+    return isinstance(runner.optim_wrapper, OptimWrapper)
+
+
+def _starts_sum(runner: Runner) -> bool:
+    """Whether an iteration is the first of those that a step sums up."""
+    wrapper = runner.optim_wrapper
+    count = getattr(wrapper, "_accumulative_counts", 1)
+    return getattr(wrapper, "_inner_count", 0) % count == 0
+
+
+def _norm(gradients: list[Tensor]) -> Tensor:
+    """The norm of gradients, on their device."""
+    norms = list(torch._foreach_norm(gradients))
+    if len({(x.dtype, x.device) for x in norms}) > 1:
+        norms = [x.float().to(norms[0].device) for x in norms]
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def _remedy(runner: Runner) -> str:
@@ -281,37 +405,3 @@ def _losses(output: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
             if "loss" in key and isinstance(part, Tensor):
                 found.append((key, part))
     return found
-
-
-def _samples(data_batch: Any) -> list[Any]:
-    """The path, or else the index, of every sample of a batch."""
-    samples = data_batch.get("data_samples") if isinstance(data_batch, dict) else None
-    if isinstance(samples, Mapping):
-        return list(torch.as_tensor(samples.get("sample_idx", [])).tolist())
-    found = [
-        sample.get("sample_idx", sample.get("img_path"))
-        for sample in (samples if isinstance(samples, (list, tuple)) else [])
-        if hasattr(sample, "get")
-    ]
-    return [x for x in found if x is not None]
-
-
-def _path(dataset: Any, sample: Any) -> str:
-    """The path of a sample of a data set."""
-    if isinstance(sample, str) or not hasattr(dataset, "get_data_info"):
-        return str(sample)
-    return str(dataset.get_data_info(sample).get("img_path", f"sample {sample}"))
-
-
-def _finite(dataset: Any, epoch: int, sample: Any) -> bool:
-    """Whether a sample, loaded once more, holds finite numbers only."""
-    if isinstance(sample, str):
-        return True
-    if find_seeded_dataset(dataset) is not None:
-        sample += epoch * len(dataset)
-    try:
-        item = dataset[sample]
-    except Exception:  # it could be read before; this is no place to fail
-        return True
-    image = item.get("inputs") if isinstance(item, dict) else None
-    return not isinstance(image, Tensor) or bool(image.isfinite().all())
