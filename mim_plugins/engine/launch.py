@@ -24,6 +24,7 @@ from .environment import (
     check_toolbox,
     leave_processes,
     prepare_processes,
+    restarted,
     suitable_threads,
     world_size,
 )
@@ -31,11 +32,12 @@ from .errors import InputError, explained
 from .hooks.data_health import check_loader
 from .hooks.non_finite import NonFiniteError
 from .hooks.progress_bar import ProgressBarHook
+from .hooks.rank_watch import RankWatchHook
 from .hooks.stop import StopHook
 from .overrides import apply_options, unread_names
 from .resumable import make_resumable
-from .resume import apply_resume
-from .same_batch import SameBatchHook
+from .resume import apply_resume, newest_checkpoint
+from .same_batch import SameBatchHook, keep_batch
 from .same_run import SameRunHook
 from .schedules import (
     check_length,
@@ -139,6 +141,7 @@ def _train(watch: SignalWatch, config: str | Path, **options: Any) -> Runner:
             runner.register_hook(SameBatchHook(batch, resuming=resuming))
             runner.register_hook(SameRunHook(resuming=resuming))
             runner.register_hook(StopHook(watch), priority="LOWEST")
+            runner.register_hook(RankWatchHook(), priority="LOWEST")
             runner.train()
         except NonFiniteError as error:
             raise InputError(str(error)) from error
@@ -290,7 +293,15 @@ def training_config(
         for name, value in unread_names(cfg).items()
     ]
     warnings += filter(None, [check_length(cfg)])
-    if accumulated := accumulate(cfg, processes, auto_scale_lr and accumulate_batch):
+    if restarted() and newest_checkpoint(cfg.work_dir) is not None:
+        resume = "auto"
+    if resumed := apply_resume(cfg, resume):
+        notes.append(Note(resumed))
+    if kept := keep_batch(cfg, processes):
+        notes.append(kept.note)
+    step("--resume", cfg)
+    keep = auto_scale_lr and accumulate_batch
+    if accumulated := accumulate(cfg, processes, keep, kept and kept.size):
         notes.append(accumulated)
     step("accumulation", cfg)
     warnings += filter(None, [check_schedule(cfg, processes)])
@@ -302,9 +313,6 @@ def training_config(
         if cfg.get("auto_scale_lr"):
             cfg.auto_scale_lr.enable = False
     step("scaling of the learning rate", cfg)
-    if resumed := apply_resume(cfg, resume):
-        notes.append(Note(resumed))
-    step("--resume", cfg)
     make_resumable(cfg)
     complete_dataloaders(cfg)
     _add_hook(cfg, "StopNonFiniteHook")

@@ -16,7 +16,9 @@ from ..checkpoints.files.state_dicts import refuse_non_finite
 from ..datasets.epoch_sampler import find_seeded_dataset
 from .hooks.accumulation import AccumulationHook, steps_per_epoch
 from .loops import order_repeats, samples_repeat
+from .same_batch import in_new_parts
 from .schedules import run_length
+from .settings import global_batch
 
 # What a run is compared in; other entries, such as hooks and paths, may differ.
 _COMPARED = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
@@ -82,6 +84,7 @@ class SameRunHook(Hook):
             return
         refuse_non_finite(checkpoint["state_dict"], str(runner.cfg.load_from))
         saved, now = meta.get("run", {}), _record(runner)
+        in_new_parts(meta, saved, now)
         self._refuse(meta, saved, now, runner.train_dataloader)
         _take_seed(runner, meta.get("seed"))
         before, after = saved.get("settings", {}), now["settings"]
@@ -216,7 +219,10 @@ def _record(runner: Runner) -> dict[str, Any]:
     length, unit = run_length(runner.cfg)
     optimizer = getattr(runner.optim_wrapper, "optimizer", None)
     loader = runner.train_dataloader
+    batch = global_batch(runner.cfg, runner.world_size)
     return dict(
+        accumulated=batch and batch.accumulated,
+        processes=runner.world_size,
         unit=unit,
         length=length,
         optimizer=type(optimizer).__name__,
