@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -193,6 +194,8 @@ _FOLLOWS = (
     "train_cfg.val_begin",
 )
 
+_END = re.compile(r"param_scheduler\.\d+\.end")
+
 
 def in_new_parts(
     meta: dict[str, Any], saved: dict[str, Any], now: Mapping[str, Any]
@@ -223,7 +226,10 @@ def in_new_parts(
         meta["iter"] = meta["epoch"] * now["epoch_length"] + done
     saved["epoch_length"] = now["epoch_length"]
     settings, ours = saved.get("settings", {}), now["settings"]
-    for key in _FOLLOWS:
+    # Ends of schedules are named where gradients are accumulated; the schedules
+    # themselves are compared as well.
+    ends = {key for key in settings.keys() ^ ours.keys() if _END.fullmatch(key)}
+    for key in (*_FOLLOWS, *ends):
         settings.pop(key, None)
         if key in ours:
             settings[key] = ours[key]

@@ -221,6 +221,56 @@ class Slow(Hook):
 """
 
 
+VALIDATION = """
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=train_dataloader["dataset"]["dataset"],
+)
+val_cfg = dict(type="ValLoop")
+val_evaluator = dict(type="Accuracy")
+custom_hooks = [dict(type="StepEMAHook"), dict(type="SlowValidation")]
+"""
+SLOW_VALIDATION = """
+import time
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class SlowValidation(Hook):
+    def after_val_iter(self, *args, **kwargs):
+        print("validating", flush=True)
+        time.sleep(0.5)
+"""
+
+
+def test_signal_during_a_validation__saves_the_weights_in_training(
+    folder: Path,
+) -> None:
+    (folder / "slow.py").write_text(SLOW_VALIDATION)
+    config = folder / "tiny.py"
+    imports = 'custom_imports = dict(imports=["mim_plugins", "slow"])\n'
+    config.write_text(imports + config.read_text() + VALIDATION)
+    output = folder / "output.txt"
+    process = start(folder, 1, "--work-dir", "run")
+    wait_until(folder, lambda: "validating" in output.read_text())
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 143, output.read_text()
+    assert not living(process.pid) and "Traceback" not in output.read_text()
+    stopped, ended = (
+        torch.load(folder / "run" / name, weights_only=False)
+        for name in ("iter_8.pth", "iter_7.pth")
+    )
+    assert (stopped["meta"]["epoch"], stopped["meta"]["iter"]) == (1, 8)
+    # One step after the other checkpoint, whose averages are almost the same.
+    steps = [int(x["ema_state_dict"]["steps"]) for x in (stopped, ended)]
+    assert steps == [2, 1]
+    for key, value in stopped["state_dict"].items():
+        torch.testing.assert_close(value, ended["state_dict"][key], rtol=0, atol=1e-4)
+
+
 def test_second_interrupt__ends_at_once(folder: Path) -> None:
     (folder / "slow.py").write_text(SLOW)
     config = folder / "tiny.py"
