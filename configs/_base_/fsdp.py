@@ -4,7 +4,7 @@
 # The runner that loads the pre-trained weights before it shards.
 runner_type = "FlexibleRunner"
 strategy = dict(
-    type="FSDPStrategy",
+    type="ResumableFSDPStrategy",
     model_wrapper=dict(
         type="MMFullyShardedDataParallel",
         use_orig_params=True,
@@ -12,6 +12,7 @@ strategy = dict(
         # than forward, before which nothing would gather their shards.
         auto_wrap_policy="shard_transformer_blocks",
     ),
-    # Checkpoints are whole, so that tools/test.py reads them with the plain config.
+    # Checkpoints are complete, so that tools/test.py reads them with the plain config,
+    # and a run goes on with any number of GPUs.
     state_dict_cfg="full",
 )

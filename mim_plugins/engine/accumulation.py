@@ -19,7 +19,9 @@ from .settings import Note, global_batch, scale_learning_rate
 _BATCH_NORM = re.compile(r"BN|BatchNorm")
 
 
-def accumulate(cfg: Config, world_size: int, keep_batch: bool = True) -> Note | None:
+def accumulate(
+    cfg: Config, world_size: int, keep_batch: bool = True, size: int | None = None
+) -> Note | None:
     """Accumulate gradients until a step has as many images as the recipe's.
 
     That takes a recipe's batch, ``auto_scale_lr.base_batch_size``, which is a multiple
@@ -33,6 +35,8 @@ def accumulate(cfg: Config, world_size: int, keep_batch: bool = True) -> Note | 
         cfg: The config; changed in place.
         world_size: Number of processes.
         keep_batch: Whether to set a number where the config has none.
+        size: The global batch of a run that goes on with other processes, instead of
+            the recipe's.
 
     Returns:
         A line for the log, or None if nothing is accumulated.
@@ -45,6 +49,8 @@ def accumulate(cfg: Config, world_size: int, keep_batch: bool = True) -> Note | 
     if count is None:
         base = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
         batch = global_batch(cfg, world_size)
+        if size is not None:
+            base, keep_batch = size, True
         if not keep_batch or base is None or batch is None:
             return None
         count, remainder = divmod(base, batch.per_iteration)
@@ -56,10 +62,10 @@ def accumulate(cfg: Config, world_size: int, keep_batch: bool = True) -> Note | 
                 "its statistics from single iterations"
             )
         wrapper.accumulative_counts = count
-        _step_hooks(cfg, recipe_batch=base)
+        _step_hooks(cfg, recipe_batch=base if size is None else None)
         message = (
             f"{batch.per_process} per GPU × {batch.processes} × {count} accumulated = "
-            f"{base}, as the recipe"
+            f"{base}, as the {'recipe' if size is None else 'checkpoint'}"
         )
         if unit == "iteration":
             steps, _ = run_length(cfg)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 import torch
+from mmengine.dist import all_reduce, get_world_size
 from mmengine.logging import MessageHub
 
 
@@ -38,6 +39,9 @@ class DeferredScalars:
     def flush(self, message_hub: MessageHub) -> None:
         """Write everything queued to the message hub, in the order it was added.
 
+        Of several processes, all do so at the same time, and what is written are the
+        means over them.
+
         Args:
             message_hub: Where the values go.
         """
@@ -53,5 +57,9 @@ class DeferredScalars:
             on_host = torch.stack([values[i] for i in positions]).tolist()
             for position, number in zip(positions, on_host, strict=True):
                 values[position] = number
+        if get_world_size() > 1 and values:
+            means = torch.tensor([float(x) for x in values], dtype=torch.float64)
+            all_reduce(means, "mean")
+            values = means.tolist()
         for (key, _), value in zip(pending, values, strict=True):
             message_hub.update_scalar(key, value)

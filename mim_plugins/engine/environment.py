@@ -29,6 +29,9 @@ _TOOLBOXES = {"mmdet": "detection", "mmseg": "segmentation"}
 # the one that is not running.
 _WORK_PER_THREAD = 32e6
 
+# Strategies that shard parameters, as configs call them.
+SHARDING = ("FSDPStrategy", "ResumableFSDPStrategy")
+
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 
 # The launchers' environment variables: world size, rank and local rank.
@@ -77,6 +80,11 @@ def launched_rank(launcher: str) -> int:
     if launcher == "none":
         return 0
     return int(os.environ.get(_VARIABLES[launcher][1], 0))
+
+
+def restarted() -> bool:
+    """Whether torchrun has started this process anew, after another one has died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 def check_toolbox(scope: str | None) -> None:
@@ -129,8 +137,9 @@ def prepare_processes(cfg: Config) -> None:
     if get_device() != "cpu":
         return
     env_cfg = cfg.setdefault("env_cfg", {})
-    env_cfg["dist_cfg"] = dict(backend="gloo")
-    connect_over_gloo(launcher)
+    seconds = (env_cfg.get("dist_cfg") or {}).get("timeout")
+    env_cfg["dist_cfg"] = dict(backend="gloo", timeout=seconds)
+    connect_over_gloo(launcher, seconds and timedelta(seconds=seconds))
     # A module on the CPU is wrapped without device ids.
     wrapper = dict(cfg.get("model_wrapper_cfg") or {})
     wrapper.setdefault("type", "MMDistributedDataParallel")
@@ -140,8 +149,11 @@ def prepare_processes(cfg: Config) -> None:
     )
     wrapper["device_ids"] = None
     cfg.model_wrapper_cfg = wrapper
-    if (cfg.get("strategy") or {}).get("type") == "FSDPStrategy":
+    strategy = cfg.get("strategy") or {}
+    if strategy.get("type") in SHARDING:
         _shard_on_cpu(cfg.strategy)
+    elif strategy.get("type") == "DDPStrategy":
+        strategy.setdefault("model_wrapper", wrapper)
 
 
 def _shard_on_cpu(strategy: dict[str, Any]) -> None:

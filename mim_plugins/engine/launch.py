@@ -32,6 +32,7 @@ from .environment import (
     check_toolbox,
     leave_processes,
     prepare_processes,
+    restarted,
     suitable_threads,
     world_size,
 )
@@ -46,7 +47,7 @@ from .own_classes import follow_class_folders
 from .resumable import make_resumable
 from .resume import apply_resume, refuse_earlier_run
 from .rollback import DataOrderHook
-from .same_batch import SameBatchHook
+from .same_batch import SameBatchHook, keep_batch
 from .same_run import SameRunHook
 from .schedules import (
     check_length,
@@ -143,7 +144,7 @@ def _train(
 ) -> Runner:
     with explained():
         cfg, notes = training_config(config, **options)
-        if options["resume"] is None and not dry_run:
+        if options["resume"] is None and not (dry_run or restarted()):
             refuse_earlier_run(cfg)
     batch_size = cfg.train_dataloader.get("batch_size")
     with (
@@ -345,7 +346,12 @@ def training_config(
         warnings.append(f"config: nothing uses {', '.join(unused)} of {config}")
     checks = (check_length, check_best)
     warnings += filter(None, [check(cfg) for check in checks])
-    if accumulated := accumulate(cfg, processes, auto_scale_lr and accumulate_batch):
+    notes += apply_resume(cfg, "auto" if restarted() else resume)
+    if kept := keep_batch(cfg, processes):
+        notes.append(kept.note)
+    step("--resume", cfg)
+    keep = auto_scale_lr and accumulate_batch
+    if accumulated := accumulate(cfg, processes, keep, kept and kept.size):
         notes.append(accumulated)
     step("accumulation", cfg)
     warnings += filter(None, [check_schedule(cfg, processes)])
@@ -357,8 +363,6 @@ def training_config(
         if cfg.get("auto_scale_lr"):
             cfg.auto_scale_lr.enable = False
     step("scaling of the learning rate", cfg)
-    notes += apply_resume(cfg, resume)
-    step("--resume", cfg)
     make_resumable(cfg)
     complete_dataloaders(cfg)
     _add_hook(cfg, "StopNonFiniteHook")

@@ -18,7 +18,9 @@ from ..datasets.epoch_sampler import find_seeded_dataset
 from .hooks.accumulation import AccumulationHook, steps_per_epoch
 from .hooks.periodic import unwrapped
 from .loops import order_repeats, samples_repeat
+from .same_batch import in_new_parts
 from .schedules import run_length
+from .settings import global_batch
 
 # What a run is compared in; other entries, such as hooks and paths, may differ.
 _COMPARED = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
@@ -91,6 +93,7 @@ class SameRunHook(Hook):
         refuse_non_finite(checkpoint["state_dict"], str(runner.cfg.load_from))
         _refuse_other_sizes(runner.model, checkpoint["state_dict"])
         saved, now = meta.get("run", {}), _record(runner)
+        in_new_parts(meta, saved, now)
         self._refuse(meta, saved, now, runner.train_dataloader)
         _take_seed(runner, meta.get("seed"))
         before, after = saved.get("settings", {}), now["settings"]
@@ -227,7 +230,10 @@ def _record(runner: Runner) -> dict[str, Any]:
     length, unit = run_length(runner.cfg)
     optimizer = getattr(runner.optim_wrapper, "optimizer", None)
     loader = runner.train_dataloader
+    batch = global_batch(runner.cfg, runner.world_size)
     return dict(
+        accumulated=batch and batch.accumulated,
+        processes=runner.world_size,
         unit=unit,
         length=length,
         optimizer=type(optimizer).__name__,

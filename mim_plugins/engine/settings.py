@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from .environment import has_fast_bfloat16
+from .environment import SHARDING, has_fast_bfloat16
 from .loading import TIMEOUT
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -86,7 +86,7 @@ def apply_precision(cfg: Config, precision: str | None = None) -> str:
 
 def _sharded(cfg: Config) -> bool:
     """Whether a run shards its parameters (FSDP)."""
-    return (cfg.get("strategy") or {}).get("type") == "FSDPStrategy"
+    return (cfg.get("strategy") or {}).get("type") in SHARDING
 
 
 class GlobalBatch(NamedTuple):

@@ -1,6 +1,7 @@
 """Runs that are killed or stopped by a signal, and go on."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,10 +90,16 @@ def started() -> Iterator[None]:
 _started: list[subprocess.Popen] = []
 
 
-def start(folder: Path, processes: int, *arguments: str) -> subprocess.Popen:
+def start(
+    folder: Path,
+    processes: int,
+    *arguments: str,
+    prefix: tuple[str, ...] = (),
+    **variables: str,
+) -> subprocess.Popen:
     tools = ROOT / "tools"
     command = [sys.executable, str(tools / "train.py"), "tiny.py", *arguments]
-    if processes > 1:
+    if processes > 1 or prefix:
         script = str(tools / "dist_train.sh")
         command = ["bash", script, "tiny.py", str(processes), *arguments]
     environment = {
@@ -101,9 +108,10 @@ def start(folder: Path, processes: int, *arguments: str) -> subprocess.Popen:
         "PORT": str(30000 + os.getpid() % 20000),
         "PYTHON": sys.executable,
         "PYTHONPATH": f"{ROOT}:{folder}",
+        **variables,
     }
     process = subprocess.Popen(
-        command,
+        [*prefix, *command],
         cwd=folder,
         env=environment,
         stdout=(folder / "output.txt").open("a"),
@@ -213,6 +221,56 @@ class Slow(Hook):
 """
 
 
+VALIDATION = """
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=train_dataloader["dataset"]["dataset"],
+)
+val_cfg = dict(type="ValLoop")
+val_evaluator = dict(type="Accuracy")
+custom_hooks = [dict(type="StepEMAHook"), dict(type="SlowValidation")]
+"""
+SLOW_VALIDATION = """
+import time
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class SlowValidation(Hook):
+    def after_val_iter(self, *args, **kwargs):
+        print("validating", flush=True)
+        time.sleep(0.5)
+"""
+
+
+def test_signal_during_a_validation__saves_the_weights_in_training(
+    folder: Path,
+) -> None:
+    (folder / "slow.py").write_text(SLOW_VALIDATION)
+    config = folder / "tiny.py"
+    imports = 'custom_imports = dict(imports=["mim_plugins", "slow"])\n'
+    config.write_text(imports + config.read_text() + VALIDATION)
+    output = folder / "output.txt"
+    process = start(folder, 1, "--work-dir", "run")
+    wait_until(folder, lambda: "validating" in output.read_text())
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 143, output.read_text()
+    assert not living(process.pid) and "Traceback" not in output.read_text()
+    stopped, ended = (
+        torch.load(folder / "run" / name, weights_only=False)
+        for name in ("iter_8.pth", "iter_7.pth")
+    )
+    assert (stopped["meta"]["epoch"], stopped["meta"]["iter"]) == (1, 8)
+    # One step after the other checkpoint, whose averages are almost the same.
+    steps = [int(x["ema_state_dict"]["steps"]) for x in (stopped, ended)]
+    assert steps == [2, 1]
+    for key, value in stopped["state_dict"].items():
+        torch.testing.assert_close(value, ended["state_dict"][key], rtol=0, atol=1e-4)
+
+
 def test_second_interrupt__ends_at_once(folder: Path) -> None:
     (folder / "slow.py").write_text(SLOW)
     config = folder / "tiny.py"
@@ -238,4 +296,63 @@ def test_signal_to_one_of_two__stops_both_at_the_same_iteration(folder: Path) ->
     assert process.wait(timeout=60) == 143, output.read_text()
     (saved,) = (folder / "run").glob("iter_*.pth")
     assert not living(process.pid)
+    assert f"{saved.name} is written" in output.read_text()
+
+
+@pytest.fixture
+def nodes() -> Iterator[list[str]]:
+    """Two "machines" on this one: network namespaces with a cable between them."""
+    names = [f"mim{os.getpid()}{end}" for end in "ab"]
+
+    def ip(*arguments: str) -> bool:
+        return not subprocess.run(["ip", *arguments], capture_output=True).returncode
+
+    if not shutil.which("ip") or not all(ip("netns", "add", x) for x in names):
+        pytest.skip("network namespaces cannot be made here: it takes root and ip")
+    try:
+        cable = [f"veth{end}" for end in "ab"]
+        first, second = names
+        made = ip(
+            "-n", first, "link", "add", cable[0], "type", "veth",
+            "peer", "name", cable[1], "netns", second,
+        )  # fmt: skip
+        for number, (name, end) in enumerate(zip(names, cable, strict=True), start=1):
+            made = made and ip("-n", name, "addr", "add", f"10.77.0.{number}/24",
+                               "dev", end)  # fmt: skip
+            made = made and all(
+                ip("-n", name, "link", "set", link, "up") for link in ("lo", end)
+            )
+        if not made:
+            pytest.skip("there are no virtual network cables here")
+        yield names
+    finally:
+        for name in names:
+            ip("netns", "delete", name)
+
+
+def test_two_nodes__train_together_and_stop_together(
+    folder: Path, nodes: list[str]
+) -> None:
+    output = folder / "output.txt"
+    started = [
+        start(
+            folder,
+            1,
+            "--work-dir",
+            "run",
+            *LONG,
+            prefix=("ip", "netns", "exec", name),
+            NNODES="2",
+            NODE_RANK=str(number),
+            MASTER_ADDR="10.77.0.1",
+            GLOO_SOCKET_IFNAME=f"veth{'ab'[number]}",
+        )
+        for number, name in enumerate(nodes)
+    ]
+    wait_until(folder, lambda: "[2][1/" in output.read_text())
+    # One node alone is signalled.
+    os.kill(started[1].pid, signal.SIGTERM)
+    assert started[1].wait(timeout=60) == 143, output.read_text()
+    started[0].wait(timeout=60)
+    (saved,) = (folder / "run").glob("iter_*.pth")
     assert f"{saved.name} is written" in output.read_text()

@@ -112,11 +112,14 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Make the saved history complete.
 
+        Of several processes only the first saves, and the means over all of them of the
+        last few iterations are not in the history.
+
         Args:
             runner: The runner of the training process.
             checkpoint: What is about to be written; mmengine has already put the
                 message hub's state into it.
         """
-        if len(self.scalars):
+        if len(self.scalars) and runner.world_size == 1:
             self.scalars.flush(runner.message_hub)
             checkpoint["message_hub"] = runner.message_hub.state_dict()
