@@ -122,7 +122,7 @@ class AtomicCheckpointHook(CheckpointHook):
             if self.by_epoch and self.end_of_epoch(runner.train_dataloader, batch_idx):
                 self._due_after_epoch = True
             else:
-                self._save_inside_epoch(runner)
+                self._save_inside_epoch(runner, runner.iter + 1)
         if not self.by_epoch and self.is_last_train_iter(runner):
             self._writer.wait()
 
@@ -160,22 +160,19 @@ class AtomicCheckpointHook(CheckpointHook):
             )
         super().after_train(runner)
 
-    def save(self, runner: Runner, after_epoch: bool = False) -> str | None:
+    def save(self, runner: Runner, iteration: int) -> str | None:
         """Saves a checkpoint at once and waits until it is written.
 
         All processes call it in the same iteration.
 
         Args:
-            runner: The runner of the training process, in ``after_train_iter``.
-            after_epoch: Whether it is called in ``after_train_epoch`` instead.
+            runner: The runner of the training process.
+            iteration: How many iterations are complete.
 
         Returns:
             The file; None in the first process if it could not be written.
         """
-        if after_epoch:
-            self._save_checkpoint(runner)
-        else:
-            self._save_inside_epoch(runner)
+        self._save_inside_epoch(runner, iteration)
         path = str(self.last_ckpt)
         return None if Path(path) in self._writer.wait() else path
 
@@ -213,11 +210,10 @@ class AtomicCheckpointHook(CheckpointHook):
         broadcast(agreed)
         return bool(agreed)
 
-    def _save_inside_epoch(self, runner: Runner) -> None:
+    def _save_inside_epoch(self, runner: Runner, step: int) -> None:
         for hook in runner.hooks:
             if isinstance(hook, StopNonFiniteHook):
                 hook.after_train_epoch(runner)  # weights that are not finite stop here
-        step = runner.iter + 1
         runner.logger.info(f"Saving checkpoint at {step} iterations")
         template = INSIDE_EPOCH if self.by_epoch else self.filename_tmpl
         meta = dict(epoch=runner.epoch, iter=step)

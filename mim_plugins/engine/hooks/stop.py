@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from torch import distributed
 
 from ..signals import Interrupted, SignalWatch
+from .checkpoint import AtomicCheckpointHook
 
 #: Left in the working directory for tools/slurm_train.sh.
 REQUEUE = "requeue"
@@ -67,7 +68,7 @@ class StopHook(Hook):
             Interrupted: If so.
         """
         if number := self._agreed():
-            self._stop(runner, number, runner.epoch, runner.iter + 1)
+            self._stop(runner, number, runner.iter + 1)
 
     def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """End a validation during training if this process has received a signal.
@@ -90,7 +91,7 @@ class StopHook(Hook):
                 hook.after_val_epoch(runner)
         # Others may still validate: no agreement is needed for what one writes.
         self._group = None
-        self._stop(runner, self.watch.received, runner.epoch, runner.iter)
+        self._stop(runner, self.watch.received, runner.iter)
 
     def after_train(self, runner: Runner) -> None:
         """Let the last exchange end.
@@ -119,12 +120,13 @@ class StopHook(Hook):
             self._exchange = handle, received
         return number
 
-    def _stop(self, runner: Runner, number: int, epoch: int, iteration: int) -> None:
-        path = write_checkpoint(runner, epoch, iteration)
+    def _stop(self, runner: Runner, number: int, iteration: int) -> None:
+        path = write_checkpoint(runner, iteration)
+        written = f"{path} is written" if path else "its checkpoint cannot be written"
         name = signal.Signals(number).name
         runner.logger.warning(
-            f"{name}: stopped after iteration {iteration}; {path} is written, and the "
-            "same command with --resume goes on from there"
+            f"{name}: stopped after iteration {iteration}; {written}, and the same "
+            "command with --resume goes on from the newest one"
         )
         if number == signal.SIGUSR1 and is_main_process():
             Path(runner.work_dir, REQUEUE).touch()
@@ -134,20 +136,21 @@ class StopHook(Hook):
         raise Interrupted(number)
 
 
-def write_checkpoint(runner: Runner, epoch: int, iteration: int) -> Path:
+def write_checkpoint(runner: Runner, iteration: int) -> str | None:
     """Write a checkpoint now, on all processes.
 
     Args:
         runner: The runner of the training process.
-        epoch: Epochs that are complete.
         iteration: Iterations that are complete.
 
     Returns:
-        The file.
+        The file, or None if it could not be written.
     """
+    for hook in runner.hooks:
+        if isinstance(hook, AtomicCheckpointHook):
+            return hook.save(runner, iteration)
+    # Configs of the toolboxes have mmengine's hook.
     path = Path(runner.work_dir, f"iter_{iteration}.pth")
-    meta = dict(epoch=epoch, iter=iteration)
+    meta = dict(epoch=runner.epoch, iter=iteration)
     runner.save_checkpoint(runner.work_dir, path.name, by_epoch=False, meta=meta)
-    if is_main_process():
-        Path(runner.work_dir, "last_checkpoint").write_text(str(path))
-    return path
+    return str(path)
