@@ -99,7 +99,9 @@ class SignalWatch:
 
     def _wait(self) -> None:
         while not self._ended:
-            if found := signal.sigtimedwait(EXIT_CODES, _POLL_SECONDS):
+            found = signal.sigtimedwait(EXIT_CODES, _POLL_SECONDS)
+            # Python fills in nothing where another signal interrupts the end of a wait.
+            if found is not None and found.si_signo in EXIT_CODES:
                 self._receive(found.si_signo)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

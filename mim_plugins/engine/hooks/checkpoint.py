@@ -335,8 +335,8 @@ class AtomicCheckpointHook(CheckpointHook):
         finally:
             self._capturing = False
         if self._captured is not None:
-            # The flexible runner sets others.
-            self._captured["meta"].update(meta)
+            if not isinstance(runner, Runner):  # a flexible one sets others
+                self._captured["meta"].update(meta)
             if runner.cfg.filename:
                 self._captured["meta"]["config_name"] = Path(runner.cfg.filename).stem
             self._writer.submit(kind, Save(path, self._captured, written))
