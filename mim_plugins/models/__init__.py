@@ -38,10 +38,17 @@ from .targets import (
     PixelTarget,
     TimmFeatureTarget,
 )
+from .trackers import (
+    CentreHead,
+    OneStreamTracker,
+    OneStreamVisionTransformer,
+    TrackingDataPreprocessor,
+)
 
 __all__ = [
     "AttentionDistillation",
     "CLIPTarget",
+    "CentreHead",
     "MIRL",
     "DeepMIM",
     "DistilledClassifier",
@@ -60,6 +67,8 @@ __all__ = [
     "MIMVisionTransformer",
     "MaskedImageModel",
     "MultiScaleDecoder",
+    "OneStreamTracker",
+    "OneStreamVisionTransformer",
     "PatchMask",
     "PixelTarget",
     "PooledNorm",
@@ -73,6 +82,7 @@ __all__ = [
     "SimpleFeaturePyramid",
     "TimmFeatureTarget",
     "TokenDistillationHead",
+    "TrackingDataPreprocessor",
     "ViTDet",
     "ViTPyramid",
 ]
