@@ -2,6 +2,7 @@
 
 from .epoch_sampler import EpochSampler
 from .seeded_dataset import SeededDataset
+from .tracking import TrackingPairs, TrackingSequences
 from .transforms import DrawFlip, PackPretrainInputs, TensorRandomResizedCrop
 from .unlabelled_images import UnlabelledImages
 
@@ -11,5 +12,7 @@ __all__ = [
     "PackPretrainInputs",
     "SeededDataset",
     "TensorRandomResizedCrop",
+    "TrackingPairs",
+    "TrackingSequences",
     "UnlabelledImages",
 ]

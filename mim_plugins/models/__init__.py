@@ -42,6 +42,7 @@ from .trackers import (
     CentreHead,
     OneStreamTracker,
     OneStreamVisionTransformer,
+    Tracker,
     TrackingDataPreprocessor,
 )
 
@@ -82,6 +83,7 @@ __all__ = [
     "SimpleFeaturePyramid",
     "TimmFeatureTarget",
     "TokenDistillationHead",
+    "Tracker",
     "TrackingDataPreprocessor",
     "ViTDet",
     "ViTPyramid",

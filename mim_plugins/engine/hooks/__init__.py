@@ -4,6 +4,7 @@ from .accumulation import AccumulationHook
 from .data_health import CheckInputHook, CorruptImageHook
 from .detection import CheckDetectionHook
 from .ema import StepEMAHook, WarmupEMA
+from .keep_rate import KeepRateHook
 from .non_finite import StopNonFiniteHook
 from .progress_bar import ProgressBarHook
 from .reconstruction import ReconstructionHook
@@ -20,6 +21,7 @@ __all__ = [
     "CheckValidationHook",
     "CorruptImageHook",
     "DeferredRuntimeInfoHook",
+    "KeepRateHook",
     "ProgressBarHook",
     "ReconstructionHook",
     "StepEMAHook",
