@@ -196,12 +196,13 @@ class OneStreamVisionTransformer(RecordsGeometry, VisionTransformer):
                 layer.attn, layer.ln1(tokens), query, num_template
             )
             tokens = tokens + attended
-            template, search = tokens.tensor_split([num_template], dim=1)
+            template, search = tokens[:, :num_template], tokens[:, num_template:]
             search, places, gone = eliminate(search, places, scores, ratio)
             removed.append(gone)
             tokens = torch.cat([template, search], dim=1)
             tokens = layer.ffn(layer.ln2(tokens), identity=tokens)
-        template, search = self.ln1(tokens).tensor_split([num_template], dim=1)
+        tokens = self.ln1(tokens)
+        template, search = tokens[:, :num_template], tokens[:, num_template:]
         if search.shape[1] < num_search:
             search = restore(search, places, num_search)
         return Encoded(template, search, removed)
