@@ -3,7 +3,7 @@
 # 192, a template of 64 pixels, a search region of 128; one block eliminates tokens.
 # Tracks all sequences of the folder in the test; sources.0.ann_file names a list of
 # those to train on, one per line.
-# Expected: what tests/integration/test_tracking.py and docs/performance.md say.
+# Expected: what docs/performance.md says.
 # Global batch size: 32 (one process).
 # Command: python tools/train.py configs/demo/tracker_lasot-layout.py \
 #   --cfg-options data_root=/sequences

@@ -183,7 +183,7 @@ class OneStreamVisionTransformer(RecordsGeometry, VisionTransformer):
         num_template, num_search = template.shape[1], search.shape[1]
         query = central_token(self.template_grid)
         places = torch.arange(num_search, device=search.device)
-        places = places.expand(len(search), -1)
+        places = places.expand(search.shape[0], -1)
         tokens = torch.cat([template, search], dim=1)
         removed = []
         for index, layer in enumerate(self.layers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ def export_onnx(model: OneStreamTracker, path: str | Path) -> None:
     if "dynamo" in inspect.signature(torch.onnx.export).parameters:
         options["dynamo"] = False  # the other exporter needs one more package
     buffer: Any = io.BytesIO()  # newer stubs know of paths alone
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # Sizes are fixed, and so is what they decide.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
         torch.onnx.export(
             _Pair(model).eval(),
             (template, search),
