@@ -24,6 +24,7 @@ model = dict(
 )
 train_dataloader = dict(batch_size=4, dataset=dict(dataset=dict(num_pairs=8)))
 train_cfg = dict(max_epochs=2)
+default_hooks = dict(checkpoint=dict(interval=1))
 """
 
 
@@ -43,15 +44,15 @@ def weights(path):
 def test_tracker__trains_resumes_and_is_tested(run):
     config, options, work = run
     engine.train(config, work_dir=str(work / "a"), cfg_options=options)
-    one = {**options, "train_cfg.max_epochs": 1}
-    engine.train(config, work_dir=str(work / "b"), cfg_options=one)
     runner = engine.train(
-        config, work_dir=str(work / "b"), cfg_options=options, resume="auto"
+        config,
+        work_dir=str(work / "b"),
+        cfg_options=options,
+        resume=str(work / "a" / "epoch_1.pth"),
     )
-    whole, resumed = (weights(work / x / "epoch_2.pth") for x in "ab")
-    assert whole.keys() == resumed.keys()
-    # The schedule of one epoch differs from that of two in its second half alone.
-    assert runner.model.keep_rate == 1.0
+    complete, resumed = (weights(work / x / "epoch_2.pth") for x in "ab")
+    assert all(torch.equal(resumed[key], value) for key, value in complete.items())
+    assert runner.model.keep_rate == 1.0  # up to epoch 2
     metrics = engine.test(
         config, str(work / "a" / "epoch_2.pth"), work_dir=str(work), cfg_options=options
     )
@@ -112,6 +113,17 @@ def test_sequence__that_fails_does_not_end_the_evaluation(trained):
     assert "5 frames, but 6 boxes" in figures["cup-2"]["error"]
     # What was not finished is not there, and is tracked once it can be.
     assert [x.name for x in (work / "tracking_results").glob("*.txt")] == ["dog-1.txt"]
+
+
+def test_amp__computes_in_half_precision_and_is_another_tracker(trained):
+    config, options, work, checkpoint = trained
+    arguments = dict(work_dir=str(work), cfg_options=options)
+    engine.test(config, checkpoint, **arguments)
+    with pytest.raises(engine.InputError, match="results of another tracker"):
+        engine.test(config, checkpoint, amp=True, **arguments)
+    options["test_cfg.results_dir"] = str(work / "half")
+    metrics = engine.test(config, checkpoint, amp=True, **arguments)
+    assert metrics["tracking/sequences"] == 3
 
 
 def test_results__with_lines_missing_are_said_to_be(trained):

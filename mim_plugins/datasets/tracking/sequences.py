@@ -18,7 +18,7 @@ from .box_files import read_boxes, read_flags, read_names
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
 
-# The 280 sequences of LaSOT's protocol II.
+# The 280 sequences of LaSOT's protocol II, from its evaluation toolkit (Apache-2.0).
 LASOT_TESTING_SET = Path(__file__).with_name("lasot_testing_set.txt")
 
 

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import LOOPS
 from mmengine.runner import TestLoop
+from mmengine.runner.amp import autocast
 
 from ...checkpoints.files import write_atomically
 from ...datasets.tracking.box_files import read_boxes, write_boxes
@@ -64,7 +65,7 @@ class SequenceTestLoop(TestLoop):
                 f"SequenceTestLoop runs a OneStreamTracker, not a "
                 f"{type(model).__name__}"
             )
-        self._check_folder(fingerprint(model))
+        self._check_folder(fingerprint(model, self.fp16))
         self._tracker = Tracker(model)
         return super().run()
 
@@ -76,7 +77,8 @@ class SequenceTestLoop(TestLoop):
             data_batch: ``data_samples``: a list of sequences.
         """
         self.runner.call_hook("before_test_iter", batch_idx=idx, data_batch=data_batch)
-        results = [self.track(sequence) for sequence in data_batch["data_samples"]]
+        with autocast(enabled=self.fp16):
+            results = [self.track(sequence) for sequence in data_batch["data_samples"]]
         self.evaluator.process(data_samples=results, data_batch=data_batch)
         self.runner.call_hook(
             "after_test_iter", batch_idx=idx, data_batch=data_batch, outputs=results
@@ -159,13 +161,19 @@ def run_through(
     return np.stack(boxes)
 
 
-def fingerprint(model: OneStreamTracker) -> str:
-    """What the boxes of a tracker depend on, as a short text: weights and settings."""
+def fingerprint(model: OneStreamTracker, half_precision: bool = False) -> str:
+    """What the boxes of a tracker depend on, as a short text: weights and settings.
+
+    Args:
+        model: The tracker.
+        half_precision: Whether it computes in half precision.
+    """
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(key.encode())
         digest.update(value.detach().cpu().numpy().tobytes())
     settings = (
+        half_precision,
         model.template_factor,
         model.search_factor,
         model.backbone.keep_ratios,

@@ -62,7 +62,8 @@ class TorchNetwork:
         """The maps of a search region."""
         backbone = self.model.backbone
         search = backbone.embed_search(self._normalised("search", crop))
-        return self.model.maps_of(backbone.encode(template, search).search)
+        maps = self.model.maps_of(backbone.encode(template, search).search)
+        return Maps(*(values.float() for values in maps))
 
     def _normalised(self, name: str, crop: np.ndarray) -> Tensor:
         image = torch.from_numpy(crop).permute(2, 0, 1)[None]
