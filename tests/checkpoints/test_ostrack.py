@@ -1,6 +1,8 @@
 """Trackers from pre-training, from classifiers, from OSTrack's files, and back."""
 
 import json
+import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -146,6 +148,23 @@ def test_file__of_ostrack_loads_as_it_is(tmp_path):
     tensors = written.get("model", written)
     assert tensors.keys() == official.keys()
     assert all(torch.equal(tensors[k], x) for k, x in official.items())
+
+
+def test_file__may_hold_the_statistics_of_ostracks_trainer(tmp_path, monkeypatch):
+    path = tmp_path / "OSTrack_ep0300.pth.tar"
+    names = ("lib", "lib.train", "lib.train.admin", "lib.train.admin.stats")
+    with monkeypatch.context() as patch:
+        for name in names:
+            patch.setitem(sys.modules, name, ModuleType(name))
+        kind = type("AverageMeter", (), {"__module__": names[-1]})
+        sys.modules[names[-1]].AverageMeter = kind
+        meter = kind()
+        meter.avg = 0.5
+        official, _ = to_official(random_model(tracker()).state_dict())
+        torch.save({"net": official, "stats": {"train": {"IoU": meter}}}, path)
+    found = read(path)
+    assert found.candidates[0].name == "ostrack"
+    assert found.tensors.keys() == official.keys()
 
 
 def test_keys__are_those_of_the_official_tracker():
