@@ -98,7 +98,7 @@ def test_short_names__reach_what_they_say(path):
     assert unread_names(cfg) == {}
     averages = "module" in cfg.model
     options = {"train_pipeline": [1], "data_root": "/new"}
-    if cfg.get("test_dataloader"):
+    if pipelines(cfg, "test"):  # trackers read their frames themselves
         options["tta_pipeline" if averages else "test_pipeline"] = [2]
     starts = "pretrained" in cfg
     if starts:

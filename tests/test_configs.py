@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS
 from samples import ROOT, laid_out_only, stand_in_teachers
 
 # Those of the other toolboxes have tests of their own.
-ELSEWHERE = {"_base_", "detection", "segmentation"}
+ELSEWHERE = {"_base_", "detection", "segmentation", "tracking"}
 CONFIGS = sorted(
     path
     for path in (ROOT / "configs").rglob("*.py")

@@ -104,7 +104,7 @@ def test_test__replaces_plain_mmcv_by_a_compiled_one(install):
     swap = calls[index(calls, "--force-reinstall")]
     assert "torch2.13.0+cpu" in swap and "-plain/" not in swap
     # What comes after the one resolution must not move its choices.
-    rest = calls[index(calls, "-e .[onedl,det,seg,hf,demo,dev]") + 1 :]
+    rest = calls[index(calls, "-e .[onedl,det,seg,hf,onnx,demo,dev]") + 1 :]
     assert rest and all("--no-deps" in call for call in rest)
 
     # The larger environment serves the smaller profile as it is.

@@ -27,7 +27,7 @@ MODELS = {
 STUDIES = {"_base_", "cifar10", "demo"}
 
 
-KINDS = ("benchmarks", "detection", "segmentation")
+KINDS = ("benchmarks", "detection", "segmentation", "tracking")
 
 
 def hub_stem(config: Path) -> str:
@@ -128,6 +128,9 @@ def test_metafile__names_every_config_and_says_what_it_says(folder):
             "distilled_d2-mae-vitt_400e_finetune-rpe-1000e_semantic-fpn-rpe-ade20k",
             [42.8],
         ),
+        ("distilled_mae-lite-vitt_400e_lasot-300e", [65.8]),
+        ("distilled_d2-mae-vitt_400e_lasot-300e", [66.1]),
+        ("distilled_d2-mae-vitt_400e_lasot-only-300e", []),
     ],
 )
 def test_results__are_the_papers(name, figures):
@@ -141,7 +144,7 @@ def test_papers__of_d2_hiera_and_swin_is_the_extension():
         if not name.startswith("distilled_"):
             continue
         theirs = any(part in name for part in ("_d2-", "hierat", "swint"))
-        dense = name.endswith(("-coco", "-ade20k", "-camvid"))
+        dense = name.endswith(("-coco", "-ade20k", "-camvid")) or "_lasot" in name
         paper = MODELS[name].get("Paper", {}).get("URL")
         assert paper == (source if theirs or dense else None), name
 

@@ -26,12 +26,12 @@ case $STACK in
     onedl)
         VENV=${VENV:-.venv} TORCH=${TORCH:-2.13.0} MMCV=onedl-mmcv
         SETUPTOOLS='setuptools<81' MIM='onedl-mim==0.5.1' EXTRAS=onedl
-        TEST_EXTRAS=onedl,det,seg,hf PYTHONS='python3 python3.13 python3.12 python3.11 python3.10'
+        TEST_EXTRAS=onedl,det,seg,hf,onnx PYTHONS='python3 python3.13 python3.12 python3.11 python3.10'
         NEWEST=13 ;;  # numpy 2.2 has no wheels for newer ones
     openmmlab)
         VENV=${VENV:-.venv-openmmlab} TORCH=${TORCH:-2.1.2} MMCV=mmcv
         SETUPTOOLS='setuptools<70' MIM='openmim==0.3.9' EXTRAS=openmmlab
-        TEST_EXTRAS=openmmlab PYTHONS='python3.11 python3.10 python3'
+        TEST_EXTRAS=openmmlab,onnx PYTHONS='python3.11 python3.10 python3'
         NEWEST=11 ;;  # as for torch 2.1
     *) echo "STACK=$STACK: use onedl or openmmlab" >&2; exit 2 ;;
 esac

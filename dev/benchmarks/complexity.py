@@ -36,7 +36,8 @@ def complexity(model: BaseModel, cfg: Config) -> tuple[int, int]:
 
     Args:
         model: The config's model, built inside :func:`laid_out_only`.
-        cfg: A config of pre-training, classification, detection or segmentation.
+        cfg: A config of pre-training, classification, detection, segmentation or
+            tracking.
 
     Returns:
         Parameters, multiply-adds.
@@ -70,6 +71,10 @@ def run(model: Any, image: Tensor) -> None:
             head(torch.empty(MASKS, head.in_channels, 14, 14))
     elif hasattr(model, "decode_head"):
         model.decode_head(model.extract_feat(image))
+    elif hasattr(model.backbone, "template_size"):
+        sizes = (model.backbone.template_size, model.backbone.search_size)
+        template, search = (torch.empty(*image.shape[:2], x, x) for x in sizes)
+        model(dict(template=template, search=search), mode="tensor")
     elif hasattr(model, "target_generator"):
         model.backbone(image)
     else:

@@ -9,7 +9,13 @@ from mmpretrain.registry import MODELS
 from mim_plugins.checkpoints.layouts.mae_lite import extra_block_of, parts_of
 from mim_plugins.models.masking import PatchMask
 
-from . import maelite_analysis, maelite_finetune, maelite_hiera, maelite_swin
+from . import (
+    maelite_analysis,
+    maelite_finetune,
+    maelite_hiera,
+    maelite_swin,
+    maelite_tracking,
+)
 from .case import GoldenCase
 from .compare import MASKED_ONLY, MaskedRows
 from .maelite_finetune import load_official
@@ -26,6 +32,8 @@ def run(case: GoldenCase) -> Produced:
     """
     args = case.config["model"]
     kind = args.get("student", args).get("cls", "")
+    if kind.startswith("OSTrack"):
+        return maelite_tracking.run(case)
     if kind.startswith("MaskedAutoencoderViT"):
         return run_pretraining(case)
     if kind.startswith("VisionTransformer"):

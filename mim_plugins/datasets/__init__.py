@@ -3,6 +3,7 @@
 from .class_folders import ClassFolders
 from .epoch_sampler import EndlessSampler, EpochSampler
 from .seeded_dataset import SeededDataset
+from .tracking import TrackingPairs, TrackingSequences
 from .transforms import (
     DrawFlip,
     PackPretrainInputs,
@@ -19,6 +20,8 @@ __all__ = [
     "PackPretrainInputs",
     "SeededDataset",
     "TensorRandomResizedCrop",
+    "TrackingPairs",
+    "TrackingSequences",
     "UnlabelledImages",
     "WherePresent",
 ]

@@ -1,7 +1,16 @@
-"""Evaluating a pre-trained encoder without fine-tuning: k-NN, features of images."""
+"""Evaluating encoders without fine-tuning, and trackers."""
 
 from .feature_extractor import FeatureExtractor
 from .knn import extract_features, knn_predict
 from .knn_hook import KNNHook
+from .tracking import OnePassMetric, PairIoU, SequenceTestLoop
 
-__all__ = ["FeatureExtractor", "KNNHook", "extract_features", "knn_predict"]
+__all__ = [
+    "FeatureExtractor",
+    "KNNHook",
+    "OnePassMetric",
+    "PairIoU",
+    "SequenceTestLoop",
+    "extract_features",
+    "knn_predict",
+]

@@ -38,10 +38,18 @@ from .targets import (
     PixelTarget,
     TimmFeatureTarget,
 )
+from .trackers import (
+    CentreHead,
+    OneStreamTracker,
+    OneStreamVisionTransformer,
+    Tracker,
+    TrackingDataPreprocessor,
+)
 
 __all__ = [
     "AttentionDistillation",
     "CLIPTarget",
+    "CentreHead",
     "MIRL",
     "DeepMIM",
     "DistilledClassifier",
@@ -60,6 +68,8 @@ __all__ = [
     "MIMVisionTransformer",
     "MaskedImageModel",
     "MultiScaleDecoder",
+    "OneStreamTracker",
+    "OneStreamVisionTransformer",
     "PatchMask",
     "PixelTarget",
     "PooledNorm",
@@ -73,6 +83,8 @@ __all__ = [
     "SimpleFeaturePyramid",
     "TimmFeatureTarget",
     "TokenDistillationHead",
+    "Tracker",
+    "TrackingDataPreprocessor",
     "ViTDet",
     "ViTPyramid",
 ]

@@ -102,6 +102,13 @@ def allowed_globals() -> dict[str, Any]:
         allowed[f"numpy.{core}.multiarray.scalar"] = lambda dtype, raw: _from_bytes(
             dtype, raw
         )[0]
+    for name in (  # of a tracker's training: statistics and paths
+        "stats.AverageMeter",
+        "stats.StatValue",
+        "settings.Settings",
+        "local.EnvironmentSettings",
+    ):
+        allowed[f"lib.train.admin.{name}"] = _Namespace
     for name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
         allowed[f"torch._utils.{name}"] = _tensor
     for name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):

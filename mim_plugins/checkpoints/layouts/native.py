@@ -25,6 +25,7 @@ _LINEAR = r"(?:weight|bias)"
 _RELATIVE_POSITION = r"relative_position_(?:bias_table|index)"
 _OF_ENCODERS = (
     r"(?:cls_token|dist_token|mask_token|pos_embed|absolute_pos_embed)",
+    r"(?:template|search)_pos_embed",
     rf"(?:patch_embed\.(?:projection|norm)|pre_norm|ln[12]|norm\d+)\.{_LINEAR}",
     rf"rel_pos_bias\.{_RELATIVE_POSITION}",
     rf"layers\.\d+\.(?:ln[12]|proj|attn\.(?:qkv|proj))\.{_LINEAR}",

@@ -83,7 +83,7 @@ def _move_merges(state: Mapping[str, T], by: int) -> dict[str, T]:
 _OF_OTHERS = (
     r"neck\.(decoders|low_embed)",
     r"(extra_block|distillation|head\.norm_dist)\.",
-    r"backbone\.(stages\.|rel_pos_bias\.)",
+    r"backbone\.(stages\.|rel_pos_bias\.|(template|search)_pos_embed)",
     r"backbone\.layers\.\d+\.(proj\.|gamma_|attn\.([qv]_bias|relative))",
 )
 
@@ -96,6 +96,7 @@ LAYOUT = Layout(
         r"decoder",
         r"blocks\.\d+\.(proj\.|attn\.([qv]_bias$|relative_position)|gamma_[12]$)",
         r"rel_pos_bias\.",
+        r"pos_embed_[xz]$",
     ),
     condition=lambda state: not has_paddle_matrices(state),
     chosen_by=lambda keys: "neck.norm.weight" not in keys,

@@ -308,6 +308,15 @@ def _resize(
     extra, grid = target.num_extra_tokens, target.grid or (0, 0)
     # A model without class token takes no position of it.
     spare = int(extra == 0 and f"{prefix}cls_token" in state)
+    for key, size in target.position_tables.items():
+        table = state.get(f"{prefix}pos_embed")
+        if table is None or prefix + key in state:
+            continue
+        old, _ = target.grid_of(table, recorded, is_official, report.source)
+        made = resize_position_embedding(table, size, extra, old, antialias)[:, extra:]
+        state[prefix + key] = made
+        what = f"made from pos_embed: {tuple(table.shape)} to {tuple(made.shape)}"
+        report.resized[target.prefix + key] = what
     for key, shape in target.encoder_shapes.items():
         if prefix + key not in state:
             continue

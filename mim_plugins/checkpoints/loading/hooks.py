@@ -172,8 +172,14 @@ def _convert_loaded(
         return
     target, given = Target.of(model), Checkpoint.of(state_dict, "the checkpoint")
     sizes = {key: x.shape for key, x in given.tensors.items()}
-    if all(target.shapes.get(key, shape) == shape for key, shape in sizes.items()) and (
-        any(key.startswith(PREFIX) for key in state_dict)
+    made = any(f"{target.prefix}{x}" not in sizes for x in target.position_tables)
+    is_native = given.candidates in ([], [NATIVE]) and not made
+    if (
+        is_native
+        and any(key.startswith(PREFIX) for key in state_dict)
+        and (
+            all(target.shapes.get(key, shape) == shape for key, shape in sizes.items())
+        )
     ):
         target.check_heads(given.num_heads(), given.path)
     else:

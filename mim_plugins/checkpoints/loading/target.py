@@ -30,6 +30,8 @@ class Target:
             plain grid.
         num_extra_tokens: Leading rows of its position embedding that are of no patch.
         converts_biases: Whether it turns one form of attention biases into another.
+        position_tables: Further position embeddings without rows of extra tokens, which
+            are made from that of a checkpoint without them: their grids.
     """
 
     module: nn.Module
@@ -41,6 +43,7 @@ class Target:
     grid: tuple[int, int] | None
     num_extra_tokens: int
     converts_biases: bool
+    position_tables: Mapping[str, tuple[int, int]]
 
     @classmethod
     def of(cls, module: nn.Module) -> Target:
@@ -63,6 +66,7 @@ class Target:
             or getattr(encoder, "patch_resolution", None),
             num_extra_tokens=int(getattr(encoder, "num_extra_tokens", 1)),
             converts_biases=getattr(encoder, "converts_biases", False),
+            position_tables=getattr(encoder, "position_tables", {}),
         )
 
     def grid_of_size(self, size: int | Sequence[int]) -> tuple[int, int]:

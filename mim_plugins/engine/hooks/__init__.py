@@ -6,6 +6,7 @@ from .checkpoint import AtomicCheckpointHook
 from .class_pictures import ClassPicturesHook
 from .data_health import CheckInputHook, CorruptImageHook
 from .ema import StepEMAHook, WarmupEMA
+from .keep_rate import KeepRateHook
 from .non_finite import StopNonFiniteHook
 from .progress_bar import ProgressBarHook
 from .reconstruction import ReconstructionHook
@@ -23,6 +24,7 @@ __all__ = [
     "ClassPicturesHook",
     "CorruptImageHook",
     "DeferredRuntimeInfoHook",
+    "KeepRateHook",
     "ProgressBarHook",
     "ReconstructionHook",
     "StepEMAHook",

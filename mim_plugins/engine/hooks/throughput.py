@@ -18,11 +18,12 @@ def batch_size_of(data_batch: Any) -> int:
 
     Args:
         data_batch: A batch as a data loader gives it: a dict with ``inputs``, a pair
-            of inputs and labels, or a list of samples.
+            of inputs and labels, or a list of samples; inputs of a tracker are a dict
+            of images.
     """
-    if isinstance(data_batch, dict):
+    while isinstance(data_batch, dict):
         data_batch = data_batch.get("inputs", next(iter(data_batch.values()), []))
-    elif isinstance(data_batch, tuple) and data_batch:
+    if isinstance(data_batch, tuple) and data_batch:
         data_batch = data_batch[0]
     return len(data_batch) if isinstance(data_batch, Sized) else 0
 

@@ -59,6 +59,7 @@ CASES = [
     "maelite/finetune_vit_rpe",
     "maelite/finetune_vit_rpe_qkvbias",
     "maelite/finetune_vit_rpe_shared",
+    "maelite/track_ostrack",
     "mirl/pretrain_s54like",
     "mirl/pretrain_b48like",
     "mirl/pretrain_no_weight_norm",
