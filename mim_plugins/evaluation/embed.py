@@ -158,19 +158,28 @@ def _device(given: str | None, processes: Processes) -> torch.device:
         ValueError: If the given device does not exist.
     """
     if given is not None:
-        try:
-            device = torch.device(given)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            problem = str(error).splitlines()[0]
-            raise ValueError(f"device {given!r} cannot be used: {problem}") from error
-        return device
+        return usable_device(given)
     if get_device() != "cuda":
         return torch.device(get_device())
     if processes.launched:
         check_gpus(processes.local_rank)
     torch.cuda.set_device(processes.local_rank)
     return torch.device("cuda", processes.local_rank)
+
+
+def usable_device(name: str) -> torch.device:
+    """A device by its name.
+
+    Raises:
+        ValueError: If it does not exist.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        problem = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used: {problem}") from error
+    return device
 
 
 def _write(

@@ -52,20 +52,13 @@ class Encoder(BaseModel):
                     f"this config's model is of type {model.get('type')!r}"
                 )
             self.masks = issubclass(kind, FeatureExtraction)
-            super().__init__(data_preprocessor=_preprocessor(config, self.masks))
+            super().__init__(data_preprocessor=preprocessor_of(config, self.masks))
             self.backbone: Any = MODELS.build(model["backbone"])
             neck = None if self.masks else model.get("neck")
             neck = MODELS.build(neck) if neck else None
         # A pooling neck is part of the mean feature, any other neck of the head.
         self.neck = neck if isinstance(neck, GlobalAveragePooling) else None
-        self.pipeline = inference_pipeline(config, self.backbone, self.masks)
-        if not any("Load" in str(step["type"]) for step in self.pipeline):
-            # Nothing here says whether its arrays are RGB or BGR.
-            raise ValueError(
-                "the test pipeline of this config loads no files: its data set holds "
-                "arrays, as CIFAR's does. Use a config whose test_dataloader has a "
-                "pipeline that begins with LoadImageFromFile"
-            )
+        self.pipeline = file_pipeline(config, self.backbone, self.masks)
 
     def forward(
         self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor"
@@ -93,21 +86,7 @@ class Encoder(BaseModel):
         parts = ("backbone.", "neck.") if self.neck is not None else ("backbone.",)
         kept = OrderedDict((k, x) for k, x in state.items() if k.startswith(parts))
         kept._metadata = getattr(state, "_metadata", {})  # type: ignore[attr-defined]
-        try:
-            # mmengine's own function would load only the matching tensors.
-            missing = self.load_state_dict(kept, strict=False).missing_keys
-        except RuntimeError as error:
-            sizes = re.findall(
-                r"size mismatch for ([^:]+): .*?(\[.*?\]).*?(\[.*?\])", str(error)
-            )
-            if not sizes:
-                raise
-            some = [f"{key} {theirs} instead of {own}" for key, theirs, own in sizes]
-            raise ValueError(
-                f"{checkpoint} has other sizes than the encoder, which is a "
-                f"{type(self.backbone).__name__} here: {len(some)} tensors, "
-                f"{listed(some, 4)}. Use the config it was trained with"
-            ) from error
+        missing = load_exact_sizes(self, kept, checkpoint)
         buffers = dict(self.named_buffers())
         if missing := [key for key in missing if key not in buffers]:
             raise ValueError(
@@ -133,6 +112,28 @@ def load_encoder(
         FileNotFoundError: If a file does not exist.
         ValueError: If the model is unknown, or no weights are given.
     """
+    config, weights = find_model(model, checkpoint, cfg_options)
+    if not weights:
+        raise ValueError(
+            f"no weights are known for {model}, and features of random weights are "
+            "meaningless: give a checkpoint"
+        )
+    encoder = Encoder(config)
+    encoder.load(weights)
+    return encoder
+
+
+def find_model(
+    model: str | None,
+    checkpoint: str | None = None,
+    cfg_options: dict[str, Any] | None = None,
+) -> tuple[Config, str | None]:
+    """The config of a model, and where its weights are; arguments as above.
+
+    Raises:
+        FileNotFoundError: If the config file does not exist.
+        ValueError: If the model is unknown.
+    """
     weights = None
     if model is None:
         model, config = config_next_to(checkpoint)
@@ -148,14 +149,62 @@ def load_encoder(
             )
         apply_options(config, cfg_options)
     weights = checkpoint or weights or config.get("load_from")
-    if not weights:
+    return config, str(weights) if weights else None
+
+
+def file_pipeline(config: Config, backbone: nn.Module, pretraining: bool) -> list[dict]:
+    """The pipeline that loads image files for an encoder as its training did.
+
+    Args:
+        config: A config of training.
+        backbone: The encoder.
+        pretraining: Whether the config is one of pre-training.
+
+    Raises:
+        ValueError: If its images are not files.
+    """
+    pipeline = inference_pipeline(config, backbone, pretraining)
+    if not any("Load" in str(step["type"]) for step in pipeline):
+        # Nothing here says whether its arrays are RGB or BGR.
         raise ValueError(
-            f"no weights are known for {model}, and features of random weights are "
-            "meaningless: give a checkpoint"
+            "the test pipeline of this config loads no files: its data set holds "
+            "arrays, as CIFAR's does. Use a config whose test_dataloader has a "
+            "pipeline that begins with LoadImageFromFile"
         )
-    encoder = Encoder(config)
-    encoder.load(str(weights))
-    return encoder
+    return pipeline
+
+
+def load_exact_sizes(
+    model: nn.Module, state: OrderedDict[str, Tensor], source: str
+) -> list[str]:
+    """Loads tensors, none of which may have another size than the model's.
+
+    Args:
+        model: A model with an encoder, ``backbone``.
+        state: The tensors.
+        source: Where they are from, for the message.
+
+    Returns:
+        What is missing.
+
+    Raises:
+        ValueError: If tensors have other sizes.
+    """
+    try:
+        # mmengine's own function would load only the matching tensors.
+        return list(model.load_state_dict(state, strict=False).missing_keys)
+    except RuntimeError as error:
+        sizes = re.findall(
+            r"size mismatch for ([^:]+): .*?(\[.*?\]).*?(\[.*?\])", str(error)
+        )
+        if not sizes:
+            raise
+        some = [f"{key} {theirs} instead of {own}" for key, theirs, own in sizes]
+        raise ValueError(
+            f"{source} has other sizes than the model, whose encoder is a "
+            f"{type(model.backbone).__name__} here: {len(some)} tensors, "
+            f"{listed(some, 4)}. Use the config it was trained with"
+        ) from error
 
 
 def plain_features(
@@ -217,8 +266,8 @@ def _all_tokens(backbone: Any) -> Iterator[None]:
             backbone.out_type = chosen
 
 
-def _preprocessor(config: Config, masks: bool) -> dict:
-    """The config of the data preprocessor."""
+def preprocessor_of(config: Config, masks: bool) -> dict:
+    """The config of the data preprocessor of a model, which may pre-train."""
     given = config.model.get("data_preprocessor") or config.get("data_preprocessor")
     kind = "MIMDataPreprocessor" if masks else "ClsDataPreprocessor"
     return {"type": kind, **(given or {})}

@@ -106,6 +106,20 @@ class PatchMask:
         return cls._from_shuffle(ids_shuffle, num_keep, grid)
 
     @classmethod
+    def of_nothing_visible(
+        cls, count: int, grid: tuple[int, int], device: torch.device | str
+    ) -> PatchMask:
+        """Removes every patch, for targets of complete images; no encoder takes it.
+
+        Args:
+            count: Number of images.
+            grid: Rows and columns of the patch grid.
+            device: Where the mask is needed.
+        """
+        ids = torch.arange(grid[0] * grid[1], device=device).expand(count, -1)
+        return cls._from_shuffle(ids, 0, grid)
+
+    @classmethod
     def _from_shuffle(
         cls, ids_shuffle: Tensor, num_keep: int, grid: tuple[int, int]
     ) -> PatchMask:

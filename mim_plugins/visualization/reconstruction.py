@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .drawings import Drawing
+
 _MIN_CELL = 112  # pixels; smaller images are enlarged
 _GAP = 4
 _BACKGROUND = 255
@@ -82,7 +84,7 @@ def pixel_mask(mask: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Te
 def reconstruction_grid(
     images: Tensor,
     mask: Tensor,
-    predictions: Mapping[str, Tensor],
+    predictions: Mapping[str, Tensor | Drawing],
     mean: Tensor,
     std: Tensor,
     grid: tuple[int, int],
@@ -90,18 +92,21 @@ def reconstruction_grid(
     target: Tensor | None = None,
     shown: tuple[float, float] = (0.0, 255.0),
     notes: Sequence[str] = (),
+    zoom: int = 1,
+    max_columns: int | None = None,
 ) -> np.ndarray:
     """Draw a table: one row per image, labelled columns.
 
     The columns are the original, the image as the encoder sees it, the target if it is
-    given, every prediction, and the last prediction with the visible patches of
-    original or target pasted over it.
+    given, every prediction, each drawing after its target, and the last prediction with
+    the visible patches of original or target pasted over it.
 
     Args:
         images: Normalised images as the model receives them, (N, C, H, W), RGB; of more
             than three channels the first three are drawn, of fewer the first, in grey.
         mask: (N, L), 1 = removed.
-        predictions: By caption, images of the same shape in the same normalised range.
+        predictions: By caption, images of the same shape in the same normalised range,
+            or drawings, see :func:`.drawings.draw_levels`.
         mean: Mean per channel used for the normalisation, C values.
         std: Standard deviation per channel, C values.
         grid: Number of patches, (rows, cols).
@@ -109,6 +114,9 @@ def reconstruction_grid(
             the images.
         shown: The values shown as black and as white, see :func:`value_range`.
         notes: Sentences to write below the table.
+        zoom: How much images are enlarged at least; small ones and those next to larger
+            drawings are in any case.
+        max_columns: Breaks a row with more columns into lines of equal length.
 
     Returns:
         The table, (height, width, 3), uint8, RGB.
@@ -119,7 +127,7 @@ def reconstruction_grid(
     if not predictions:
         raise ValueError("reconstruction_grid needs at least one prediction.")
     for name, prediction in predictions.items():
-        if prediction.shape != images.shape:
+        if isinstance(prediction, Tensor) and prediction.shape != images.shape:
             raise ValueError(
                 f"Prediction {name!r} has shape {tuple(prediction.shape)}, but the "
                 f"images have {tuple(images.shape)}."
@@ -133,11 +141,49 @@ def reconstruction_grid(
     true = original
     if target is not None:
         columns["target"] = true = to_pixels(target, mean, std, shown)
-    columns |= {k: to_pixels(v, mean, std, shown) for k, v in predictions.items()}
-    last = list(columns.values())[-1]
-    columns["pasted"] = torch.where(removed, last, true)
-    table = _table({name: _as_rgb(column) for name, column in columns.items()})
+    targets = [p.target for p in predictions.values() if isinstance(p, Drawing)]
+    given = {id(goal): goal for goal in targets if goal is not None}
+    seen: set[int] = set()
+    if len(given) == 1 and len(targets) == len(predictions):
+        (number, goal), *_ = given.items()
+        columns["target"] = _shades(goal)
+        seen.add(number)
+    pasted: Tensor | None = None
+    for name, prediction in predictions.items():
+        if isinstance(prediction, Tensor):
+            columns[name] = picture = to_pixels(prediction, mean, std, shown)
+            pasted = torch.where(removed, picture, true)
+            continue
+        picture, pasted = _shades(prediction.prediction), None
+        if prediction.target is not None:
+            goal = _shades(prediction.target)
+            if id(prediction.target) not in seen:
+                columns[f"target of {name}"] = goal
+            seen.add(id(prediction.target))
+            pasted = torch.where(_enlarged(removed, picture), picture, goal)
+        columns[name] = picture
+    if pasted is not None:
+        columns["pasted"] = pasted
+    height = max(column.shape[2] for column in columns.values())
+    cells = {
+        name: _as_rgb(column.repeat_interleave(k, 2).repeat_interleave(k, 3))
+        for name, column in columns.items()
+        for k in [height // column.shape[2]]
+    }
+    zoom = -(-zoom * images.shape[2] // height)
+    table = _lines_of_tables(cells, zoom, max_columns or len(cells))
     return np.concatenate([table, *_lines(notes, table.shape[1])])
+
+
+def _shades(drawing: Tensor) -> Tensor:
+    """Turn -1 to 1 into 0 to 255."""
+    return ((drawing + 1) * 127.5).clamp(0, 255)
+
+
+def _enlarged(pixels: Tensor, like: Tensor) -> Tensor:
+    """Repeat pixels (N, 1, H, W) until they are as many as those of a picture."""
+    factor = like.shape[2] // pixels.shape[2]
+    return pixels.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
 
 def _as_rgb(images: Tensor) -> np.ndarray:
@@ -148,10 +194,40 @@ def _as_rgb(images: Tensor) -> np.ndarray:
     return images.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _table(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+def _lines_of_tables(
+    columns: Mapping[str, np.ndarray], zoom: int, max_columns: int
+) -> np.ndarray:
+    """Lay out the columns, each (N, H, W, 3), a few in each line."""
+    names = list(columns)
+    lines = -(-len(names) // max_columns)
+    per_line = -(-len(names) // lines)
+    if lines > 1:
+        # A target and its prediction stay together.
+        per_line += per_line % 2
+    tables = [
+        _table({name: columns[name] for name in names[start : start + per_line]}, zoom)
+        for start in range(0, len(names), per_line)
+    ]
+    return np.concatenate(widened(tables))
+
+
+def widened(tables: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Tables (height, width, 3) as wide as the widest, white at the right."""
+    width = max(table.shape[1] for table in tables)
+    return [
+        np.pad(
+            table,
+            ((0, 0), (0, width - table.shape[1]), (0, 0)),
+            constant_values=_BACKGROUND,
+        )
+        for table in tables
+    ]
+
+
+def _table(columns: Mapping[str, np.ndarray], zoom: int = 1) -> np.ndarray:
     """Lay out the columns, each (N, H, W, 3), under their captions."""
     rows, height, width, _ = next(iter(columns.values())).shape
-    zoom = max(1, -(-_MIN_CELL // min(height, width)))
+    zoom = max(zoom, -(-_MIN_CELL // min(height, width)))
     height, width = height * zoom, width * zoom
     header = 20 + width // 24
     table = np.full(

@@ -10,7 +10,7 @@ from mmengine.visualization import Visualizer
 from toy_run import TINY_MODEL, ToyImages, loader, make_runner
 
 from mim_plugins.engine import ReconstructionHook
-from mim_plugins.engine.hooks import reconstruction as hook_module
+from mim_plugins.visualization import reconstruction_table
 
 
 def test_training__writes_pictures_of_the_same_images_and_masks(
@@ -131,7 +131,7 @@ def test_note_below__says_what_is_shown(
         seen.append(kwargs)
         return np.zeros((8, 8, 3), np.uint8)
 
-    monkeypatch.setattr(hook_module, "reconstruction_grid", draw)
+    monkeypatch.setattr(reconstruction_table, "reconstruction_grid", draw)
     make_runner(
         tmp_path / "norm", custom_hooks=[dict(type="ReconstructionHook")]
     ).train()
@@ -152,3 +152,16 @@ def test_note_below__says_what_is_shown(
     assert seen[-1]["notes"][-1].startswith("Black is ")
     low, high = seen[-1]["shown"]
     assert low >= 0 and 1800 < high < 2000
+
+
+def test_histograms__are_drawn_next_to_their_target(tmp_path: Path) -> None:
+    target = dict(type="HOGTarget", cell_size=4)
+    runner = make_runner(
+        tmp_path,
+        model=dict(TINY_MODEL, target_generator=target),
+        custom_hooks=[dict(type="ReconstructionHook", num_images=2)],
+    )
+    runner.train()
+    path = Path(runner.work_dir) / "reconstructions" / "epoch_002.png"
+    # Original, masked, target, two predictions, pasted.
+    assert cv2.imread(str(path)).shape[1] == 4 + 6 * 116

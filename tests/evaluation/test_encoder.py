@@ -97,7 +97,7 @@ def test_wrong_weights__are_refused(tmp_path, tiny):
     ("widths", "message"),
     [
         (dict(base_channels=32), r"a ResNet here.*layer1.0.bn1.bias \[32\] instead"),
-        (dict(stem_channels=32), "other sizes than the encoder"),
+        (dict(stem_channels=32), "other sizes than the model"),
     ],
 )
 def test_other_widths__are_refused_of_encoders_with_other_keys(

@@ -7,32 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import torch
 from mmengine.dataset import default_collate
 from mmengine.registry import DATASETS, HOOKS
 from mmengine.runner import Runner
-from torch import Tensor, nn
 
 from ...datasets.seeding import preserve_rng_state
-from ...visualization import reconstruction_grid, value_range
+from ...visualization import ReconstructionTable, value_range
 from .periodic import PeriodicHook, unwrapped
 
 if TYPE_CHECKING:
     from ...models.selfsup.base import MaskedImageModel
-
-
-_VISIBLE = (
-    "No loss looks at predictions of visible patches, which therefore look like noise."
-)
-_WITH_STATISTICS = (
-    "norm_pix: predictions have the mean and deviation of each true patch put back, so "
-    "that even a prediction of zero resembles the image. Without them: "
-    "ReconstructionHook(patch_statistics=False)."
-)
-_WITHOUT_STATISTICS = (
-    "norm_pix: target and predictions as the loss compares them, every patch of the "
-    "target with mean 0 (the mean colour here) and deviation 1."
-)
 
 
 @HOOKS.register_module()
@@ -43,7 +27,8 @@ class ReconstructionHook(PeriodicHook):
     model's picture per level, the last one with the visible patches pasted in) is
     written to ``work_dir/reconstructions/epoch_005.png`` and to the visualizer
     backends. Images and masks stay the same throughout a run and after a restart, so
-    the pictures can be compared. Levels that predict no pixels are skipped.
+    the pictures can be compared. HOG is drawn as strokes, features by their first three
+    principal components, both next to their targets.
 
     Images of other values than 0 to 255 are shown from their darkest to their brightest
     value; a note below the picture says which. Another says what ``norm_pix`` does to
@@ -138,38 +123,15 @@ class ReconstructionHook(PeriodicHook):
         # The masks are drawn by the model the first time, and reused from then on.
         with preserve_rng_state(self.seed), runner.optim_wrapper.optim_context(model):
             result = model.reconstruct(inputs, self._mask, self.patch_statistics)
-        self._mask = mask = result["mask"]
-        levels = {
-            name: level
-            for name, level in zip(model.level_names, result["levels"], strict=True)
-            if level is not None
-        }
-        if not levels:
-            runner.logger.warning(
-                "No level of the model predicts pixels, so there is nothing to draw: "
-                "remove ReconstructionHook from custom_hooks"
-            )
-            return
-        mean, std = _normalisation(model.data_preprocessor, inputs)
-        shown = value_range(self._batch["inputs"])
-        notes = [_VISIBLE]
-        if model.normalises_patches:
-            notes.append(
-                _WITH_STATISTICS if self.patch_statistics else _WITHOUT_STATISTICS
-            )
-        if shown != (0.0, 255.0):
-            notes.append(f"Black is {shown[0]:.4g}, white {shown[1]:.4g}.")
-        picture = reconstruction_grid(
+        self._mask = result["mask"]
+        picture = ReconstructionTable(
+            model,
             inputs,
-            mask.mask,
-            levels,
-            mean,
-            std,
-            mask.grid,
-            target=None if self.patch_statistics else result["images"],
-            shown=shown,
-            notes=notes,
-        )
+            result,
+            shown=value_range(self._batch["inputs"]),
+            patch_statistics=self.patch_statistics,
+            otherwise="ReconstructionHook(patch_statistics=False)",
+        ).draw()
         unit = "epoch" if self.by_epoch else "iter"
         path = Path(runner.work_dir) / "reconstructions" / f"{unit}_{step:03d}.png"
         try:
@@ -179,18 +141,6 @@ class ReconstructionHook(PeriodicHook):
             return
         runner.visualizer.add_image("reconstruction", picture, step=step)
         runner.logger.info(f"Reconstructions after {unit} {step}: {path}")
-
-
-def _normalisation(preprocessor: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and std of the preprocessor, or 0 and 1 if it has none."""
-    channels = inputs.shape[1]
-    values = []
-    for name, default in (("mean", 0.0), ("std", 1.0)):
-        value = getattr(preprocessor, name, None)
-        if value is None:
-            value = torch.full((channels,), default)
-        values.append(torch.as_tensor(value, device=inputs.device).float())
-    return values[0], values[1]
 
 
 def _write_png(path: Path, picture: np.ndarray) -> None:

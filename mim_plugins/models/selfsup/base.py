@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from ..heads import ReconstructionHead
 from ..masking import PatchMask, as_patch_mask
 from ..patches import patchify, unpatchify
 from ..protocols import LevelNeck, MaskedEncoder, MaskedModel, NeckPlan
+from ..specs import LevelSpec
 from ..targets import LevelTargets, Target
 from ..targets.cells import with_cells
 from ..targets.teacher import require_teachers
@@ -27,6 +28,10 @@ from .checks import (
     one_per_level,
 )
 from .feature_extraction import FeatureExtraction
+
+# Makes a picture (N, C, H, W) of the prediction that each target is compared with, or
+# None where it cannot.
+Draw = Callable[[Sequence[Tensor]], Sequence[Tensor | None]]
 
 
 @MODELS.register_module()
@@ -63,6 +68,8 @@ class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor, MaskedModel):
 
     head: ReconstructionHead
     target_generator: Target
+    # Shape of what each prediction, or sum of them, is compared with.
+    target_specs: list[LevelSpec]
 
     def __init__(
         self,
@@ -109,6 +116,7 @@ class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor, MaskedModel):
             init_cfg=init_cfg,
         )
         self.mask_sampler = build_part(mask_sampler)
+        self.target_specs = targets
         convert_when_loaded(self)
         check_parts(self)
         check_targets(self, targets)
@@ -220,7 +228,8 @@ class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor, MaskedModel):
             ``mask``: the ``PatchMask`` used; ``levels``: one image batch (N, C, H, W)
             per name in :attr:`level_names`, in the space of ``inputs``; None where
             something other than pixels is predicted; ``images``: what the last of them
-            should be, ``inputs`` with patch statistics.
+            should be, ``inputs`` with patch statistics; ``predictions``: what the
+            neck predicts, from which :meth:`arrange` makes other pictures.
         """
         if mask is None:
             mask = self.draw_mask(inputs)
@@ -237,7 +246,12 @@ class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor, MaskedModel):
                 mean, std = known[-1]
                 patch_size = self.backbone.mask_patch_size
                 images = unpatchify((patches - mean) / std, mask.grid, patch_size)
-        return {"mask": mask, "levels": levels, "images": images}
+        return {
+            "mask": mask,
+            "levels": levels,
+            "images": images,
+            "predictions": predictions,
+        }
 
     @property
     def normalises_patches(self) -> bool:
@@ -267,23 +281,35 @@ class MaskedImageModel(FeatureExtraction, BaseSelfSupervisor, MaskedModel):
         Returns:
             One (N, C, H, W) per level; None where no pixels are predicted.
         """
-        predictions = [prediction.float() for prediction in predictions]
         patches = patchify(inputs, mask.grid).float()
-        levels = self.target_generator.denormalise(predictions, patches)
-        if not patch_statistics:
-            levels = [
-                None
-                if level is None or known is None
-                else (level - known[0]) / known[1]
-                for level, known in zip(
-                    levels, self._statistics(predictions, patches), strict=True
-                )
-            ]
         patch_size = self.backbone.mask_patch_size
-        return [
-            level if level is None else unpatchify(level, mask.grid, patch_size)
-            for level in levels
-        ]
+
+        def draw(predictions: Sequence[Tensor]) -> list[Tensor | None]:
+            levels = self.target_generator.denormalise(predictions, patches)
+            if not patch_statistics:
+                levels = [
+                    None
+                    if level is None or known is None
+                    else (level - known[0]) / known[1]
+                    for level, known in zip(
+                        levels, self._statistics(predictions, patches), strict=True
+                    )
+                ]
+            return [
+                level if level is None else unpatchify(level, mask.grid, patch_size)
+                for level in levels
+            ]
+
+        return self.arrange([prediction.float() for prediction in predictions], draw)
+
+    def arrange(self, predictions: Sequence[Tensor], draw: Draw) -> list[Tensor | None]:
+        """Draws predictions in the order of :attr:`level_names`.
+
+        Args:
+            predictions: One per decoder, shallow to deep.
+            draw: Makes the pictures.
+        """
+        return list(draw(predictions))
 
     def _statistics(
         self, predictions: Sequence[Tensor], patches: Tensor

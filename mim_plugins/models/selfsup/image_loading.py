@@ -107,6 +107,18 @@ def trained_steps(config: Mapping[str, Any]) -> tuple[list[dict], list[dict]]:
     return (before, after) if loads else ([], [])
 
 
+def geometry_of(pipeline: Sequence[dict]) -> list[dict]:
+    """The steps of a pipeline that cut or scale images."""
+    return [step for step in pipeline if _is_geometry(step)]
+
+
+def turns_by_exif(pipeline: Sequence[dict]) -> bool:
+    """Whether a pipeline turns photographs as their EXIF orientation says."""
+    loads = (step for step in pipeline if _name(step) == "LoadImageFromFile")
+    kind = next((str(step.get("color_type", "color")) for step in loads), "unchanged")
+    return kind in ("color", "grayscale")
+
+
 def _pipeline(config: Mapping[str, Any], part: str) -> list[dict]:
     """The pipeline of a loader, perhaps inside wrappers; empty if there is none."""
     dataset = (config.get(f"{part}_dataloader") or {}).get("dataset")

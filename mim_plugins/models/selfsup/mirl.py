@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from ..heads.residual import pair_up
 from ..initialisation import is_pretrained
-from ..masking import PatchMask
-from .base import MaskedImageModel
+from .base import Draw, MaskedImageModel
 
 
 @MODELS.register_module()
@@ -48,22 +47,15 @@ class MIRL(MaskedImageModel):
             for name in (f"main {main}", f"residual {rest}", f"sum {main}+{rest}")
         ]
 
-    def pictures(
-        self,
-        predictions: Sequence[Tensor],
-        inputs: Tensor,
-        mask: PatchMask,
-        patch_statistics: bool = True,
-    ) -> list[Tensor | None]:
+    def arrange(self, predictions: Sequence[Tensor], draw: Draw) -> list[Tensor | None]:
         """Main part, residual and sum of every pair; see the base class.
 
-        A residual is a difference of images, shown around the mean colour, which is 0
-        in the space of normalised inputs.
+        A residual is a difference of pictures, shown around their zero: in the space of
+        normalised inputs the mean colour.
         """
         pairs = pair_up(predictions)
-        how = inputs, mask, patch_statistics
-        mains = super().pictures([main for main, _ in pairs], *how)
-        sums = super().pictures([main + rest for main, rest in pairs], *how)
+        mains = draw([main for main, _ in pairs])
+        sums = draw([main + rest for main, rest in pairs])
         pictures: list[Tensor | None] = []
         for main, total in zip(mains, sums, strict=True):
             residual = None if main is None or total is None else total - main

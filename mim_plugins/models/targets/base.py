@@ -67,6 +67,10 @@ class Target(nn.Module):
         """
         return [None] * len(predictions)
 
+    def at_level(self, level: int) -> tuple[Target, int]:
+        """The target of a level, and which of that target's own levels it is."""
+        return self, level
+
 
 class LevelTargets(Target):
     """A different target for each level, built from a list in the config.
@@ -106,6 +110,10 @@ class LevelTargets(Target):
             self.targets[index].denormalise([prediction], patches)[0]
             for index, prediction in zip(self.order, predictions, strict=True)
         ]
+
+    def at_level(self, level: int) -> tuple[Target, int]:
+        """The entry of the list."""
+        return self.targets[self.order[level]], 0
 
     @staticmethod
     def _prepare_one(target: Target, images: ImageSpec) -> LevelSpec:

@@ -119,6 +119,24 @@ def cells_by_patch(cells: Tensor, scale: int) -> Tensor:
     return blocks.reshape(n, rows * cols, -1)
 
 
+def cells_on_grid(values: Tensor, grid: tuple[int, int], scale: float) -> Tensor:
+    """Every cell of a target at its place, (N, rows * scale, cols * scale, D).
+
+    Args:
+        values: Of all patches in raster order, the cells of a patch row by row,
+            (N, L, width); where a cell pools patches, of all cells, see
+            :class:`LevelTarget`.
+        grid: Rows and columns of the patch grid.
+        scale: Cells per patch and axis.
+    """
+    rows, cols = grid
+    if scale < 1:
+        return values.unflatten(1, (round(rows * scale), round(cols * scale)))
+    side = int(scale)
+    blocks = values.reshape(len(values), rows, cols, side, side, -1).transpose(2, 3)
+    return blocks.reshape(len(values), rows * side, cols * side, -1)
+
+
 def _fitting(images: ImageSpec) -> list[int]:
     """The cell sizes that divide a patch or pool complete patches of the grid."""
     side = images.patch_size[0]

@@ -111,7 +111,11 @@ class CLIPTarget(FeatureTarget):
             weights = read_clip(checkpoint, num_heads=num_heads, act=act)
         except FileNotFoundError as error:
             if dims is None:
-                raise
+                raise FileNotFoundError(
+                    f"{error}. With target_generator.dims, the width of its features "
+                    "(512 of OpenAI's ViT-B/16), the model can be built without the "
+                    "file, for anything but training"
+                ) from error
             super().__init__(
                 AbsentTeacher(str(error)),
                 dims=dims,

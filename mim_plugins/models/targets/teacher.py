@@ -96,6 +96,7 @@ class AbsentTeacher(nn.Module):
 
     def __init__(self, reason: str) -> None:
         super().__init__()
+        self.why = reason
         self.reason = (
             f"the model was built without its teacher and cannot be trained: {reason}"
         )
