@@ -19,8 +19,8 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from mim_plugins.engine.overrides import apply_options
-from mim_plugins.engine.schedules import leave_out_unreached
+from mim_plugins.engine.config.overrides import apply_options
+from mim_plugins.engine.config.schedules import leave_out_unreached
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

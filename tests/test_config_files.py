@@ -7,9 +7,9 @@ import pytest
 from mmengine.config import Config
 from samples import ROOT
 
+from mim_plugins.engine.config.overrides import apply_options, parts, unread_names
+from mim_plugins.engine.config.print_config import base_files
 from mim_plugins.engine.launch import default_work_dir
-from mim_plugins.engine.overrides import apply_options, parts, unread_names
-from mim_plugins.engine.print_config import base_files
 
 FOLDER = ROOT / "configs"
 EVERY = sorted(FOLDER.rglob("*.py"))

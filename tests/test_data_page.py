@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 from samples import ROOT, TINY_ARCH, ade20k_layout, small_segmentor
 
 from mim_plugins import engine
-from mim_plugins.engine.overrides import apply_options
+from mim_plugins.engine.config.overrides import apply_options
 
 PAGE = (ROOT / "docs/data.md").read_text()
 CONFIGS = {

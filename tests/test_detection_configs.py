@@ -19,7 +19,7 @@ from mmengine.utils import digit_version
 from samples import ROOT, laid_out_only
 
 from mim_plugins import engine
-from mim_plugins.engine.schedules import check_schedule
+from mim_plugins.engine.config.schedules import check_schedule
 
 pytest.importorskip("mmdet")
 pytest.importorskip("mmcv._ext")

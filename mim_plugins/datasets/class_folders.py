@@ -9,9 +9,9 @@ from typing import Any
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
 from mmpretrain.datasets import ImageNet
-from mmpretrain.datasets.custom import find_folders, get_samples
+from mmpretrain.datasets.custom import find_folders
 
-from .image_files import printable, readable_endings
+from .image_files import describe_skipped, printable, readable_endings, walk_files
 
 # Of the 1,000 folders of ImageNet-1K.
 _FIRST, _LAST = "n01440764", "n15075141"
@@ -23,8 +23,9 @@ class ClassFolders(ImageNet):
 
     The images of a class are in ``data_root/split/CLASS``, at any depth; classes are
     numbered in sorted order of their folders, as ImageNet's. Hidden files and folders
-    are left out. ImageNet itself has the names that mmpretrain gives its classes, and
-    its lists of images, ``data_root/meta/{split}.txt``, are read where they are.
+    are left out, and what cannot be read is skipped and counted. ImageNet itself has
+    the names that mmpretrain gives its classes, and its lists of images,
+    ``data_root/meta/{split}.txt``, are read where they are.
 
     Args:
         data_root: The folder above ``train`` and ``val``.
@@ -95,12 +96,20 @@ class ClassFolders(ImageNet):
         self.folder_to_idx = {name: number for number, name in enumerate(folders)}
         if self._names is None and not _is_imagenet(folders):
             self._metainfo["classes"] = tuple(folders)
-        samples, empty = get_samples(
-            self.img_prefix,
-            self.folder_to_idx,
-            lambda path: not _hidden(path) and self.is_valid_file(path),
-        )
-        self._describe(len(samples), folders, sorted(empty))
+        skipped: list[str] = []
+        samples, empty = [], []
+        for name, number in self.folder_to_idx.items():
+            files = walk_files(os.path.join(self.img_prefix, name), skipped)
+            found = sorted(
+                os.path.relpath(path, self.img_prefix)
+                for path in files
+                if self.is_valid_file(path)
+            )
+            samples += [(path, number) for path in found]
+            empty += [] if found else [name]
+        self._describe(len(samples), folders, empty)
+        if skipped:
+            MMLogger.get_current_instance().warning(describe_skipped(skipped))
         return samples
 
     def _describe(self, images: int, folders: list[str], empty: list[str]) -> None:
@@ -126,9 +135,8 @@ class ClassFolders(ImageNet):
             )
 
 
-def _hidden(path: str) -> bool:
-    """Whether a relative path is that of a hidden file, or lies in a hidden folder."""
-    return any(part.startswith(".") for part in path.split("/"))
+def _hidden(folder: str) -> bool:
+    return folder.startswith(".")
 
 
 def _is_imagenet(folders: list[str]) -> bool:

@@ -1,5 +1,6 @@
 """Running: launching, hooks, precision and optimisation."""
 
+from .config.print_config import annotated_config
 from .errors import InputError
 from .hooks import (
     AccumulationHook,
@@ -19,9 +20,8 @@ from .hooks import (
     WarmupEMA,
 )
 from .launch import build_runner, load_config, test, train, training_config
-from .loops import ResumableEpochLoop, ResumableIterLoop
 from .optimizers import AutocastOptimWrapper, LayerDecayOptimWrapperConstructor
-from .print_config import annotated_config
+from .running.loops import ResumableEpochLoop, ResumableIterLoop
 from .sharding import shard_transformer_blocks
 
 __all__ = [

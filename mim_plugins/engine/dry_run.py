@@ -20,11 +20,11 @@ from mmengine.runner import CheckpointLoader, Runner
 from torch import Tensor, nn
 
 from ..checkpoints.loading import SCHEME
+from .config.schedules import plain_schedulers, run_length
+from .config.settings import Note, global_batch
 from .errors import InputError
 from .hooks.accumulation import AccumulationHook, steps_per_epoch
 from .hooks.periodic import unwrapped
-from .schedules import plain_schedulers, run_length
-from .settings import Note, global_batch
 
 # Images that are decoded, and of them those of the measured step without a GPU.
 _DECODED = 16

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from ..datasets.seeded_dataset import SeededDataset
 from .checks.classes import names_of
-from .failing_part import failing_part, typed_parts
+from .config.failing_part import failing_part, typed_parts
 
 _UNKNOWN_KEY = re.compile(r"got an unexpected keyword argument '(\w+)'")
 _UNKNOWN_TYPE = re.compile(r"^(\S+) is not in the \S+ registry")

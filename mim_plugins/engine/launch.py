@@ -20,13 +20,30 @@ from torch import distributed
 from torch.utils.data import DataLoader
 
 from ..checkpoints.loading import SCHEME
-from . import rollback
-from .accumulation import accumulate, count_steps
-from .best_checkpoint import check_best
-from .config_arguments import check_arguments
-from .config_file import read_config
-from .config_names import check_names
-from .config_values import check_values
+from .config.accumulation import accumulate, count_steps
+from .config.arguments import check_arguments
+from .config.best_checkpoint import check_best
+from .config.file import read_config
+from .config.names import check_names
+from .config.overrides import apply_options, unread_names
+from .config.own_classes import follow_class_folders
+from .config.schedules import (
+    check_length,
+    check_schedule,
+    describe_schedule,
+    leave_out_unreached,
+    run_length,
+    scale_milestones,
+)
+from .config.settings import (
+    Note,
+    apply_precision,
+    complete_dataloaders,
+    global_batch,
+    plain_batch_norm,
+    scale_learning_rate,
+)
+from .config.values import check_values
 from .dry_run import rehearsal
 from .environment import (
     check_toolbox,
@@ -42,34 +59,17 @@ from .hooks.data_health import check_loader
 from .hooks.non_finite import NonFiniteError
 from .hooks.progress_bar import ProgressBarHook
 from .hooks.stop import StopHook
-from .overrides import apply_options, unread_names
-from .own_classes import follow_class_folders
-from .resumable import make_resumable
-from .resume import apply_resume, refuse_earlier_run
-from .rollback import DataOrderHook
-from .same_batch import SameBatchHook, keep_batch
-from .same_run import SameRunHook
-from .schedules import (
-    check_length,
-    check_schedule,
-    describe_schedule,
-    leave_out_unreached,
-    run_length,
-    scale_milestones,
-)
-from .settings import (
-    Note,
-    apply_precision,
-    complete_dataloaders,
-    global_batch,
-    plain_batch_norm,
-    scale_learning_rate,
-)
-from .signals import Interrupted, SignalWatch
+from .resuming import rollback
+from .resuming.newest import apply_resume, refuse_earlier_run
+from .resuming.resumable import make_resumable
+from .resuming.rollback import DataOrderHook
+from .resuming.same_batch import SameBatchHook, keep_batch
+from .resuming.same_run import SameRunHook
+from .resuming.work_dir import only_run
+from .running.signals import Interrupted, SignalWatch
+from .running.watch import WatchProcessesHook
 from .strict_loading import require_strict_loading
 from .testing import apply_amp, apply_tta, draw_predictions, write_results
-from .watch import WatchProcessesHook
-from .work_dir import only_run
 
 
 def train(

@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
-from .overrides import parts
+from .config.overrides import parts
 
 PICKLES = (".pkl", ".pickle")
 

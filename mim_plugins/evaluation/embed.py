@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from ..checkpoints.files import check_destination
 from ..checkpoints.files.atomic import writer_tag
 from ..datasets.image_files import printable
+from ..engine.config.settings import PRECISIONS
 from ..engine.environment import check_gpus, has_fast_bfloat16
 from ..engine.hooks.data_health import check_image
-from ..engine.settings import PRECISIONS
 from .encoder import Encoder, load_encoder
 from .feature_file import FeatureParts
 from .images import Batch, ImageFiles, ImageList, collate, image_loader, list_images

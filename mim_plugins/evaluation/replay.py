@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from ..checkpoints.files import read_content
 from ..datasets.seeding import seed_rng
-from ..engine.kept_batches import Batch, read_batches
+from ..engine.config.settings import plain_batch_norm
 from ..engine.launch import load_config
-from ..engine.loops import step_key
-from ..engine.settings import plain_batch_norm
+from ..engine.running.kept_batches import Batch, read_batches
+from ..engine.running.loops import step_key
 from .run_config import parse_config
 
 # Names in a list; all of a model's would be thousands.

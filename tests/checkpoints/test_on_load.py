@@ -11,7 +11,7 @@ from samples import TINY_ARCH, hiera_model, tiny_model
 from mim_plugins.checkpoints import convert_file, read, to_official
 from mim_plugins.checkpoints.files import save_state
 from mim_plugins.checkpoints.loading import Target, state_for
-from mim_plugins.engine.same_batch import SameBatchHook
+from mim_plugins.engine.resuming.same_batch import SameBatchHook
 
 
 @pytest.fixture

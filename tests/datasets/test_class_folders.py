@@ -1,5 +1,6 @@
 """Labelled images in one folder per class."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -112,3 +113,14 @@ def test_bad_folders__are_refused_in_a_sentence(tmp_path):
     (tmp_path / "train" / "ant" / "notes.txt").touch()
     with pytest.raises(FileNotFoundError, match=r"\(ant\) hold no image; .*\.png"):
         dataset(tmp_path)
+
+
+def test_what_cannot_be_read__is_skipped_and_counted(tmp_path: Path, said) -> None:
+    images(tmp_path, "train/cat/a.png", "train/dog/a.png")
+    loop = tmp_path / "train" / "cat" / "loop"
+    loop.symlink_to(loop)
+    os.mkfifo(tmp_path / "train" / "dog" / "pipe.png")
+    dataset = ClassFolders(str(tmp_path), split="train")
+    labels = [dataset.get_data_info(index)["gt_label"] for index in range(len(dataset))]
+    assert labels == [0, 1]
+    assert any("2 entries cannot be read and are skipped" in line for line in said)

@@ -42,7 +42,7 @@ from samples import ade20k_layout, small_segmentor, stand_in_teachers  # noqa: E
 from test_every_config import few, narrow  # noqa: E402
 
 from mim_plugins.engine import InputError, train  # noqa: E402
-from mim_plugins.engine.overrides import READ, parts  # noqa: E402
+from mim_plugins.engine.config.overrides import READ, parts  # noqa: E402
 
 # One config of every kind.
 PRETRAINING = {

@@ -13,9 +13,9 @@ from samples import ROOT
 from toy_run import TINY_MODEL, loader, make_runner
 
 from mim_plugins.engine import training_config
-from mim_plugins.engine.accumulation import accumulate, count_steps
-from mim_plugins.engine.schedules import check_length, check_schedule
-from mim_plugins.engine.settings import global_batch
+from mim_plugins.engine.config.accumulation import accumulate, count_steps
+from mim_plugins.engine.config.schedules import check_length, check_schedule
+from mim_plugins.engine.config.settings import global_batch
 
 
 class Steps(Hook):

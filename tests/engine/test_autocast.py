@@ -7,7 +7,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
 from mim_plugins.engine import AutocastOptimWrapper
-from mim_plugins.engine.deferred import DeferredScalars
+from mim_plugins.engine.running.deferred import DeferredScalars
 
 
 class Linear(BaseModel):

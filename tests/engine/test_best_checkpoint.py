@@ -9,7 +9,7 @@ from mmpretrain.structures import DataSample
 from samples import ROOT
 
 from mim_plugins.engine import InputError, train, training_config
-from mim_plugins.engine.best_checkpoint import metric_names
+from mim_plugins.engine.config.best_checkpoint import metric_names
 
 CLASSIFY = ROOT / "configs/mae/benchmarks/vitb_finetune-100e_in1k.py"
 DETECT = ROOT / "configs/mae/detection/vitb_mask-rcnn_coco.py"

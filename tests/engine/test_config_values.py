@@ -8,10 +8,10 @@ from samples import ROOT, tiny_model
 from toy_run import loader
 
 from mim_plugins.engine import load_config
-from mim_plugins.engine.config_arguments import check_arguments
-from mim_plugins.engine.config_file import read_config
-from mim_plugins.engine.config_names import check_names
-from mim_plugins.engine.config_values import check_values
+from mim_plugins.engine.config.arguments import check_arguments
+from mim_plugins.engine.config.file import read_config
+from mim_plugins.engine.config.names import check_names
+from mim_plugins.engine.config.values import check_values
 
 CONFIGS = sorted(
     path for path in (ROOT / "configs").rglob("*.py") if "_base_" not in path.parts

@@ -3,7 +3,7 @@
 import torch
 from mmengine.logging import MessageHub
 
-from mim_plugins.engine.deferred import DeferredScalars
+from mim_plugins.engine.running.deferred import DeferredScalars
 
 
 def test_flush__keeps_order_values_and_types() -> None:

@@ -14,8 +14,8 @@ from samples import ROOT
 from torch.utils.data import DataLoader, RandomSampler
 
 from mim_plugins.engine import train
-from mim_plugins.engine.loops import order_repeats
-from mim_plugins.engine.resumable import make_resumable
+from mim_plugins.engine.resuming.resumable import make_resumable
+from mim_plugins.engine.running.loops import order_repeats
 
 _runs = 0
 

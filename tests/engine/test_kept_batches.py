@@ -12,7 +12,7 @@ from mmengine.dataset import default_collate
 from torch.utils.data import DataLoader
 
 from mim_plugins.datasets import EndlessSampler, EpochSampler, SeededDataset
-from mim_plugins.engine.kept_batches import remember
+from mim_plugins.engine.running.kept_batches import remember
 
 
 @pytest.mark.parametrize("kind", [EpochSampler, EndlessSampler])

@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader
 from toy_run import ToyImages, loader, make_runner
 
-from mim_plugins.engine.loading import batches
+from mim_plugins.engine.running.loading import batches
 
 
 @DATASETS.register_module(force=True)

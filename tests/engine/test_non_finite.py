@@ -309,8 +309,9 @@ def test_full_disk__does_not_end_the_run(
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mim_plugins.engine.kept_batches.write_atomically", full)
-    monkeypatch.setattr("mim_plugins.engine.kept_batches.save_state", full)
+    kept = "mim_plugins.engine.running.kept_batches"
+    monkeypatch.setattr(f"{kept}.write_atomically", full)
+    monkeypatch.setattr(f"{kept}.save_state", full)
     runner_of(tmp_path, bad=6).train()
     log = logged(tmp_path)
     assert "iter_2_rank0.pth: [Errno 28] No space left" in log

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from test_exact_resume import by_iteration, config, folder, run  # noqa: F401
 
 from mim_plugins.engine import InputError
-from mim_plugins.engine.same_batch import keep_batch
+from mim_plugins.engine.resuming.same_batch import keep_batch
 
 
 def plain(batch_size: int, **changes: Any) -> Config:

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 from samples import ROOT
 
-from mim_plugins.engine.overrides import apply_options, unread_names
+from mim_plugins.engine.config.overrides import apply_options, unread_names
 
 PIPELINE = [dict(type="LoadImageFromFile"), dict(type="Resize", scale=224)]
 FINETUNE = "deepmim/benchmarks/mae_vitb_finetune-100e_in1k.py"

@@ -5,7 +5,7 @@ from mmengine.config import Config
 from samples import ROOT
 
 from mim_plugins.engine import training_config
-from mim_plugins.engine.own_classes import follow_class_folders
+from mim_plugins.engine.config.own_classes import follow_class_folders
 
 BENCHMARKS = sorted(
     path

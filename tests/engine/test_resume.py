@@ -11,13 +11,13 @@ from mmengine.config import Config
 from toy_run import loader, make_runner
 
 from mim_plugins.checkpoints.files.sealing import save_sealed
-from mim_plugins.engine.resume import (
+from mim_plugins.engine.config.settings import GlobalBatch, Note
+from mim_plugins.engine.resuming.newest import (
     apply_resume,
     newest_checkpoint,
     refuse_earlier_run,
 )
-from mim_plugins.engine.same_batch import SameBatchHook
-from mim_plugins.engine.settings import GlobalBatch, Note
+from mim_plugins.engine.resuming.same_batch import SameBatchHook
 
 
 def save(path: Path, iteration: int, **meta: Any) -> Path:

@@ -8,7 +8,7 @@ import torch
 from toy_run import loader, make_runner
 
 from mim_plugins.engine.hooks.non_finite import NonFiniteError
-from mim_plugins.engine.rollback import DataOrderHook, train
+from mim_plugins.engine.resuming.rollback import DataOrderHook, train
 
 
 class Recorder:

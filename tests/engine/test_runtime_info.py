@@ -75,7 +75,7 @@ def test_training__reads_the_device_only_when_a_line_is_due(
             checkpoint=None,
         ),
     )
-    monkeypatch.setattr("mim_plugins.engine.deferred.torch.stack", counted)
+    monkeypatch.setattr("mim_plugins.engine.running.deferred.torch.stack", counted)
     runner.train()
     # The first step alone, then up to the lines at 4 and 8, then the rest at 9; three
     # losses a step.

@@ -12,8 +12,8 @@ from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import BatchSampler
 from toy_run import TINY_MODEL, loader, make_runner
 
-from mim_plugins.engine.accumulation import accumulate, count_steps
-from mim_plugins.engine.same_run import SameRunHook
+from mim_plugins.engine.config.accumulation import accumulate, count_steps
+from mim_plugins.engine.resuming.same_run import SameRunHook
 
 LR, DECAY = 1e-2, 0.05
 

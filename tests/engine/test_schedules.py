@@ -9,7 +9,11 @@ from samples import ROOT
 from toy_run import loader, make_runner
 
 from mim_plugins.engine import load_config, training_config
-from mim_plugins.engine.schedules import check_length, check_schedule, describe_schedule
+from mim_plugins.engine.config.schedules import (
+    check_length,
+    check_schedule,
+    describe_schedule,
+)
 
 
 def config(**changes) -> Config:

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from mim_plugins.engine import settings
+from mim_plugins.engine.config import settings
 
 
 def config(**changes) -> Config:

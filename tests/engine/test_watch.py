@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from torch import distributed
 
-from mim_plugins.engine.watch import WatchProcessesHook
+from mim_plugins.engine.running.watch import WatchProcessesHook
 
 OTHER = """
 import sys, time
 from types import SimpleNamespace
-from mim_plugins.engine.watch import WatchProcessesHook
+from mim_plugins.engine.running.watch import WatchProcessesHook
 hook = WatchProcessesHook(interval=0.1)
 hook.before_train(SimpleNamespace(rank=1, world_size=2, iter=6, logger=None))
 print("started", flush=True)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from mim_plugins.engine import work_dir
-from mim_plugins.engine.work_dir import only_run
+from mim_plugins.engine.resuming import work_dir
+from mim_plugins.engine.resuming.work_dir import only_run
 
 HOLD = """
 import os, sys, time
-from mim_plugins.engine.work_dir import only_run
+from mim_plugins.engine.resuming.work_dir import only_run
 with only_run(sys.argv[1]):
     if os.fork() == 0:  # a loading worker, which outlives a killed run for a while
         time.sleep(60)

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from samples import ROOT
 from toy_run import loader, make_runner
 
-from mim_plugins.engine.overrides import apply_options
+from mim_plugins.engine.config.overrides import apply_options
 from mim_plugins.evaluation import KNNHook, extract_features
 from mim_plugins.evaluation import knn as knn_module
 

@@ -8,6 +8,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS, MODELS
 from samples import ROOT, laid_out_only
 
+from mim_plugins.engine.config.overrides import apply_options
 from mim_plugins.engine.hooks.data_health import check_image
 from mim_plugins.engine.hooks.input_values import (
     check_same_channels,
@@ -15,7 +16,6 @@ from mim_plugins.engine.hooks.input_values import (
     sample_images,
     warn_of_lost_depth,
 )
-from mim_plugins.engine.overrides import apply_options
 
 
 def test_example_of_16_bits__keeps_all_values(tmp_path):

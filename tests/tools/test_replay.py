@@ -11,7 +11,7 @@ from mmpretrain.structures import DataSample
 from samples import ROOT
 from toy_run import make_runner
 
-from mim_plugins.engine.kept_batches import _objects, _plain
+from mim_plugins.engine.running.kept_batches import _objects, _plain
 from mim_plugins.evaluation.replay import replay
 
 TOOL = ROOT / "tools" / "replay.py"

@@ -17,7 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...checkpoints.files.state_dicts import non_finite_keys
-from ..kept_batches import Iteration, remember, write_batches, write_weights
+from ..running.kept_batches import Iteration, remember, write_batches, write_weights
 from .periodic import unwrapped
 from .runtime_info import logger_interval
 

@@ -8,7 +8,7 @@ from mmengine.hooks import LoggerHook, RuntimeInfoHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..deferred import DeferredScalars
+from ..running.deferred import DeferredScalars
 
 
 def logger_interval(runner: Runner, default: int = 10) -> int:

@@ -12,7 +12,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from torch import distributed
 
-from ..signals import Interrupted, SignalWatch
+from ..running.signals import Interrupted, SignalWatch
 from .checkpoint import AtomicCheckpointHook
 
 #: Left in the working directory for tools/slurm_train.sh.

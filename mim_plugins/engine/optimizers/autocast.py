@@ -11,7 +11,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
-from ..deferred import DeferredScalars
+from ..running.deferred import DeferredScalars
 
 
 @OPTIM_WRAPPERS.register_module()

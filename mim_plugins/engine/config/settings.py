@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from .environment import SHARDING, has_fast_bfloat16
-from .loading import TIMEOUT
+from ..environment import SHARDING, has_fast_bfloat16
+from ..running.loading import TIMEOUT
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 

@@ -17,7 +17,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import Registry, root
 from mmengine.runner import Runner
 
-from .errors import accepted_keys, registered_classes, similar, typed_parts
+from ..errors import accepted_keys, registered_classes, similar, typed_parts
 from .overrides import READ
 from .value_kinds import FLAG, TEXT, is_sequence, number
 

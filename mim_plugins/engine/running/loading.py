@@ -12,7 +12,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader, Sampler
 
-from ..datasets.seeding import preserve_rng_state
+from ...datasets.seeding import preserve_rng_state
 
 # Seconds without a batch after which workers are taken to stand still, where the loader
 # has no `timeout` of its own; the first batch from a slow disk may take a minute.

@@ -11,9 +11,9 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ..checkpoints.files.reading import read_content
-from .schedules import run_length
-from .settings import GlobalBatch, Note, global_batch
+from ...checkpoints.files.reading import read_content
+from ..config.schedules import run_length
+from ..config.settings import GlobalBatch, Note, global_batch
 
 
 class KeptBatch(NamedTuple):

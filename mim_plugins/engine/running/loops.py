@@ -20,8 +20,8 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 
-from ..datasets.epoch_sampler import find_seeded_dataset
-from ..datasets.seeding import sample_key, seed_rng
+from ...datasets.epoch_sampler import find_seeded_dataset
+from ...datasets.seeding import sample_key, seed_rng
 from .loading import batches as load
 from .loading import sampler_of
 

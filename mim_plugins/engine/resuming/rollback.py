@@ -8,12 +8,12 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ..checkpoints.loading import SCHEME
-from ..datasets.seeding import sample_key
-from .hooks.checkpoint import AtomicCheckpointHook
-from .hooks.non_finite import NonFiniteStepsError
-from .loading import sampler_of
-from .resume import newest_checkpoint
+from ...checkpoints.loading import SCHEME
+from ...datasets.seeding import sample_key
+from ..hooks.checkpoint import AtomicCheckpointHook
+from ..hooks.non_finite import NonFiniteStepsError
+from ..running.loading import sampler_of
+from .newest import newest_checkpoint
 from .same_batch import SameBatchHook
 from .same_run import SameRunHook
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..checkpoints.files.local_files import check_file
-from ..checkpoints.files.reading import read_meta, verify
-from .hooks.saving import numbered_files
-from .settings import Note
+from ...checkpoints.files.local_files import check_file
+from ...checkpoints.files.reading import read_meta, verify
+from ..config.settings import Note
+from ..hooks.saving import numbered_files
 
 _NAMED = 3
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .environment import launched_rank
+from ..environment import launched_rank
 
 # Seconds between two signs of life, and how long one is waited for.
 _BEAT = 15.0

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from ..datasets import ClassFolders
+from ...datasets import ClassFolders
 from .overrides import parts
 
 

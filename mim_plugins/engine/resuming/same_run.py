@@ -13,14 +13,14 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..checkpoints.files.state_dicts import refuse_non_finite
-from ..datasets.epoch_sampler import find_seeded_dataset
-from .hooks.accumulation import AccumulationHook, steps_per_epoch
-from .hooks.periodic import unwrapped
-from .loops import order_repeats, samples_repeat
+from ...checkpoints.files.state_dicts import refuse_non_finite
+from ...datasets.epoch_sampler import find_seeded_dataset
+from ..config.schedules import run_length
+from ..config.settings import global_batch
+from ..hooks.accumulation import AccumulationHook, steps_per_epoch
+from ..hooks.periodic import unwrapped
+from ..running.loops import order_repeats, samples_repeat
 from .same_batch import in_new_parts
-from .schedules import run_length
-from .settings import global_batch
 
 # What a run is compared in; other entries, such as hooks and paths, may differ.
 _COMPARED = ("model", "train_dataloader", "train_cfg", "optim_wrapper")

@@ -17,9 +17,9 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from ..checkpoints.files import read_content, save_state, write_atomically
-from ..datasets.epoch_sampler import find_seeded_dataset
-from ..datasets.seeding import preserve_rng_state, sample_key
+from ...checkpoints.files import read_content, save_state, write_atomically
+from ...datasets.epoch_sampler import find_seeded_dataset
+from ...datasets.seeding import preserve_rng_state, sample_key
 
 FOLDER = "non_finite"
 

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, Registry
 from mmengine.runner import Runner
 
-from .hooks.accumulation import AccumulationHook, steps_per_epoch
+from ..hooks.accumulation import AccumulationHook, steps_per_epoch
 from .schedules import counts_steps, plain_schedulers, run_length
 from .settings import Note, global_batch, scale_learning_rate
 

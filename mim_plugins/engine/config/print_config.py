@@ -9,8 +9,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .errors import explained
-from .launch import training_config
+from ..errors import explained
+from ..launch import training_config
 from .overrides import holds_parts, parts
 
 _ABSENT = object()

@@ -1,0 +1,1 @@
+"""From a config file to what a runner is built from."""

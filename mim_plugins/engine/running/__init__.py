@@ -1,0 +1,1 @@
+"""While a run trains: its loops, loading processes and signals."""
