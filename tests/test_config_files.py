@@ -9,7 +9,7 @@ from samples import ROOT
 
 from mim_plugins.engine.config.overrides import apply_options, parts, unread_names
 from mim_plugins.engine.config.print_config import base_files
-from mim_plugins.engine.launch import default_work_dir
+from mim_plugins.engine.prepare import default_work_dir
 
 FOLDER = ROOT / "configs"
 EVERY = sorted(FOLDER.rglob("*.py"))

@@ -9,7 +9,7 @@ from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import Runner
 from samples import ROOT, ade20k_layout, laid_out_only, small_segmentor
 
-from mim_plugins.engine.launch import training_config
+from mim_plugins.engine.prepare import training_config
 
 mmseg_models = pytest.importorskip("mmseg.models")
 

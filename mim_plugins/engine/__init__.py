@@ -19,8 +19,9 @@ from .hooks import (
     ThroughputHook,
     WarmupEMA,
 )
-from .launch import build_runner, load_config, test, train, training_config
+from .launch import build_runner, test, train
 from .optimizers import AutocastOptimWrapper, LayerDecayOptimWrapperConstructor
+from .prepare import load_config, training_config
 from .running.loops import ResumableEpochLoop, ResumableIterLoop
 from .sharding import shard_transformer_blocks
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,30 +19,13 @@ from torch import distributed
 from torch.utils.data import DataLoader
 
 from ..checkpoints.loading import SCHEME
-from .config.accumulation import accumulate, count_steps
-from .config.arguments import check_arguments
-from .config.best_checkpoint import check_best
-from .config.file import read_config
-from .config.names import check_names
-from .config.overrides import apply_options, unread_names
+from .config.accumulation import count_steps
 from .config.own_classes import follow_class_folders
-from .config.schedules import (
-    check_length,
-    check_schedule,
-    describe_schedule,
-    leave_out_unreached,
-    run_length,
-    scale_milestones,
-)
 from .config.settings import (
-    Note,
-    apply_precision,
     complete_dataloaders,
     global_batch,
     plain_batch_norm,
-    scale_learning_rate,
 )
-from .config.values import check_values
 from .dry_run import rehearsal
 from .environment import (
     check_toolbox,
@@ -59,11 +41,11 @@ from .hooks.data_health import check_loader
 from .hooks.non_finite import NonFiniteError
 from .hooks.progress_bar import ProgressBarHook
 from .hooks.stop import StopHook
+from .prepare import add_hook, load_config, training_config, work_dir_of
 from .resuming import rollback
-from .resuming.newest import apply_resume, refuse_earlier_run
-from .resuming.resumable import make_resumable
+from .resuming.newest import refuse_earlier_run
 from .resuming.rollback import DataOrderHook
-from .resuming.same_batch import SameBatchHook, keep_batch
+from .resuming.same_batch import SameBatchHook
 from .resuming.same_run import SameRunHook
 from .resuming.work_dir import only_run
 from .running.signals import Interrupted, SignalWatch
@@ -221,7 +203,7 @@ def test(
         cfg = load_config(config, cfg_options, testing=True)
         world_size(launcher)
         cfg.launcher = launcher
-        cfg.work_dir = work_dir or str(Path(_work_dir(cfg, config), "test"))
+        cfg.work_dir = work_dir or str(Path(work_dir_of(cfg, config), "test"))
         if "://" not in checkpoint and not Path(checkpoint).is_file():
             raise FileNotFoundError(f"The checkpoint {checkpoint} does not exist.")
         if cfg.get("test_dataloader") is None or cfg.get("test_cfg") is None:
@@ -251,127 +233,6 @@ def test(
         return metrics
 
 
-def load_config(
-    config: str | Path,
-    options: dict[str, Any] | None = None,
-    testing: bool = False,
-) -> Config:
-    """Read a config file and merge the options of the command line.
-
-    Args:
-        config: Path of the config file.
-        options: Values that replace those of the config, by dotted key.
-        testing: Whether the config is read for a test alone.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If an option would change nothing, or a value makes no sense.
-    """
-    cfg = read_config(config)
-    length, _ = run_length(cfg)
-    apply_options(cfg, options, testing)
-    check_values(cfg)
-    scale_milestones(cfg, length, options or {})
-    return cfg
-
-
-def training_config(
-    config: str | Path,
-    *,
-    work_dir: str | None = None,
-    resume: str | None = None,
-    precision: str | None = None,
-    auto_scale_lr: bool = True,
-    accumulate_batch: bool = True,
-    cfg_options: dict[str, Any] | None = None,
-    launcher: str = "none",
-    step: Callable[[str, Config], None] = lambda name, cfg: None,
-) -> tuple[Config, list[Note]]:
-    """Prepare a training config without building anything; see :func:`train`.
-
-    Args:
-        config: Path of the config file.
-        work_dir: See :func:`train`, as the arguments up to ``launcher``.
-        resume: See :func:`train`.
-        precision: See :func:`train`.
-        auto_scale_lr: See :func:`train`.
-        accumulate_batch: See :func:`train`.
-        cfg_options: See :func:`train`.
-        launcher: See :func:`train`.
-        step: Called with the name of each step that changes the config, and with the
-            config after it.
-
-    Returns:
-        The config to build a runner from, and lines for the log that say what was
-        decided.
-
-    Raises:
-        FileNotFoundError: If the config or the checkpoint does not exist.
-        ValueError: If an option or the config cannot be used.
-    """
-    cfg = load_config(config, cfg_options)
-    unused = check_names(cfg)
-    for name in ("model", "train_dataloader", "train_cfg", "optim_wrapper"):
-        if cfg.get(name) is None:
-            raise ValueError(f"{config} describes no training: it has no {name}.")
-    if "module" in cfg.model:
-        plain = Path(config).with_name(Path(config).name.replace("-ms_", "_"))
-        extended = plain if plain.name != Path(config).name else "the config it extends"
-        raise ValueError(
-            f"{config} only tests: its model, {cfg.model.type}, averages what another "
-            f"predicts at several scales. Train {extended}, then test with this one."
-        )
-    check_toolbox(cfg.get("default_scope"))
-    check_arguments(cfg)
-    processes = world_size(launcher)
-    step("--cfg-options", cfg)
-    notes = []
-    if followed := follow_class_folders(cfg, cfg_options):
-        notes.append(Note(followed))
-    step("class folders of the data", cfg)
-    cfg.launcher = launcher
-    cfg.work_dir = work_dir or _work_dir(cfg, config)
-    step("--launcher and --work-dir", cfg)
-    notes.append(Note(apply_precision(cfg, precision)))
-    step("precision", cfg)
-    leave_out_unreached(cfg)
-    step("length of the run", cfg)
-    notes.append(Note(describe_schedule(cfg)))
-    warnings = [
-        f"config: nothing in it uses {name}={value!r}; a config that sets {name} has "
-        "to give it to the data sets or the model as well"
-        for name, value in unread_names(cfg).items()
-    ]
-    if unused:
-        warnings.append(f"config: nothing uses {', '.join(unused)} of {config}")
-    checks = (check_length, check_best)
-    warnings += filter(None, [check(cfg) for check in checks])
-    notes += apply_resume(cfg, "auto" if restarted() else resume)
-    if kept := keep_batch(cfg, processes):
-        notes.append(kept.note)
-    step("--resume", cfg)
-    keep = auto_scale_lr and accumulate_batch
-    if accumulated := accumulate(cfg, processes, keep, kept and kept.size):
-        notes.append(accumulated)
-    step("accumulation", cfg)
-    warnings += filter(None, [check_schedule(cfg, processes)])
-    notes += [Note(message, logging.WARNING) for message in warnings]
-    if auto_scale_lr:
-        notes.append(Note(scale_learning_rate(cfg, processes)))
-    else:
-        notes.append(Note("learning rate: as in the config (--no-auto-scale-lr)"))
-        if cfg.get("auto_scale_lr"):
-            cfg.auto_scale_lr.enable = False
-    step("scaling of the learning rate", cfg)
-    make_resumable(cfg)
-    complete_dataloaders(cfg)
-    _add_hook(cfg, "StopNonFiniteHook")
-    if cfg.get("val_dataloader"):
-        _add_hook(cfg, "CheckValidationHook")
-    step("defaults of this machine and toolbox", cfg)
-    return cfg, notes
-
-
 def build_runner(cfg: Config) -> Runner:
     """Build the runner a config asks for by ``runner_type``.
 
@@ -397,14 +258,7 @@ def _read_safely(cfg: Config) -> None:
         return
     if not cfg.load_from.startswith(SCHEME):
         cfg.load_from = f"{SCHEME}{cfg.load_from}"
-    _add_hook(cfg, "ConvertCheckpointHook")
-
-
-def _add_hook(cfg: Config, kind: str) -> None:
-    """Adds a hook to a config that does not have it."""
-    hooks = cfg.get("custom_hooks") or []
-    if not any(hook["type"] == kind for hook in hooks):
-        cfg.custom_hooks = [*hooks, dict(type=kind)]
+    add_hook(cfg, "ConvertCheckpointHook")
 
 
 class _StartedHook(Hook):
@@ -415,29 +269,6 @@ class _StartedHook(Hook):
 
     def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
         self.iterations += 1
-
-
-def _work_dir(cfg: Config, config: str | Path) -> str:
-    return cfg.get("work_dir") or str(default_work_dir(config))
-
-
-def default_work_dir(config: str | Path) -> Path:
-    """Return the folder a config's run goes to, another one for every config.
-
-    It is ``work_dirs/`` with the config's path below ``configs/``, else with its path
-    below the current folder, or its folder's name: ``work_dirs/mae/vitb_1600e``.
-
-    Args:
-        config: Path of the config file.
-    """
-    path = Path(config).absolute().with_suffix("")
-    *folders, stem = path.parts
-    if "configs" in folders:
-        below = len(folders) - folders[::-1].index("configs")
-        return Path("work_dirs", *folders[below:], stem)
-    if path.is_relative_to(Path.cwd()):
-        return Path("work_dirs", path.relative_to(Path.cwd()))
-    return Path("work_dirs", *folders[1:][-1:], stem)
 
 
 @contextmanager

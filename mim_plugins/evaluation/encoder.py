@@ -21,7 +21,7 @@ from ..checkpoints.files import read
 from ..checkpoints.layouts.key_rules import listed
 from ..checkpoints.loading import Target, state_for
 from ..engine.config.overrides import apply_options
-from ..engine.launch import load_config
+from ..engine.prepare import load_config
 from ..models.selfsup.feature_extraction import (
     FeatureExtraction,
     ImageFeatures,

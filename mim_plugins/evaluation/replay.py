@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..checkpoints.files import read_content
 from ..datasets.seeding import seed_rng
 from ..engine.config.settings import plain_batch_norm
-from ..engine.launch import load_config
+from ..engine.prepare import load_config
 from ..engine.running.kept_batches import Batch, read_batches
 from ..engine.running.loops import step_key
 from .run_config import parse_config

@@ -153,7 +153,7 @@ RECIPE = "deepmim/mae_vitb_300e.py"
 def noted(
     path: str, processes: int, monkeypatch: pytest.MonkeyPatch, **arguments: Any
 ) -> tuple[Config, list[str], list[str]]:
-    monkeypatch.setattr("mim_plugins.engine.launch.world_size", lambda _: processes)
+    monkeypatch.setattr("mim_plugins.engine.prepare.world_size", lambda _: processes)
     cfg, notes = training_config(ROOT / "configs" / path, **arguments)
     said = [note.message for note in notes]
     return cfg, said, [x.message for x in notes if x.level == logging.WARNING]

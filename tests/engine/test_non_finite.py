@@ -14,7 +14,7 @@ from toy_run import ToyImages, loader, make_runner
 from mim_plugins.checkpoints.files import read_content
 from mim_plugins.compat import supports_fused_optimizer
 from mim_plugins.engine.hooks.non_finite import NonFiniteError, StopNonFiniteHook
-from mim_plugins.engine.launch import _add_hook
+from mim_plugins.engine.prepare import add_hook
 
 
 @DATASETS.register_module(force=True)
@@ -335,5 +335,5 @@ def test_a_finite_run__is_the_same_with_and_without(tmp_path: Path, mode: str) -
 def test_add_hook__once() -> None:
     cfg = Config(dict(custom_hooks=[dict(type="ThroughputHook")]))
     for _ in range(2):
-        _add_hook(cfg, "StopNonFiniteHook")
+        add_hook(cfg, "StopNonFiniteHook")
     assert [x.type for x in cfg.custom_hooks] == ["ThroughputHook", "StopNonFiniteHook"]

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..errors import explained
-from ..launch import training_config
+from ..prepare import training_config
 from .overrides import holds_parts, parts
 
 _ABSENT = object()

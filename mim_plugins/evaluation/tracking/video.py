@@ -23,7 +23,7 @@ from ...checkpoints.files import read
 from ...checkpoints.loading import Target, state_for
 from ...datasets.tracking.box_files import write_boxes
 from ...datasets.tracking.sequences import list_frames, read_frame
-from ...engine.launch import load_config
+from ...engine.prepare import load_config
 from ...engine.strict_loading import require_strict_loading
 from ...models.trackers import OneStreamTracker, Tracker
 from ...models.trackers.onnx import OnnxNetwork, export_onnx
