@@ -335,8 +335,10 @@ class AtomicCheckpointHook(CheckpointHook):
         finally:
             self._capturing = False
         if self._captured is not None:
-            # The flexible runner sets others.
-            self._captured["meta"].update(meta)
+            # The flexible runner sets others. Of a checkpoint between two steps,
+            # SameRunHook has set the iteration of the last step.
+            if not self._captured["meta"].get("rewound"):
+                self._captured["meta"].update(meta)
             if runner.cfg.filename:
                 self._captured["meta"]["config_name"] = Path(runner.cfg.filename).stem
             self._writer.submit(kind, Save(path, self._captured, written))
