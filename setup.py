@@ -86,7 +86,7 @@ def add_mim_extension() -> None:
 
 
 # Tools that need `dev`, which is not shipped; MANIFEST.in leaves them out, too.
-DEV_TOOLS = ("parity.py", "benchmark.py")
+DEV_TOOLS = ("parity.py", "benchmark.py", "chaos.py")
 
 # Of setuptools, or of wheel where setuptools has none.
 bdist_wheel = Distribution().get_command_class("bdist_wheel")

@@ -74,7 +74,7 @@ def relative_files(folder, pattern="*"):
 def test_installed_package__has_what_the_checkout_has(installed):
     mim = installed / "mim_plugins" / ".mim"
     assert relative_files(mim / "configs") == relative_files(ROOT / "configs")
-    tools = relative_files(ROOT / "tools") - {"parity.py", "benchmark.py"}
+    tools = relative_files(ROOT / "tools") - {"parity.py", "benchmark.py", "chaos.py"}
     assert "train.py" in tools and relative_files(mim / "tools") == tools
     first = installed / "+mim_plugins"
     assert relative_files(first / ".mim" / "tools") == tools

@@ -32,11 +32,28 @@ trap 'stop 143' TERM
 trap 'stop 130' INT
 trap 'stop 0' USR1
 
+ADDRESS=${MASTER_ADDR:-127.0.0.1}
+MEET=(
+    --node_rank="${NODE_RANK:-0}"
+    --master_addr="$ADDRESS"
+    --master_port="${PORT:-29500}"
+)
+if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then
+    # Otherwise processes that are started anew look for each other where those before
+    # them were, and wait: newer torch has one store for all attempts.
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+    HOST=$([ "${NODE_RANK:-0}" = 0 ] && echo 1 || echo 0)
+    MEET=(
+        --rdzv_backend=c10d
+        --rdzv_endpoint="$ADDRESS:${PORT:-29500}"
+        --rdzv_conf="is_host=$HOST"
+    )
+    [ "$HOST" = 0 ] || MEET+=(--local_addr="$ADDRESS")
+fi
+
 "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
+    "${MEET[@]}" \
     --nproc_per_node="$GPUS" \
     --max_restarts="${MAX_RESTARTS:-0}" \
     "$TOOLS/train.py" "$CONFIG" --launcher pytorch "${@:3}" &

@@ -37,7 +37,7 @@ from .environment import (
 )
 from .errors import InputError, explained
 from .hooks.checkpoint import LostCheckpointError
-from .hooks.data_health import check_loader
+from .hooks.data_health import UnreadableImagesError, check_loader
 from .hooks.non_finite import NonFiniteError
 from .hooks.progress_bar import ProgressBarHook
 from .hooks.stop import StopHook
@@ -92,7 +92,8 @@ def train(
     Raises:
         InputError: If something in the config, the data or the options cannot be used,
             raised before the first training step; if a loss, a gradient or a weight
-            is not finite; or if the last checkpoint cannot be written.
+            is not finite; if too many images cannot be read; or if the last checkpoint
+            cannot be written.
         Interrupted: A ``SystemExit``, if SIGTERM, SIGINT or SIGUSR1 has ended the run,
             with a checkpoint.
     """
@@ -155,7 +156,7 @@ def _train(
                 rehearse(runner)
             else:
                 rollback.train(runner, order)
-        except (LostCheckpointError, NonFiniteError) as error:
+        except (LostCheckpointError, NonFiniteError, UnreadableImagesError) as error:
             raise InputError(str(error)) from error
         except Exception:
             if started.iterations:

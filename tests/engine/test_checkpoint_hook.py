@@ -208,7 +208,7 @@ def test_by_time__checkpoints_are_saved_within_an_epoch(tmp_path: Path) -> None:
 def test_kept_checkpoints__are_the_newest_whatever_their_names(tmp_path: Path) -> None:
     def save(runner: Runner) -> None:
         if runner.iter == 4:
-            path = the_hook(runner).save(runner, 5)
+            path = the_hook(runner).save(runner, runner.iter + 1)
             assert path is not None and Path(path).name == "iter_5.pth"
             verify(path)
 

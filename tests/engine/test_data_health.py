@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from toy_run import TINY_MODEL, loader, make_runner
 from mim_plugins.datasets import SeededDataset
 from mim_plugins.engine.hooks.data_health import (
     CorruptImageHook,
+    UnreadableImagesError,
     check_image,
     count_replaced,
     encoder_size,
@@ -120,8 +122,19 @@ def test_few_bad_images_are_counted_every_epoch_and_named_once(images, run):
 
 def test_more_than_one_percent_stop_the_run_before_the_epoch_ends(images, run):
     # At iteration 5 of 50, the first at which processes add up their counts.
-    with pytest.raises(RuntimeError, match="of 20 samples.*max_corrupt_ratio = 1.00%"):
+    with pytest.raises(
+        UnreadableImagesError, match="of 20 samples.*max_corrupt_ratio = 1.00%"
+    ) as error:
         run(images(200, broken=40))
+    # With the list.
+    named = re.findall(r"\S*\d+\.png", str(error.value))
+    assert len(named) >= int(str(error.value).split()[0])
+
+
+def test_the_list_of_bad_images_has_an_end(images, run):
+    with pytest.raises(UnreadableImagesError, match=r"\.png and \d+ more$") as error:
+        run(images(100, broken=40), **{"custom_hooks.1.interval": 25})
+    assert str(error.value).count(".png") == 20
 
 
 def test_the_share_is_a_choice(images, run):

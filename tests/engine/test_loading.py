@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,22 @@ def test_worker_killed_between_batches__does_not_disturb_the_step(
     del data
 
 
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+def test_worker_that_fails_with_a_batch_ready__is_replaced(
+    tmp_path: Path, signum: signal.Signals
+) -> None:
+    """torch then waits, without a limit, for it to hand over the batch's memory."""
+    data = loaded(tmp_path, 0, timeout=2)
+    seen = []
+    for batch in batches(data):
+        seen += batch["data_samples"]["sample_idx"].tolist()
+        if len(seen) == 2:
+            time.sleep(1)  # more batches are ready
+            for worker in data._iterator._workers:
+                os.kill(worker.pid, signum)
+    assert seen == [*range(12)]
+
+
 def test_worker_that_fails_at_every_try__ends_in_one_sentence(tmp_path: Path) -> None:
     data = loaded(tmp_path, signal.SIGKILL, timeout=1, times=100)
     with pytest.raises(RuntimeError, match="failed 4 times at batch [1-4] of the"):
@@ -104,6 +121,20 @@ def test_error_of_the_data_set__is_raised_as_it_is(tmp_path: Path) -> None:
     data.dataset.classes = 0
     with pytest.raises(ZeroDivisionError):
         list(batches(data))
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, EOFError, RuntimeError])
+def test_error_like_that_of_a_dying_worker__is_raised_as_it_is(
+    tmp_path: Path, error: type[Exception]
+) -> None:
+    """Of a remote storage, for instance."""
+
+    class Remote(ToyImages):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            raise error("by peer")
+
+    with pytest.raises(error, match="by peer"):
+        list(batches(DataLoader(Remote(), num_workers=1)))
 
 
 def test_sampler_without_end__goes_on_at_the_missing_batch(tmp_path: Path) -> None:

@@ -111,6 +111,24 @@ def test_damaged_checkpoints__are_never_taken(tmp_path: Path) -> None:
     assert "starts from scratch" in messages(notes) and len(notes) == 3
 
 
+def test_cut_checkpoints__are_skipped_wherever_they_end(tmp_path: Path) -> None:
+    """Also where torch fails with an error of the system, as if it could not read."""
+    good = save(tmp_path / "epoch_1.pth", 10)
+    bad = tmp_path / "epoch_2.pth"
+    state = {f"a{index}": torch.ones(2000) for index in range(40)}
+    save_sealed({"meta": dict(epoch=2, iter=20), "state_dict": state}, bad)
+    original = bad.read_bytes()
+    for size in range(20_000, len(original), 2000):
+        bad.write_bytes(original[:size])
+        search = newest_checkpoint(config(tmp_path))
+        assert search.newest == good and list(search.skipped) == [bad]
+        assert "is damaged" in search.skipped[bad]
+    for content in (bytes(1000) + original[1000:], b"", b"<html>"):
+        bad.write_bytes(content)
+        with pytest.raises(ValueError, match=f"The newest .* --resume {good}"):
+            apply_resume(config(tmp_path), str(bad))
+
+
 def test_what_is_no_checkpoint__is_passed_over(tmp_path: Path) -> None:
     good = save(tmp_path / "epoch_1.pth", 10)
     os.mkfifo(tmp_path / "epoch_2.pth")

@@ -148,6 +148,11 @@ def test_killed_run__goes_on_and_ends_with_the_same_weights(
     finish(folder, processes, "--work-dir", "killed", "--resume")
     # 17 images are two batches of 8: 8 iterations of 2 images, or 4 of 4.
     last = "iter_24.pth" if processes == 1 else "iter_12.pth"
+    same_weights(folder, last)
+
+
+def same_weights(folder: Path, last: str) -> None:
+    """Compares an uninterrupted run with a killed one."""
     whole, killed = (
         torch.load(folder / name / last, weights_only=False)
         for name in ("whole", "killed")
@@ -156,6 +161,32 @@ def test_killed_run__goes_on_and_ends_with_the_same_weights(
     for part in ("state_dict", "ema_state_dict"):
         for key, value in whole[part].items():
             assert torch.equal(killed[part][key], value), key
+
+
+def test_killed_process__is_restarted_by_torchrun_with_the_same_weights(
+    folder: Path,
+) -> None:
+    finish(folder, 2, "--work-dir", "whole")
+    process = start(folder, 2, "--work-dir", "killed", MAX_RESTARTS="1")
+    wait_until(folder, (folder / "killed" / "iter_5.pth").exists)
+    os.kill(ranks(process.pid)[-1], signal.SIGKILL)
+    output = folder / "output.txt"
+    assert process.wait(timeout=120) == 0, output.read_text()
+    assert "resume: going on from" in output.read_text()
+    same_weights(folder, "iter_12.pth")
+
+
+def ranks(launched: int) -> list[int]:
+    """Training processes that torchrun, started by a script, has started."""
+    (launcher,) = children(launched)
+    return children(launcher)
+
+
+def children(process: int) -> list[int]:
+    """Those that were started by the main thread of a process."""
+    return [
+        *map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())
+    ]
 
 
 def living(group: int) -> list[str]:

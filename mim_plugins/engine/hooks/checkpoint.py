@@ -335,7 +335,9 @@ class AtomicCheckpointHook(CheckpointHook):
         finally:
             self._capturing = False
         if self._captured is not None:
-            if not isinstance(runner, Runner):  # a flexible one sets others
+            # The flexible runner sets others. Of a checkpoint between two steps,
+            # SameRunHook has set the iteration of the last step.
+            if not self._captured["meta"].get("rewound"):
                 self._captured["meta"].update(meta)
             if runner.cfg.filename:
                 self._captured["meta"]["config_name"] = Path(runner.cfg.filename).stem

@@ -30,6 +30,9 @@ from .input_values import (
 from .periodic import unwrapped
 from .throughput import batch_size_of
 
+# How many unreadable images are named when a run ends for them.
+_LISTED = 20
+
 
 @HOOKS.register_module()
 class CheckInputHook(DataCheckHook):
@@ -192,6 +195,10 @@ def encoder_size(encoder: Any) -> tuple[int, int] | None:
     return grid[0] * patch[0], grid[1] * patch[1]
 
 
+class UnreadableImagesError(RuntimeError):
+    """Too many images of a run cannot be read."""
+
+
 @HOOKS.register_module()
 class CorruptImageHook(Hook):
     """Counts replaced images, logs the count, and stops the run if there are too many.
@@ -251,7 +258,7 @@ class CorruptImageHook(Hook):
             outputs: Not used.
 
         Raises:
-            RuntimeError: If too many images are unreadable.
+            UnreadableImagesError: If too many images are unreadable.
         """
         if self._dataset is None:
             return
@@ -281,11 +288,13 @@ class CorruptImageHook(Hook):
         epoch = seen * len(runner.train_dataloader) / self._iterations
         share = f"{replaced} of {seen} samples ({replaced / seen:.2%})"
         if replaced >= self.MIN_COUNT and replaced > ratio * epoch:
-            raise RuntimeError(
+            names = sorted(self._named)
+            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+            raise UnreadableImagesError(
                 f"{share} of this epoch were unreadable images, more than "
-                f"max_corrupt_ratio = {ratio:.2%} of an epoch. The log names them, "
-                f"one is {min(self._named, default='not known')}. Repair or remove "
-                "them, or accept more with train_dataloader.dataset.max_corrupt_ratio"
+                f"max_corrupt_ratio = {ratio:.2%} of an epoch. Repair or remove them, "
+                "or accept more with train_dataloader.dataset.max_corrupt_ratio. The "
+                f"log says why. So far: {', '.join(names[:_LISTED])}{more}"
             )
         if epoch_ends:
             # The number also makes the line unique: mmengine drops repeated warnings.

@@ -71,10 +71,12 @@ def newest_checkpoint(
         try:
             meta = _meta(path)
             progress = int(meta["iter"]), int(meta["epoch"]), path.stat().st_mtime
-        except OSError:
-            raise
         except Exception as error:  # a damaged file can fail anywhere
-            search.skipped[path] = path.is_file() and _damage(path) or str(error)
+            # A cut one as if the system could not read it: EINVAL.
+            problem = path.is_file() and _damage(path)
+            if isinstance(error, OSError) and not problem:
+                raise
+            search.skipped[path] = problem or str(error)
         else:
             if progress[0] <= latest:
                 ranked.append((progress, path, meta))
@@ -162,14 +164,15 @@ def _resume_newest(cfg: Config) -> list[Note]:
 
 def _check_named(cfg: Config, path: Path) -> None:
     """Makes sure that a named checkpoint is complete."""
-    if path.is_dir() and path.suffix == ".pth":
-        return  # of processes that each write a part
+    if path.is_dir():
+        if path.suffix != ".pth":  # else of processes that each write a part
+            check_file(path)
+        return
     if not path.exists():
         raise FileNotFoundError(
             f"--resume: the checkpoint {path} does not exist. Give the path of a "
             f".pth file, or 'auto' for the newest one in {cfg.work_dir}."
         )
-    check_file(path)
     if (problem := _damage(path)) is None:
         return
     newest = newest_checkpoint(cfg).newest

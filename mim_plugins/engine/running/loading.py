@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Generator, Iterator
+from multiprocessing.connection import wait
 from typing import Any
 
 from mmengine.dataset import InfiniteSampler
@@ -122,7 +123,9 @@ class _Attempt:
     """The batches of a loader, until one of its workers fails.
 
     torch looks after workers when it has waited for a batch as long as the loader's
-    timeout. Here that is a few seconds, and it is asked again.
+    timeout. Here that is a few seconds, and it is asked again, until a thread has found
+    that workers stand still, and killed them. torch's own limit leaves out that a
+    worker is waited for, too, while it hands over the memory of a batch.
     """
 
     def __init__(self, loader: DataLoader) -> None:
@@ -130,9 +133,15 @@ class _Attempt:
         self._limit = loader.timeout or TIMEOUT
         self._iterator: Any = None
         self._workers: list[Any] = []
+        # Since when a batch has been waited for, and for how long if that was too long.
+        self._since: float | None = None
+        self._waited = 0.0
+        self._ended = threading.Event()
 
     def __iter__(self) -> Iterator[Any]:
-        began = time.monotonic()
+        if self._loader.num_workers:
+            threading.Thread(target=self._watch, daemon=True).start()
+        self._since = time.monotonic()
         try:
             self._begin()
             while True:
@@ -141,20 +150,35 @@ class _Attempt:
                 except StopIteration:
                     return
                 except RuntimeError as error:
-                    timed_out = str(error).startswith("DataLoader timed out")
-                    if not timed_out or time.monotonic() - began >= self._limit:
+                    if not str(error).startswith("DataLoader timed out"):
                         raise
                     continue
+                self._since = None
                 yield batch
-                began = time.monotonic()
-        except RuntimeError as error:
-            # Of a data set's own errors the class is named first.
-            if not str(error).startswith(
-                ("DataLoader worker (pid", "DataLoader timed")
-            ):
+                self._since = time.monotonic()
+        except (RuntimeError, EOFError, OSError) as error:
+            if not self._workers_failed(error):
                 raise
-            waited = time.monotonic() - began
-            raise _WorkersFailedError(self._end_workers(waited)) from error
+            raise _WorkersFailedError(self._end_workers()) from error
+
+    def _watch(self) -> None:
+        """Kills workers that give nothing for too long; the main thread notices."""
+        while not self._ended.wait(min(1.0, self._limit / 4)):
+            now, since = time.monotonic(), self._since
+            if since is not None and now - since >= self._limit:
+                self._waited = now - since
+                for worker in self._workers:
+                    worker.kill()
+                return
+
+    def _workers_failed(self, error: Exception) -> bool:
+        """Whether an error is that of a worker, and not of a data set in it."""
+        if isinstance(error, RuntimeError):
+            # Of a data set's own errors the class is named first.
+            return str(error).startswith(("DataLoader worker (pid", "DataLoader timed"))
+        # It died while it handed over a batch.
+        dead = [worker.sentinel for worker in self._workers]
+        return "in DataLoader worker" not in str(error) and bool(wait(dead, timeout=1))
 
     def _begin(self) -> None:
         """Starts the workers, or has those of the epoch before go on."""
@@ -175,13 +199,13 @@ class _Attempt:
                 signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
         self._workers = list(getattr(self._iterator, "_workers", []))
 
-    def _end_workers(self, waited: float) -> str:
+    def _end_workers(self) -> str:
         """Kills all workers: one that was stopped ends no other way.
 
         Returns:
             What had happened to them.
         """
-        dead = [
+        dead = not self._waited and [
             f"{worker.pid} (exit code {worker.exitcode})"
             for worker in self._workers
             if worker.exitcode
@@ -192,10 +216,11 @@ class _Attempt:
         self._loader._iterator = None
         if dead:
             return f"loading process {', '.join(dead)} has died"
-        return f"no batch for {waited:.0f} s from the loading processes {pids}"
+        return f"no batch for {self._waited:.0f} s from the loading processes {pids}"
 
     def close(self) -> None:
         """Ends the loading processes, whatever still refers to this object."""
+        self._ended.set()
         self._iterator, self._workers = None, []
 
 
