@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import is_main_process
+from mmengine.dist import all_gather_object, is_main_process
 from mmengine.fileio import dump
 from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
@@ -36,7 +36,7 @@ from .environment import (
     world_size,
 )
 from .errors import InputError, explained
-from .hooks.checkpoint import LostCheckpointError
+from .hooks.checkpoint import AtomicCheckpointHook, LostCheckpointError
 from .hooks.data_health import UnreadableImagesError, check_loader
 from .hooks.non_finite import NonFiniteError
 from .hooks.progress_bar import ProgressBarHook
@@ -135,6 +135,7 @@ def _train(
         _run(cfg) as runner,
         suitable_threads(runner.model, batch_size),
     ):
+        _agree(cfg)
         for note in notes:
             runner.logger.log(note.level, note.message)
         started = _StartedHook()
@@ -255,11 +256,31 @@ def build_runner(cfg: Config) -> Runner:
 
 def _read_safely(cfg: Config) -> None:
     """Has the checkpoint of ``load_from`` read without running code, and converted."""
-    if not cfg.get("load_from"):
+    strategy = (cfg.get("strategy") or {}).get("type")
+    # DeepSpeed reads the folders it has written by itself.
+    if not cfg.get("load_from") or (
+        cfg.get("resume") and strategy == "DeepSpeedStrategy"
+    ):
         return
     if not cfg.load_from.startswith(SCHEME):
         cfg.load_from = f"{SCHEME}{cfg.load_from}"
     add_hook(cfg, "ConvertCheckpointHook")
+
+
+def _agree(cfg: Config) -> None:
+    """Makes sure that all processes go on from the same checkpoint.
+
+    Raises:
+        InputError: If they do not see the same files.
+    """
+    chosen = [cfg.get("load_from") if cfg.get("resume") else None]
+    found = {file for (file,) in all_gather_object(chosen)}
+    if len(found) > 1:
+        raise InputError(
+            "processes would go on from different checkpoints: "
+            f"{', '.join(sorted(map(str, found)))}. All machines need to see the same "
+            "working directory"
+        )
 
 
 class _StartedHook(Hook):
@@ -292,6 +313,8 @@ def _run(cfg: Config) -> Iterator[Runner]:
             for hook in runner.hooks:
                 if isinstance(hook, ProgressBarHook):
                     hook.close()
+                if isinstance(hook, AtomicCheckpointHook):
+                    hook.wait()  # before another run may use the folder
                 if isinstance(hook, WatchProcessesHook):
                     hook.after_train(runner)
             _stop_workers(runner)

@@ -36,7 +36,7 @@ from .environment import (
     restarted,
     world_size,
 )
-from .resuming.newest import apply_resume
+from .resuming.newest import apply_resume, newest_checkpoint
 from .resuming.resumable import make_resumable
 from .resuming.same_batch import keep_batch
 
@@ -136,7 +136,12 @@ def training_config(
         warnings.append(f"config: nothing uses {', '.join(unused)} of {config}")
     checks = (check_length, check_best)
     warnings += filter(None, [check(cfg) for check in checks])
-    notes += apply_resume(cfg, "auto" if restarted() else resume)
+    if restarted():
+        # A run that was to go on from a named file may have saved none of its own yet.
+        named = resume not in (None, "auto") or cfg.get("resume")
+        if not named or newest_checkpoint(cfg).newest is not None:
+            resume = "auto"
+    notes += apply_resume(cfg, resume)
     if kept := keep_batch(cfg, processes):
         notes.append(kept.note)
     step("--resume", cfg)

@@ -74,7 +74,7 @@ def test_mask__depends_on_seed_and_ratio_alone(run, photo, tmp_path):
     assert not np.array_equal(removed(other), removed(first))
     (half,) = pictures(run, photo, mask_ratio=0.5)
     assert removed(half).sum() == 8
-    for ratio, said in ((1.5, "between 0 and 1"), (0.99, "keeps none")):
+    for ratio, said in ((1.5, "over 0 and under 1"), (0.99, "keeps none")):
         with pytest.raises(ValueError, match=said):
             reconstruct(*run, photo, mask_ratio=ratio)
     with pytest.raises(ValueError, match="64 bits"):

@@ -82,7 +82,7 @@ def test_recorded_grid__stays_through_conversions(file, tmp_path):
     convert_file(file, tmp_path / "square.pth", img_size=(96, 96))
     check(read(tmp_path / "square.pth").tensors["backbone.pos_embed"], 12, 12)
     report = convert_file(file, tmp_path / "timm.pth", to="timm")[-1]
-    assert any("add img_size=(72, 128)" in note for note in report.notes)
+    assert any("img_size=(72, 128)" in note for note in report.notes)
     with pytest.raises(ValueError, match="records images of 72x128"):
         convert_file(file, tmp_path / "x.pth", img_size=(96, 96), old_size=(96, 96))
 

@@ -73,7 +73,7 @@ WRONG = {
     "optim_wrapper.clip_grad.max_norm": [-1, 0, "1", None, True],
     "optim_wrapper.clip_grad.norm_type": [0, "one"],
     "optim_wrapper.paramwise_cfg.layer_decay_rate": [0, -0.5, 1.1, None],
-    "optim_wrapper.optimizer.lr": [0, -1e-3, float("nan"), float("inf"), "1e-3", None],
+    "optim_wrapper.optimizer.lr": [-1e-3, float("nan"), float("inf"), "1e-3", None],
     "optim_wrapper.optimizer.betas": [(0.9, 1.0), (-0.1, 0.9), 0.9, (0.9,)],
     "optim_wrapper.optimizer.weight_decay": [-0.05, "no"],
     "optim_wrapper.accumulative_counts": [0, -1, 2.5],

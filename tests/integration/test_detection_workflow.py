@@ -194,7 +194,8 @@ def test_classes__are_compared_with_validation_and_checkpoint(tmp_path, unformat
         }
         with pytest.raises(engine.InputError, match=f"and {part}_data.*have"):
             if part == "val":
-                engine.train(CONFIG, work_dir=work_dir, cfg_options=changed)
+                other = str(tmp_path / "other")
+                engine.train(CONFIG, work_dir=other, cfg_options=changed)
             else:
                 checkpoint = f"{work_dir}/iter_1.pth"
                 engine.test(CONFIG, checkpoint, cfg_options=changed)

@@ -1,8 +1,8 @@
 """Every config of pre-training and classification takes a training and a test step.
 
 At the widths of toys, on three pictures, and otherwise as the files say: depth, taps,
-image size, pipelines, losses, optimiser, hooks. (Detection and segmentation have tests
-of their own in addition to those of their data.)
+image size, pipelines, losses, optimiser, hooks. (Detection, segmentation and tracking
+have tests of their own in addition to those of their data.)
 """
 
 import shutil
@@ -20,7 +20,8 @@ from mim_plugins.engine import train
 CONFIGS = sorted(
     path
     for path in (ROOT / "configs").rglob("*.py")
-    if not {"_base_", "detection", "segmentation"} & {*path.relative_to(ROOT).parts}
+    if not {"_base_", "detection", "segmentation", "tracking"} & {*path.parts}
+    and not path.stem.startswith("tracker")
 )
 NARROW = dict(embed_dims=32, num_heads=4, feedforward_channels=32)
 NARROW_STAGES = dict(embed_dims=8, num_heads=(1, 2, 2, 4))

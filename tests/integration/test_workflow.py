@@ -166,9 +166,9 @@ model = dict(
     assert widths == [2 * 2 * 3 * 9, 8 * 8 * 3, 20]
     losses = [line for line in scalars(tmp_path) if "loss" in line]
     assert losses[-1]["loss"] < losses[0]["loss"]
-    # One level of three predicts pixels; only that one is drawn.
+    # Pixels of one level, histograms and features of the others next to their targets.
     (picture,) = tmp_path.glob("reconstructions/*.png")
-    assert cv2.imread(str(picture)).shape[1] == 4 * (128 + 4) + 4
+    assert cv2.imread(str(picture)).shape[1] == 8 * (128 + 4) + 4
 
 
 def test_pretrain__knn_and_reconstructions(images, tmp_path):

@@ -23,7 +23,9 @@ def test_command__writes_pictures_or_says_why_not(tmp_path, capsys):
         "grey_reconstruction.png",
     ]
     assert capsys.readouterr().out.strip().endswith("grey_reconstruction.gif")
-    with pytest.raises(SystemExit, match="^error: mask_ratio must lie.*--debug shows"):
+    with pytest.raises(
+        SystemExit, match="^error: model.mask_sampler.mask_ratio must.*--debug shows"
+    ):
         main([*given, "--out", str(out), "--mask-ratio", "2"])
     with pytest.raises(ValueError, match="device 'nowhere' cannot be used"):
         main([*given, "--device", "nowhere", "--debug"])

@@ -33,12 +33,12 @@ def check_destination(
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write to")
-    if problem := not_regular(path):
-        raise ValueError(f"{path} is {problem}: give the name of the file to write")
     if source is not None and path.exists() and path.samefile(source):
         raise ValueError(
             f"{path} is the file to read, too, and would be lost: write to another one"
         )
+    if problem := not_regular(path):
+        raise ValueError(f"{path} is {problem}: give the name of the file to write")
     if path.exists() and not force:
         raise FileExistsError(
             f"{path} is there already: write to another file, or replace it (--force)"

@@ -92,7 +92,7 @@ _TABLE: dict[str, Kind] = {
     "optim_wrapper.optimizer optim_wrapper.**.custom_keys": PART,
     "optim_wrapper.clip_grad.max_norm optim_wrapper.clip_grad.clip_value": POSITIVE,
     "optim_wrapper.clip_grad.norm_type": NORM_TYPE,
-    "optim_wrapper.**.lr": POSITIVE,
+    "optim_wrapper.**.lr": FACTOR,
     "optim_wrapper.**.weight_decay": FACTOR,
     "optim_wrapper.**.betas": BETAS,
     "optim_wrapper.**.eps": many(FACTOR),

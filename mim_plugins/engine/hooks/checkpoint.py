@@ -217,7 +217,7 @@ class AtomicCheckpointHook(CheckpointHook):
         runner.logger.info(f"Saving checkpoint at {step} iterations")
         template = INSIDE_EPOCH if self.by_epoch else self.filename_tmpl
         meta = dict(epoch=runner.epoch, iter=step)
-        self._save_state(runner, template.format(step), meta)
+        self._save_state(runner, template.format(step), meta, inside_epoch=True)
 
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict[str, int]
@@ -226,7 +226,13 @@ class AtomicCheckpointHook(CheckpointHook):
             runner = runner.runner
         self._save_state(runner, self.filename_tmpl.format(step), meta)
 
-    def _save_state(self, runner: Runner, name: str, meta: dict[str, int]) -> None:
+    def _save_state(
+        self,
+        runner: Runner,
+        name: str,
+        meta: dict[str, int],
+        inside_epoch: bool = False,
+    ) -> None:
         """Saves all that going on needs, then removes what is not to be kept."""
         self._saved_at = time.monotonic()
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
@@ -247,7 +253,8 @@ class AtomicCheckpointHook(CheckpointHook):
             dict(
                 save_optimizer=self.save_optimizer,
                 save_param_scheduler=self.save_param_scheduler,
-                by_epoch=self.by_epoch,
+                # A flexible runner counts by it, whatever `meta` says.
+                by_epoch=self.by_epoch and not inside_epoch,
             ),
             "training",
             written,
@@ -299,8 +306,10 @@ class AtomicCheckpointHook(CheckpointHook):
         stale.add(before[key])
 
         def written(path: Path) -> None:
-            for old in stale - {None, str(path)}:
-                remove(Path(str(old)))
+            for old in map(Path, filter(None, stale - {str(path)})):
+                # That of the run which this one goes on from stays where it is.
+                if old.parent.absolute() == path.parent.absolute():
+                    remove(old)
             stale.clear()
 
         self._write(runner, name, meta, options, f"best {key}", written)

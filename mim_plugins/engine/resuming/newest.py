@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,8 +52,8 @@ def newest_checkpoint(
 ) -> Search:
     """Find the checkpoint that a run can go on from.
 
-    It is that of the latest iteration, which each records, whatever its name and
-    whatever mmengine's ``last_checkpoint`` says.
+    It is that of the latest epoch and, within it, of the latest step, which each
+    records, whatever its name and whatever mmengine's ``last_checkpoint`` says.
 
     Args:
         cfg: The config with its ``work_dir``.
@@ -70,7 +69,8 @@ def newest_checkpoint(
             continue
         try:
             meta = _meta(path)
-            progress = int(meta["iter"]), int(meta["epoch"]), path.stat().st_mtime
+            progress = _progress(meta), path.stat().st_mtime
+            iteration = int(meta["iter"])
         except Exception as error:  # a damaged file can fail anywhere
             # A cut one as if the system could not read it: EINVAL.
             problem = path.is_file() and _damage(path)
@@ -78,7 +78,7 @@ def newest_checkpoint(
                 raise
             search.skipped[path] = problem or str(error)
         else:
-            if progress[0] <= latest:
+            if iteration <= latest:
                 ranked.append((progress, path, meta))
     for _, path, meta in sorted(ranked, key=lambda entry: entry[0], reverse=True):
         if other := _other_run(meta, cfg):
@@ -184,11 +184,20 @@ def _check_named(cfg: Config, path: Path) -> None:
     raise ValueError(f"--resume: {problem}. {advice}")
 
 
+def _progress(meta: Mapping[str, Any]) -> tuple[int, float]:
+    """Epochs and steps that are done; with fewer processes a step has more iterations.
+
+    An epoch's number of iterations may have changed, so that they come second.
+    """
+    batch = meta.get("global_batch")
+    accumulated = batch.get("accumulated") if isinstance(batch, Mapping) else None
+    return int(meta["epoch"]), int(meta["iter"]) / max(1, accumulated or 1)
+
+
 def _meta(path: Path) -> Mapping[str, Any]:
-    """What a checkpoint says of its run; of a folder, its number alone."""
+    """What a checkpoint says of its run; of a folder, nothing but its age counts."""
     if path.is_dir():
-        number = re.findall(r"\d+", path.stem)[-1]
-        return dict(iter=number, epoch=0)
+        return dict(iter=0, epoch=0)
     if not path.is_file():
         raise ValueError(f"{path} is no regular file")
     check_file(path)
