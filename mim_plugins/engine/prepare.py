@@ -102,7 +102,7 @@ def training_config(
     cfg = load_config(config, cfg_options)
     unused = check_names(cfg)
     for name in ("model", "train_dataloader", "train_cfg", "optim_wrapper"):
-        if cfg.get(name) is None:
+        if not cfg.get(name):
             raise ValueError(f"{config} describes no training: it has no {name}.")
     if "module" in cfg.model:
         plain = Path(config).with_name(Path(config).name.replace("-ms_", "_"))

@@ -274,3 +274,11 @@ def test_config__whose_length_is_no_dict(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.py").write_text(text)
     with pytest.raises(ValueError, match="^train_cfg must be a dict"):
         load_config(tmp_path / "c.py")
+
+
+@pytest.mark.parametrize("part", ["dataset", "sampler"])
+def test_part_of_a_loader_without_a_type__is_named(part: str) -> None:
+    cfg = config()
+    cfg.train_dataloader[part] = dict()
+    with pytest.raises(ValueError, match=f"^train_dataloader.{part}.type is missing$"):
+        check_values(cfg)

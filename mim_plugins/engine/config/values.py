@@ -129,6 +129,7 @@ _TABLE: dict[str, Kind] = {
     "model.**.feedforward_channels model.**.window_size": many(COUNT),
     "model.**.in_channels model.**.out_channels model.**.channels": many(COUNT),
     "model.**.num_classes model.**.batch_size": COUNT,
+    "model.**.pad_size_divisor": COUNT,
     "model.**.depth": many(INDEX),
     "model.**.img_size model.**.patch_size": SIZE,
     "model.**.mask_ratio": number(over=0, under=1),
@@ -173,6 +174,9 @@ _KEYS = {
     ),
 }
 
+# Parts of loaders that are built by a class.
+_TYPED = re.compile(r"_dataloader(\..+)?\.(dataset|sampler|batch_sampler)$")
+
 # Optimisers that find a learning rate by themselves.
 _OWN_RATE = re.compile("Adafactor|DAdapt|Prodigy")
 
@@ -195,6 +199,8 @@ def check_values(cfg: Config) -> None:
         elif not _finite(value) and not key.endswith("norm_type"):
             raise ValueError(f"{key} must be finite, but is {value!r}")
         if isinstance(value, Mapping):
+            if _TYPED.search(key) and "type" not in value:
+                raise ValueError(f"{key}.type is missing")
             _check_keys(key, value)
             _check_heads(key, value)
     loader = cfg.get("train_dataloader")
