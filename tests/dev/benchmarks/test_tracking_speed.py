@@ -15,4 +15,4 @@ def test_benchmark__prints_frames_per_second_and_shares():
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["network"] > 0 and result["tracker, torch"] > 0
     # A difference of two medians, of either sign on a busy machine.
-    assert "share outside of the network, torch" in result
+    assert result["share outside of the network, torch"] < 1
