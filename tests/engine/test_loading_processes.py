@@ -12,6 +12,7 @@ import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 from toy_run import ToyImages, loader, make_runner
 
 from mim_plugins.engine.running.loading import batches
@@ -63,9 +64,7 @@ def test_worker_killed_or_stopped__training_is_the_same(
             train_dataloader=failing(folder, sent, timeout=2),
             train_cfg=dict(type="ResumableEpochLoop", max_epochs=2),
         )
-        handler = signal.getsignal(signal.SIGCHLD)
         runner.train()
-        assert signal.getsignal(signal.SIGCHLD) is handler
         assert (folder / "0.flag").exists() is bool(sent)
         states.append(runner.model.state_dict())
         logs.append(next(folder.glob("work/*/*.log")).read_text())
@@ -107,6 +106,44 @@ def test_worker_that_fails_with_a_batch_ready__is_replaced(
             for worker in data._iterator._workers:
                 os.kill(worker.pid, signum)
     assert seen == [*range(12)]
+
+
+@pytest.mark.parametrize("timeout", [2, 0])
+def test_worker_killed_in_the_middle_of_a_message__is_replaced(
+    tmp_path: Path, timeout: float
+) -> None:
+    """The rest of it never comes, and no other worker may write."""
+    data = loaded(tmp_path, 0, timeout=timeout)
+    # Larger than a pipe: it is handed over while the batch before is worked on.
+    data.collate_fn = MessageOfAMegabyte()
+    seen = []
+    for indices, _ in batches(data):
+        seen += indices
+        if len(seen) == 2:
+            time.sleep(1)
+            for worker in data._iterator._workers:
+                os.kill(worker.pid, signal.SIGKILL)
+    assert seen == [*range(12)]
+
+
+class MessageOfAMegabyte:
+    def __call__(self, samples: list[dict]) -> tuple[list[int], bytes]:
+        indices = [sample["data_samples"]["sample_idx"] for sample in samples]
+        return indices, bytes(2**20)
+
+
+def test_worker_killed_after_another_loader_ran__does_not_disturb_the_step(
+    tmp_path: Path,
+) -> None:
+    """torch's first loader in a process sets a handler that raises anywhere."""
+    before = signal.getsignal(signal.SIGCHLD)
+    signal_handling._SIGCHLD_handler_set = False
+    try:
+        list(DataLoader(ToyImages(), num_workers=1, collate_fn=len))
+        assert signal.getsignal(signal.SIGCHLD) is not before
+        test_worker_killed_between_batches__does_not_disturb_the_step(tmp_path)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_worker_that_fails_at_every_try__ends_in_one_sentence(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.dataset import InfiniteSampler
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader, Sampler
+from torch.utils.data._utils import signal_handling
 
 from ...datasets.seeding import preserve_rng_state
 
@@ -125,7 +126,8 @@ class _Attempt:
     torch looks after workers when it has waited for a batch as long as the loader's
     timeout. Here that is a few seconds, and it is asked again, until a thread has found
     that workers stand still, and killed them. torch's own limit leaves out that a
-    worker is waited for, too, while it hands over the memory of a batch.
+    worker is waited for, too, while it hands over the memory of a batch, or is in the
+    middle of a message: the pipe never ends, since all processes hold its other end.
     """
 
     def __init__(self, loader: DataLoader) -> None:
@@ -164,12 +166,17 @@ class _Attempt:
     def _watch(self) -> None:
         """Kills workers that give nothing for too long; the main thread notices."""
         while not self._ended.wait(min(1.0, self._limit / 4)):
-            now, since = time.monotonic(), self._since
-            if since is not None and now - since >= self._limit:
-                self._waited = now - since
-                for worker in self._workers:
-                    worker.kill()
-                return
+            since = self._since
+            waited = 0.0 if since is None else time.monotonic() - since
+            if waited >= self._limit:
+                self._waited = waited
+            elif waited < _POLL or not self._dead(timeout=0):
+                continue
+            for worker in self._workers:
+                worker.kill()
+            if self._iterator is not None:
+                self._iterator._worker_result_queue._writer.close()
+            return
 
     def _workers_failed(self, error: Exception) -> bool:
         """Whether an error is that of a worker, and not of a data set in it."""
@@ -177,14 +184,17 @@ class _Attempt:
             # Of a data set's own errors the class is named first.
             return str(error).startswith(("DataLoader worker (pid", "DataLoader timed"))
         # It died while it handed over a batch.
-        dead = [worker.sentinel for worker in self._workers]
-        return "in DataLoader worker" not in str(error) and bool(wait(dead, timeout=1))
+        return "in DataLoader worker" not in str(error) and self._dead(timeout=1)
+
+    def _dead(self, timeout: float) -> bool:
+        """Whether a worker has died, or does within so many seconds."""
+        return bool(wait([worker.sentinel for worker in self._workers], timeout))
 
     def _begin(self) -> None:
         """Starts the workers, or has those of the epoch before go on."""
         loader, watched = self._loader, self._loader.num_workers > 0
         self._workers = list(getattr(loader._iterator, "_workers", []))
-        before = signal.getsignal(signal.SIGCHLD)
+        before = _child_handler()
         if watched:
             loader.timeout = min(_POLL, self._limit)
         try:
@@ -195,8 +205,7 @@ class _Attempt:
             if watched:
                 loader.timeout = self._limit
             if threading.current_thread() is threading.main_thread():
-                # torch's would raise in the middle of whatever the training does.
-                signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+                signal.signal(signal.SIGCHLD, before)
         self._workers = list(getattr(self._iterator, "_workers", []))
 
     def _end_workers(self) -> str:
@@ -222,6 +231,18 @@ class _Attempt:
         """Ends the loading processes, whatever still refers to this object."""
         self._ended.set()
         self._iterator, self._workers = None, []
+
+
+def _child_handler() -> Any:
+    """What happens when a child process ends, without what torch's loaders do then.
+
+    Theirs raises in the middle of whatever the training does; the first loader that
+    anything iterates over sets it, for good.
+    """
+    handler = signal.getsignal(signal.SIGCHLD)
+    if getattr(handler, "__module__", None) == signal_handling.__name__:
+        return signal.SIG_DFL
+    return handler or signal.SIG_DFL
 
 
 def _begin_again(loader: DataLoader) -> None:
