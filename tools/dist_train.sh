@@ -7,7 +7,8 @@
 # first machine) and PORT set. PYTHON chooses the interpreter.
 #
 # SIGTERM, SIGINT and SIGUSR1 end the run with a checkpoint, and this script with 143,
-# 130 and 0; --resume goes on. MAX_RESTARTS=3 lets a run go on by itself after a process
+# 130 and 0, or 1 after a SIGUSR1 if it could not be written; --resume goes on. A second
+# Ctrl-C does not wait for it. MAX_RESTARTS=3 lets a run go on by itself after a process
 # has died, up to three times.
 set -euo pipefail
 
@@ -25,9 +26,24 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((THREADS > 0 ? THREADS : 1))}
 export MKL_NUM_THREADS=${MKL_NUM_THREADS:-$OMP_NUM_THREADS}
 export PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}"
 
+# Here the processes say that they have saved, which the launcher does not pass on.
+MIM_PLUGINS_STATE=$(mktemp)
+export MIM_PLUGINS_STATE
+trap 'rm -f "$MIM_PLUGINS_STATE"' EXIT
+# How long they may write a large checkpoint; torch before 2.13 kills them after 30 s.
+export PET_SHUTDOWN_TIMEOUT=${PET_SHUTDOWN_TIMEOUT:-600}
+
 # The launcher knows SIGTERM, which it passes on to the processes.
-CODE='' SIGNALLED=''
-stop() { CODE=$1 SIGNALLED=1; kill -TERM "$CHILD" 2>/dev/null || true; }
+CHILD='' CODE='' SIGNALLED='' SINCE=0
+stop() {
+    if [ "$1" = 130 ] && [ -n "$CODE" ] && [ "$SECONDS" -gt $((SINCE + 1)) ]; then
+        # A second Ctrl-C: they end at once.
+        # shellcheck disable=SC2046
+        kill -KILL $(cat "/proc/$CHILD/task/$CHILD/children") 2>/dev/null || true
+    fi
+    CODE=${CODE:-$1} SIGNALLED=1 SINCE=$SECONDS
+    kill -TERM "$CHILD" 2>/dev/null || true
+}
 trap 'stop 143' TERM
 trap 'stop 130' INT
 trap 'stop 0' USR1
@@ -63,4 +79,7 @@ while SIGNALLED='' RESULT=0; do
     wait "$CHILD" || RESULT=$?
     [ -n "$SIGNALLED" ] || break
 done
+if [ "$CODE" = 0 ] && [ "$RESULT" != 0 ] && grep -q training "$MIM_PLUGINS_STATE"; then
+    exit 1
+fi
 exit "${CODE:-$RESULT}"

@@ -7,7 +7,9 @@
 # is where the processes meet.
 #
 # A run that needs more than a job's time goes on by itself: Slurm's signal USR1 ends it
-# with a checkpoint, and the job is queued again, or, outside of sbatch, started again:
+# with a checkpoint, and the job is queued again, or, outside of sbatch, started again. It
+# goes on from the newest checkpoint that it has saved, and before there is one, as it
+# was started (--resume FILE):
 #   sbatch --requeue --signal=USR1@120 --wrap "tools/slurm_train.sh …"
 #   SRUN_ARGS="--time=24:00:00 --signal=USR1@120" tools/slurm_train.sh …
 set -euo pipefail
@@ -38,7 +40,10 @@ trap 'pass TERM' TERM
 trap 'pass INT' INT
 trap 'REQUEUE=1; pass USR1' USR1
 
-train() {  # [--resume]
+# By this name a run knows, in its work dir, what its earlier attempts have saved.
+export MIM_PLUGINS_LAUNCH="slurm ${SLURM_JOB_ID:-$HOSTNAME $$ $(date +%s)}"
+
+train() {
     rm -f "$WORK_DIR/requeue"
     # SRUN_ARGS holds several words.
     # shellcheck disable=SC2086
@@ -60,12 +65,9 @@ train() {  # [--resume]
     done
 }
 
-# The newest checkpoint is taken whenever this job has run before.
-AGAIN=()
-[ "${SLURM_RESTART_COUNT:-0}" = 0 ] || AGAIN=(--resume)
 while true; do
     REQUEUE=''
-    train "$@" ${AGAIN[@]+"${AGAIN[@]}"}
+    train "$@"
     # The tasks say it, too: Slurm may have signalled them alone.
     if [ -e "$WORK_DIR/requeue" ]; then REQUEUE=1; fi
     if [ -z "$REQUEUE" ] || [ "$RESULT" != 0 ]; then exit "$RESULT"; fi
@@ -75,5 +77,4 @@ while true; do
         scontrol requeue "$SLURM_JOB_ID"
         exit 0
     fi
-    AGAIN=(--resume)
 done

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
 from mmengine.config import DictAction
@@ -92,6 +93,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Run the command line."""
     args = parse_args()
+    # Before the run can save anything, which importing takes seconds to get to: Ctrl-C
+    # ends without a traceback, and a scheduler's signal waits until it is understood.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     # Imported after the arguments, so that --help answers at once.
     from mim_plugins.engine import InputError, annotated_config, train
 

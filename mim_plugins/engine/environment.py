@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,9 +84,25 @@ def launched_rank(launcher: str) -> int:
     return int(os.environ.get(_VARIABLES[launcher][1], 0))
 
 
-def restarted() -> bool:
-    """Whether torchrun has started this process anew, after another one has died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+def launch_id() -> str | None:
+    """What all attempts at one run have in common that are started without a user.
+
+    These are the restarts of one torchrun, and what tools/slurm_train.sh queues again
+    (``MIM_PLUGINS_LAUNCH``). None for a process that nothing would start again.
+    """
+    if given := os.environ.get("MIM_PLUGINS_LAUNCH"):
+        return given
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    # Without --rdzv_id all of torchrun's runs have the same id: they differ in the
+    # launcher, the parent, whose number may be the same in every container.
+    parent = os.getppid()
+    started = ""
+    with suppress(OSError):
+        stat = Path(f"/proc/{parent}/stat").read_text()
+        started = stat.rpartition(")")[2].split()[19]
+    run = os.environ["TORCHELASTIC_RUN_ID"]
+    return f"torchrun {run} {socket.gethostname()} {parent} {started}"
 
 
 def check_toolbox(scope: str | None) -> None:

@@ -29,9 +29,9 @@ from .config.settings import (
 from .dry_run import rehearsal
 from .environment import (
     check_toolbox,
+    launched_rank,
     leave_processes,
     prepare_processes,
-    restarted,
     suitable_threads,
     world_size,
 )
@@ -47,8 +47,8 @@ from .resuming.newest import refuse_earlier_run
 from .resuming.rollback import DataOrderHook
 from .resuming.same_batch import SameBatchHook
 from .resuming.same_run import SameRunHook
-from .resuming.work_dir import only_run
-from .running.signals import Interrupted, SignalWatch
+from .resuming.work_dir import launched_at, mark_launch, only_run
+from .running.signals import EXIT_CODES, Interrupted, SignalWatch, say_to_launcher
 from .running.watch import WatchProcessesHook
 from .strict_loading import require_strict_loading
 from .testing import apply_amp, apply_tta, draw_predictions, write_results
@@ -97,7 +97,7 @@ def train(
         Interrupted: A ``SystemExit``, if SIGTERM, SIGINT or SIGUSR1 has ended the run,
             with a checkpoint.
     """
-    with SignalWatch() as watch:
+    with SignalWatch(work_dir) as watch:
         try:
             return _train(
                 watch,
@@ -112,14 +112,23 @@ def train(
                 launcher=launcher,
             )
         except BaseException as error:
-            if not watch.received:
+            stopped = error if isinstance(error, Interrupted) else None
+            if stopped is None and not watch.received:
                 raise
             # Loading processes end with the iterators in its frames.
             traceback.clear_frames(error.__traceback__)
-            if watch.training:
-                raise
-            # Libraries turn what is raised in them into errors of their own.
-            raise Interrupted(watch.received) from None
+            left = False
+            if stopped is None:
+                if watch.training:
+                    # The connection to the first process ends when it has stopped.
+                    left = launched_rank(launcher) > 0
+                    if not (left and isinstance(error, RuntimeError)):
+                        raise
+                # Libraries turn what is raised in them into errors of their own.
+                stopped = Interrupted(watch.received)
+            if stopped.code == EXIT_CODES[stopped.signal] and not left:
+                say_to_launcher("stopped")
+            raise stopped from None
 
 
 def _train(
@@ -127,7 +136,8 @@ def _train(
 ) -> Runner:
     with explained():
         cfg, notes = training_config(config, **options)
-        if options["resume"] is None and not (dry_run or restarted()):
+        watch.work_dir = cfg.work_dir
+        if options["resume"] is None and not (dry_run or launched_at(cfg.work_dir)):
             refuse_earlier_run(cfg)
     batch_size = cfg.train_dataloader.get("batch_size")
     with (
@@ -288,6 +298,14 @@ class _StartedHook(Hook):
 
     def __init__(self) -> None:
         self.iterations = 0
+        self._marked = False
+
+    def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        if not self._marked:
+            self._marked = True
+            # From here on there is something to go on from by itself.
+            mark_launch(runner.work_dir)
+            say_to_launcher("training")
 
     def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
         self.iterations += 1

@@ -33,12 +33,12 @@ from .config.settings import (
 from .config.values import check_values
 from .environment import (
     check_toolbox,
-    restarted,
     world_size,
 )
-from .resuming.newest import apply_resume, newest_checkpoint
+from .resuming.newest import again, apply_resume
 from .resuming.resumable import make_resumable
 from .resuming.same_batch import keep_batch
+from .resuming.work_dir import launched_at
 
 
 def load_config(
@@ -136,12 +136,8 @@ def training_config(
         warnings.append(f"config: nothing uses {', '.join(unused)} of {config}")
     checks = (check_length, check_best)
     warnings += filter(None, [check(cfg) for check in checks])
-    if restarted():
-        # A run that was to go on from a named file may have saved none of its own yet.
-        named = resume not in (None, "auto") or cfg.get("resume")
-        if not named or newest_checkpoint(cfg).newest is not None:
-            resume = "auto"
-    notes += apply_resume(cfg, resume)
+    since = launched_at(cfg.work_dir)
+    notes += apply_resume(cfg, resume if since is None else again(cfg, resume, since))
     if kept := keep_batch(cfg, processes):
         notes.append(kept.note)
     step("--resume", cfg)

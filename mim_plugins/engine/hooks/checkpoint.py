@@ -176,6 +176,15 @@ class AtomicCheckpointHook(CheckpointHook):
         path = str(self.last_ckpt)
         return None if Path(path) in self._writer.wait() else path
 
+    def path_at(self, iteration: int) -> Path:
+        """Where :meth:`save` writes.
+
+        Args:
+            iteration: How many iterations are complete.
+        """
+        template = INSIDE_EPOCH if self.by_epoch else self.filename_tmpl
+        return Path(self.out_dir, template.format(iteration))
+
     def wait(self) -> None:
         """Waits until what was saved is written."""
         self._writer.wait()
@@ -215,9 +224,8 @@ class AtomicCheckpointHook(CheckpointHook):
             if isinstance(hook, StopNonFiniteHook):
                 hook.after_train_epoch(runner)  # weights that are not finite stop here
         runner.logger.info(f"Saving checkpoint at {step} iterations")
-        template = INSIDE_EPOCH if self.by_epoch else self.filename_tmpl
         meta = dict(epoch=runner.epoch, iter=step)
-        self._save_state(runner, template.format(step), meta, inside_epoch=True)
+        self._save_state(runner, self.path_at(step).name, meta, inside_epoch=True)
 
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict[str, int]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from torch import distributed
 
 from ..running.signals import Interrupted, SignalWatch
 from .checkpoint import AtomicCheckpointHook
+from .saving import INSIDE_EPOCH
 
-#: Left in the working directory for tools/slurm_train.sh.
-REQUEUE = "requeue"
+# Seconds that a process waits for the first one to save, if that is signalled as well.
+_PATIENCE = 30.0
 
 
 class StopHook(Hook):
@@ -25,7 +27,8 @@ class StopHook(Hook):
     A signal may reach a single process. In every iteration all of them exchange what
     they have received, over gloo, on the CPU, and without waiting: the answer is taken
     an iteration later, when it has long been there. A signal during a validation ends
-    it; the checkpoint is then that of the last iteration of the training.
+    it; the checkpoint is then that of the last iteration of the training. If only other
+    processes than the first are signalled then, the run ends after the validation.
 
     Args:
         watch: What notes the signals.
@@ -36,6 +39,7 @@ class StopHook(Hook):
         self._group: Any = None
         # The exchange under way: its handle and the signal, which is in place.
         self._exchange: tuple[Any, torch.Tensor] | None = None
+        self._waited = False
 
     def before_train(self, runner: Runner) -> None:
         """Prepare the exchange.
@@ -84,7 +88,16 @@ class StopHook(Hook):
         if not self.watch.received or not self.watch.training:
             return
         if not isinstance(runner, Runner):  # parameters may be sharded
+            runner.logger.warning(
+                f"{signal.Signals(self.watch.received).name}: stopped in a validation; "
+                "the same command with --resume goes on from the newest checkpoint"
+            )
             raise Interrupted(self.watch.received)
+        if runner.rank > 0:
+            # The launcher would end the first process while it writes.
+            if self._first_has_saved(runner):
+                raise Interrupted(self.watch.received)
+            return
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
                 # Takes the averages out of the model again.
@@ -128,12 +141,31 @@ class StopHook(Hook):
             f"{name}: stopped after iteration {iteration}; {written}, and the same "
             "command with --resume goes on from the newest one"
         )
-        if number == signal.SIGUSR1 and is_main_process():
-            Path(runner.work_dir, REQUEUE).touch()
+        lost = torch.tensor(int(path is None))
         if self._group is not None:
             # A process that has ended has the launcher end the one that writes.
-            distributed.barrier(self._group)
-        raise Interrupted(number)
+            distributed.all_reduce(lost, distributed.ReduceOp.MAX, self._group)
+        raise Interrupted(number, lost=bool(lost))
+
+    def _first_has_saved(self, runner: Runner) -> bool:
+        """Whether the first process has saved after a signal to all, in a validation.
+
+        It waits for that once.
+        """
+        since = time.time() - _PATIENCE
+        end = time.monotonic() + (0 if self._waited else _PATIENCE)
+        self._waited = True
+        path = Path(runner.work_dir, INSIDE_EPOCH.format(runner.iter))
+        for hook in runner.hooks:
+            if isinstance(hook, AtomicCheckpointHook):
+                path = hook.path_at(runner.iter)
+        while True:
+            with suppress(OSError):
+                if path.stat().st_mtime >= since:
+                    return True
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.1)
 
 
 def write_checkpoint(runner: Runner, iteration: int) -> str | None:

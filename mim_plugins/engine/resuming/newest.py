@@ -91,6 +91,26 @@ def newest_checkpoint(
     return search
 
 
+def again(cfg: Config, resume: str | None, since: float) -> str | None:
+    """What a run goes on from that is started again without a user.
+
+    Args:
+        cfg: The config with its ``work_dir``.
+        resume: What the user gave for the first attempt; see :func:`apply_resume`.
+        since: When that took its first step.
+
+    Returns:
+        The newest checkpoint that one of the attempts has saved. Without one, of the
+        folder, unless the user has named a file, which is then gone on from as before.
+    """
+    named = resume or (cfg.get("load_from") if cfg.get("resume") else None)
+    if named in (None, "auto"):
+        return "auto"
+    earlier = [x for x in training_checkpoints(cfg) if x.lstat().st_mtime < since]
+    newest = newest_checkpoint(cfg, earlier).newest
+    return resume if newest is None else str(newest)
+
+
 def apply_resume(cfg: Config, resume: str | None) -> list[Note]:
     """Make a config resume from a checkpoint.
 

@@ -1,4 +1,4 @@
-"""One run at a time in a working directory."""
+"""One run at a time in a working directory, and who has started it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..environment import launched_rank
+from mmengine.dist import all_gather_object, is_main_process
+from mmengine.logging import MMLogger
+
+from ..environment import launch_id, launched_rank
 
 # Seconds between two signs of life, and how long one is waited for.
 _BEAT = 15.0
 _WAIT = 3 * _BEAT
 
 _NAME = ".lock"
+
+# Names the launch whose run has taken steps in a folder.
+_LAUNCH = ".launch"
 
 
 @contextmanager
@@ -57,6 +63,51 @@ def only_run(work_dir: str | Path, launcher: str = "none") -> Iterator[None]:
             os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def mark_launch(work_dir: str | Path) -> None:
+    """Notes which launch trains in a working directory, when its first step is due.
+
+    All processes of the run call it. Further attempts of the same launch leave the mark
+    as it is.
+
+    Args:
+        work_dir: The folder, which this run has locked.
+    """
+    own = launch_id()
+    if own is None:
+        return
+    # A launcher of its own on every machine.
+    launches = sorted({name for name in all_gather_object(own) if name})
+    if not is_main_process() or launched_at(work_dir) is not None:
+        return
+    try:
+        Path(work_dir, _LAUNCH).write_text("\n".join(launches) + "\n")
+    except OSError as error:
+        MMLogger.get_current_instance().warning(
+            f"{Path(work_dir, _LAUNCH)} cannot be written ({error.strerror}): if this "
+            "run is started again, it needs --resume to go on"
+        )
+
+
+def launched_at(work_dir: str | Path) -> float | None:
+    """When a run of this process's launch took its first step in a working directory.
+
+    So an attempt that was refused, or failed before, does not count.
+
+    Args:
+        work_dir: The folder.
+
+    Returns:
+        In seconds, by the clock of the file system; None if it took none.
+    """
+    own, mark = launch_id(), Path(work_dir, _LAUNCH)
+    try:
+        if own is not None and own in mark.read_text().splitlines():
+            return mark.stat().st_mtime
+    except (OSError, ValueError):
+        pass  # it is not there, or no file of ours
+    return None
 
 
 def _lock(descriptor: int, path: Path) -> None:

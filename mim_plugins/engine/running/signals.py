@@ -9,6 +9,8 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -19,6 +21,9 @@ EXIT_CODES = {
     signal.SIGINT: 128 + signal.SIGINT,
     signal.SIGUSR1: 0,
 }
+
+#: Left in the working directory, for tools/slurm_train.sh, by what gets a SIGUSR1.
+REQUEUE = "requeue"
 
 # torchrun passes on what the terminal has already sent: that is no second Ctrl-C.
 _SAME_SECONDS = 0.5
@@ -34,11 +39,13 @@ class Interrupted(SystemExit):
 
     Args:
         number: The signal.
+        lost: Whether what there was to save could not be saved, which is a failure
+            after any signal.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, lost: bool = False) -> None:
         self.signal = signal.Signals(number)
-        super().__init__(EXIT_CODES[self.signal])
+        super().__init__(EXIT_CODES[self.signal] or int(lost))
 
 
 class SignalWatch:
@@ -49,12 +56,20 @@ class SignalWatch:
     first step, a signal raises :class:`Interrupted` in the main thread at once. A
     second Ctrl-C ends the process.
 
+    A SIGUSR1 leaves the file ``requeue`` in the working directory, in whichever process
+    and whenever it comes, since a scheduler may signal the processes alone.
+
     To be used as a context in the main thread; in others, and nested, it does nothing.
+
+    Args:
+        work_dir: The run's folder, if it is known already.
     """
 
     _active = False
 
-    def __init__(self) -> None:
+    def __init__(self, work_dir: str | Path | None = None) -> None:
+        #: The run's folder.
+        self.work_dir = work_dir
         #: The first signal, or 0.
         self.received = 0
         #: Whether a step has begun, so that there is something to save.
@@ -119,6 +134,10 @@ class SignalWatch:
                 self._leave()
             return
         self.received, self._since = number, now
+        if number == signal.SIGUSR1 and self.work_dir is not None:
+            with suppress(OSError):
+                Path(self.work_dir).mkdir(parents=True, exist_ok=True)
+                Path(self.work_dir, REQUEUE).touch()
         if self.training:
             _say(f"{name}: ends after this iteration, with a checkpoint")
             return
@@ -138,6 +157,21 @@ class SignalWatch:
     def _leave(self) -> None:
         _kill(set(multiprocessing.active_children()) - self._children)
         os._exit(EXIT_CODES[signal.Signals(self.received)])
+
+
+def say_to_launcher(state: str) -> None:
+    """Says to tools/dist_train.sh how a run is.
+
+    What torchrun returns after a signal is the same, whatever has become of the
+    processes.
+
+    Args:
+        state: ``training`` while there is something to lose, ``stopped`` once it is
+            saved.
+    """
+    if file := os.environ.get("MIM_PLUGINS_STATE"):
+        with suppress(OSError):
+            Path(file).write_text(f"{state}\n")
 
 
 def _kill(children: set[Any]) -> None:
