@@ -15,9 +15,9 @@ from torch import Tensor
 from mim_plugins.checkpoints.files.reading import read_meta, verify
 
 from .attempt import Attempt
-from .scene import Scene, differing, final_weights, losses
+from .scene import BATCH, Scene, differing, final_weights, losses
 
-# What runs differ in, without an influence on their weights.
+# What runs differ in. But for accumulation, it has no influence on their weights.
 KEPT = (1, 3)
 WORKERS = (0, 2)
 WHEN: dict[str, dict[str, Any]] = {
@@ -28,6 +28,12 @@ WHEN: dict[str, dict[str, Any]] = {
         "default_hooks.checkpoint.interval_minutes": None,
     },
     "by time": {"default_hooks.checkpoint.interval_minutes": 0.005},
+    # Two iterations make a step, and a checkpoint comes between them.
+    "accumulated": {
+        "default_hooks.checkpoint.by_epoch": False,
+        "default_hooks.checkpoint.interval": 3,
+        "default_hooks.checkpoint.interval_minutes": None,
+    },
 }
 
 # At most so many kills of a run, and when they come: at any time, while a checkpoint is
@@ -62,11 +68,8 @@ def killed_runs(
         What happened in each run.
     """
     scene = Scene(scene.folder, scene.images, _CHANGES)
-    whole = scene.folder / "uninterrupted"
-    with Attempt(scene.config("uninterrupted", processes), whole, None, processes) as a:
-        if code := a.finish():
-            raise RuntimeError(f"ended with {code} without a kill: {a.said()[-2000:]}")
-    wanted = final_weights(whole)
+    halves = {"train_dataloader.batch_size": max(1, BATCH // processes // 2)}
+    wanted: dict[bool, dict[str, Tensor]] = {}
     kinds = list(product(WHEN, KEPT, WORKERS))
     random.Random(seed).shuffle(kinds)
     for number in range(runs):
@@ -77,14 +80,37 @@ def killed_runs(
             "train_dataloader.persistent_workers": workers > 0,
             "model.ballast": ballast / 2,  # of the weights, and of their averages
         }
+        accumulated = when == "accumulated"
+        if accumulated:
+            changes |= halves
+        if accumulated not in wanted:
+            own = halves if accumulated else {}
+            wanted[accumulated] = _uninterrupted(scene, processes, own)
         name = f"killed_{number}"
         config = scene.config(name, processes, **changes)
         draw = random.Random(f"{seed} {number}")
         began = time.monotonic()
         report = dict(part="kills", run=number, processes=processes, checkpoints=when)
         report |= dict(kept=kept, workers=workers)
-        report |= _run(config, scene.folder / name, processes, draw, wanted)
+        report |= _run(
+            config, scene.folder / name, processes, draw, wanted[accumulated]
+        )
         yield report | dict(seconds=round(time.monotonic() - began, 1))
+
+
+def _uninterrupted(
+    scene: Scene, processes: int, changes: dict[str, Any]
+) -> dict[str, Tensor]:
+    """The weights of a run that nobody kills."""
+    name = "uninterrupted_in_halves" if changes else "uninterrupted"
+    work_dir = scene.folder / name
+    config = scene.config(name, processes, **changes)
+    with Attempt(config, work_dir, None, processes) as run:
+        if code := run.finish():
+            raise RuntimeError(
+                f"ended with {code} without a kill: {run.said()[-2000:]}"
+            )
+    return final_weights(work_dir)
 
 
 def _run(

@@ -24,6 +24,7 @@ from .config.schedules import plain_schedulers, run_length
 from .config.settings import Note, global_batch
 from .errors import InputError
 from .hooks.accumulation import AccumulationHook, steps_per_epoch
+from .hooks.disk_space import most_files
 from .hooks.periodic import unwrapped
 
 # Images that are decoded, and of them those of the measured step without a GPU.
@@ -290,7 +291,8 @@ def _saved_and_read(runner: Runner, work_dir: Path, temporary: Path) -> str:
     reading = time.perf_counter() - start
     _compare(read["state_dict"], unwrapped(runner.model).state_dict())
     path.unlink()
-    kept = _kept(runner.cfg, hook)
+    most = most_files(runner.cfg, hook)
+    kept = most.training + most.best
     free = shutil.disk_usage(temporary).free
     need = f"{kept} of them need {kept * size / _GB:.2f} GB in {work_dir}"
     if kept * size > free:
@@ -312,23 +314,6 @@ def _compare(read: dict[str, Tensor], state: dict[str, Tensor]) -> None:
                 f"{key} was read from a checkpoint with other values than were written "
                 "to it: the disk, or its driver, is not to be trusted"
             )
-
-
-def _kept(cfg: Config, hook: Any) -> int:
-    """How many checkpoints lie on the disk at most."""
-    length, _ = run_length(cfg)
-    interval = hook.get("interval", -1)
-    if interval < 1 or length is None:
-        written = 1
-    else:
-        if hook.get("by_epoch", True) != (run_length(cfg)[1] == "epoch"):
-            length = interval
-        written = -(-length // interval)
-    most = hook.get("max_keep_ckpts", -1)
-    # A new one is written before an old one is removed.
-    kept = written if most < 1 else min(written, most + 1)
-    best = hook.get("save_best")
-    return kept + (len(best) if isinstance(best, list) else bool(best))
 
 
 def _memory(device: torch.device) -> str:

@@ -36,7 +36,7 @@ from .environment import (
     world_size,
 )
 from .resuming.newest import again, apply_resume
-from .resuming.resumable import make_resumable
+from .resuming.resumable import make_resumable, save_safely
 from .resuming.same_batch import keep_batch
 from .resuming.work_dir import launched_at
 
@@ -155,6 +155,7 @@ def training_config(
             cfg.auto_scale_lr.enable = False
     step("scaling of the learning rate", cfg)
     make_resumable(cfg)
+    notes += save_safely(cfg)
     complete_dataloaders(cfg)
     add_hook(cfg, "StopNonFiniteHook")
     if cfg.get("val_dataloader"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from samples import ROOT
 
-from mim_plugins.engine import InputError, dry_run, train
+from mim_plugins.engine import InputError, train
 from mim_plugins.models import ReconstructionHead
 
 CONFIG = """
@@ -139,15 +139,3 @@ def test_dry_run__refuses_sharded_runs(folder) -> None:
     options = {"runner_type": "FlexibleRunner"}
     with pytest.raises(InputError, match="--dry-run is for runs in which every"):
         rehearse(folder, cfg_options=options)
-
-
-@pytest.mark.parametrize(
-    ("interval", "most", "best", "expected"),
-    [(1, 3, None, 4), (5, 3, "auto", 3), (1, -1, None, 10), (-1, 3, None, 1)],
-)
-def test_kept__is_how_many_checkpoints_there_are_at_most(
-    interval, most, best, expected
-) -> None:
-    hook = dict(interval=interval, max_keep_ckpts=most, save_best=best)
-    cfg = dict(train_cfg=dict(max_epochs=10))
-    assert dry_run._kept(cfg, hook) == expected

@@ -1,5 +1,6 @@
 """Going on at any iteration gives the weights of the uninterrupted run, bit for bit."""
 
+import logging
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
+from mmengine.hooks import CheckpointHook
 from samples import ROOT
 from torch.utils.data import DataLoader, RandomSampler
 
 from mim_plugins.engine import train
-from mim_plugins.engine.resuming.resumable import make_resumable
+from mim_plugins.engine.hooks import AtomicCheckpointHook
+from mim_plugins.engine.resuming.resumable import make_resumable, save_safely
 from mim_plugins.engine.running.loops import order_repeats
 
 _runs = 0
@@ -272,3 +275,35 @@ def test_make_resumable__replaces_what_it_extends(
     data = cfg.train_dataloader
     assert data.sampler.type == (after or before)
     assert data.dataset.type == ("SeededDataset" if after else kind)
+
+
+class UsersHook(CheckpointHook):
+    """It does something else on purpose."""
+
+
+class UsersSafeHook(AtomicCheckpointHook):
+    """As well."""
+
+
+@pytest.mark.parametrize("kind", ["CheckpointHook", "mmengine.CheckpointHook", None])
+def test_save_safely__replaces_the_hook_of_mmengine(kind: str | None) -> None:
+    cfg = Config(dict(default_scope="mmpretrain"))
+    if kind is not None:
+        cfg.default_hooks = dict(checkpoint=dict(type=kind, interval=5, out_dir="x"))
+    (note,) = save_safely(cfg)
+    assert "CheckpointHook is replaced by AtomicCheckpointHook" in note.message
+    expected = dict(interval=1) if kind is None else dict(interval=5, out_dir="x")
+    assert cfg.default_hooks.checkpoint == dict(type="AtomicCheckpointHook", **expected)
+
+
+def test_save_safely__leaves_hooks_of_users_and_says_what_is_lost() -> None:
+    hooks = [dict(type=UsersSafeHook), dict(type=UsersHook), dict(type="EMAHook")]
+    cfg = Config(dict(default_hooks=dict(checkpoint=None), custom_hooks=hooks))
+    (note,) = save_safely(cfg)
+    assert note.level == logging.WARNING
+    assert "UsersHook is a CheckpointHook of its own and stays" in note.message
+    assert [hook["type"] for hook in cfg.custom_hooks] == [
+        UsersSafeHook,
+        UsersHook,
+        "EMAHook",
+    ]

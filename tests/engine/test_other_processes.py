@@ -112,7 +112,22 @@ def test_restart_by_torchrun__goes_on(
     folder: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     run(plain(4, **{"train_cfg.max_epochs": 2}), "work")
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     run(plain(4), "work")
     assert "resume: going on from" in max(Path("work").glob("*/*.log")).read_text()
+
+
+def test_refused_run__stays_refused_when_torchrun_repeats_it(
+    folder: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run(plain(4, **{"train_cfg.max_epochs": 2}), "work")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    for count in ("0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
+        with pytest.raises(InputError, match="holds checkpoints of an earlier run"):
+            run(plain(4), "work")
+        # Refused when the file is read.
+        with pytest.raises(InputError, match="with a global batch of 4 .* this run"):
+            run(plain(6), "work", "work/iter_3.pth")

@@ -12,9 +12,12 @@ from toy_run import loader, make_runner
 
 from mim_plugins.checkpoints.files.sealing import save_sealed
 from mim_plugins.engine.config.settings import GlobalBatch, Note
+from mim_plugins.engine.hooks.saving import write_folder
 from mim_plugins.engine.resuming.newest import (
+    again,
     apply_resume,
     newest_checkpoint,
+    progress_at,
     refuse_earlier_run,
 )
 from mim_plugins.engine.resuming.same_batch import SameBatchHook
@@ -139,6 +142,89 @@ def test_what_is_no_checkpoint__is_passed_over(tmp_path: Path) -> None:
     assert search.newest == good and len(search.skipped) == 4
     assert "no regular file" in search.skipped[tmp_path / "epoch_2.pth"]
     assert "does not say its epoch" in search.skipped[tmp_path / "epoch_5.pth"]
+
+
+def test_newest_checkpoint__is_of_the_order_that_a_run_went_back_for(
+    tmp_path: Path,
+) -> None:
+    """A later one of before failed, or it would not have gone back."""
+    save(tmp_path / "epoch_3.pth", 30)
+    later = save(tmp_path / "epoch_2.pth", 20, data_order=1)
+    assert newest_checkpoint(config(tmp_path)).newest == later
+
+
+def test_progress__is_counted_in_steps_of_any_number_of_processes(
+    tmp_path: Path,
+) -> None:
+    """An epoch of 31 images: 3 steps, which are 8 iterations of one process."""
+
+    def save_of(name: str, iteration: int, length: int, accumulated: int) -> Path:
+        meta = dict(epoch=iteration // length, run=dict(unit="epoch"))
+        meta["run"]["epoch_length"] = length
+        meta["global_batch"] = dict(accumulated=accumulated)
+        return save(tmp_path / name, iteration, **meta)
+
+    first = save_of("iter_14.pth", 14, length=8, accumulated=3)  # 1 epoch, 2 steps
+    second = save_of("iter_4.pth", 4, length=3, accumulated=1)  # 1 epoch, 1 step
+    cfg = config(tmp_path)
+    assert newest_checkpoint(cfg).newest == first
+    # Of three processes, that have failed after one epoch and one step.
+    reached = progress_at(4, 3, 1)
+    assert newest_checkpoint(cfg, latest=reached).newest == second
+    assert newest_checkpoint(cfg, [second], reached).newest is None
+
+
+def test_again__is_from_what_the_first_attempt_was_and_what_it_saved(
+    tmp_path: Path,
+) -> None:
+    """A user went back to epoch 1 of three."""
+    files = [save(tmp_path / f"epoch_{x}.pth", 10 * x) for x in (1, 2, 3)]
+    for file in files:
+        os.utime(file, (100, 100))
+    cfg = config(tmp_path)
+    assert again(cfg, None, since=200) == "auto"
+    assert again(cfg, "auto", since=200) == "auto"
+    assert again(cfg, str(files[0]), since=200) == str(files[0])
+    own = save(tmp_path / "iter_12.pth", 12, epoch=1)
+    assert again(cfg, str(files[0]), since=200) == str(own)
+
+
+def test_sharded_checkpoint__is_skipped_unless_all_of_it_is_there(
+    tmp_path: Path,
+) -> None:
+    good = save(tmp_path / "epoch_1.pth", 10)
+    folder = tmp_path / "epoch_2.pth"
+
+    def save_shards(epoch: int, iteration: int) -> None:
+        class Shards:
+            def save_checkpoint(self, out_dir: str, name: str, **_: Any) -> None:
+                part = Path(out_dir, name)
+                part.mkdir(exist_ok=True)
+                save_sealed({"a": torch.ones(2000)}, part / "rank0.pth")
+                (part / "notes.txt").write_text("of DeepSpeed")
+
+        write_folder(Shards(), folder, dict(epoch=epoch, iter=iteration), {})  # type: ignore
+
+    def found() -> Path | None:
+        return newest_checkpoint(config(tmp_path)).newest
+
+    save_shards(2, 20)
+    assert found() == folder
+    apply_resume(config(tmp_path), str(folder))
+    damage(folder / "rank0.pth")
+    assert found() == good
+    with pytest.raises(ValueError, match=f"rank0.* is damaged.* --resume {good}"):
+        apply_resume(config(tmp_path), str(folder))
+    (folder / "rank0.pth").unlink()
+    assert found() == good
+    save_shards(2, 20)
+    (folder / "notes.txt").write_text("cut")
+    assert found() == good
+    save_shards(2, 20)
+    (folder / "complete.json").write_text("{")
+    assert found() == good
+    skipped = newest_checkpoint(config(tmp_path)).skipped
+    assert "no complete.json, which is written last" in skipped[folder]
 
 
 def test_checkpoints_of_other_runs__are_passed_over(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mim_plugins.engine.resuming import work_dir
-from mim_plugins.engine.resuming.work_dir import only_run
+from mim_plugins.engine.resuming.work_dir import launched_at, mark_launch, only_run
 
 HOLD = """
 import os, sys, time
@@ -101,3 +101,32 @@ def test_folder_that_cannot_be_written__is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"file/run, where .* cannot be written: Not"):
         with only_run(tmp_path / "file" / "run"):
             pass
+
+
+def test_launch__is_known_to_its_further_attempts_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark_launch(tmp_path)  # of a process that nothing starts again
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert launched_at(tmp_path) is None
+    mark_launch(tmp_path)
+    os.utime(tmp_path / ".launch", (10, 10))
+    mark_launch(tmp_path)  # in the next attempt
+    assert launched_at(tmp_path) == 10
+    # Another torchrun has the same id, and in a container the same number.
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert launched_at(tmp_path) is None
+    monkeypatch.setenv("MIM_PLUGINS_LAUNCH", "slurm 17")
+    assert launched_at(tmp_path) is None
+    mark_launch(tmp_path)
+    assert launched_at(tmp_path) is not None
+
+
+def test_launch_mark__that_cannot_be_read_or_written_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIM_PLUGINS_LAUNCH", "slurm 17")
+    (tmp_path / ".launch").mkdir()
+    mark_launch(tmp_path)
+    assert launched_at(tmp_path) is None

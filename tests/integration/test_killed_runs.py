@@ -143,8 +143,12 @@ def test_killed_run__goes_on_and_ends_with_the_same_weights(
     finish(folder, processes, "--work-dir", "whole")
     process = start(folder, processes, "--work-dir", "killed")
     wait_until(folder, (folder / "killed" / "iter_5.pth").exists)
-    os.killpg(process.pid, signal.SIGKILL)
+    # torchrun starts them in sessions of their own.
+    sessions = [process.pid, *(ranks(process.pid) if processes > 1 else [])]
+    for session in sessions:
+        os.killpg(session, signal.SIGKILL)
     process.wait()
+    wait_until(folder, lambda: not any(living(session) for session in sessions))
     finish(folder, processes, "--work-dir", "killed", "--resume")
     # 17 images are two batches of 8: 8 iterations of 2 images, or 4 of 4.
     last = "iter_24.pth" if processes == 1 else "iter_12.pth"

@@ -41,9 +41,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f".{path.stem}.{writer_tag()}{path.suffix}")
     try:
         write(partial)
-        _sync(partial)
+        sync(partial)
         os.replace(partial, path)
-        _sync(path.parent)
+        sync(path.parent)
     except Exception as error:
         reason = _system_error(error)
         if reason is None and shutil.disk_usage(path.parent).free < 1 << 16:
@@ -132,7 +132,7 @@ def _system_error(error: BaseException | None) -> str | None:
     return None
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Has a file, or the names in a folder, written to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.config import Config
+from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
 from torch import Tensor
 
 from ...checkpoints.files.atomic import readable
+from ..config.schedules import run_length
 from .periodic import unwrapped
 
 
@@ -31,13 +33,11 @@ def describe_space(runner: Runner, hook: Any) -> tuple[int, str]:
     size = model * (2 if averaged else 1)
     if hook.save_optimizer:
         size += _optimizer_bytes(runner.optim_wrapper)
-    kept = _number_kept(runner, hook)
-    # The newest is written before the oldest is removed.
-    needed = size * (kept + 1)
-    described = f"{kept} are kept" if kept > 1 else "1 is kept"
-    if hook.save_best:
-        without_optimizer = model * (2 if averaged else 1)
-        needed += without_optimizer * len(hook.key_indicators)
+    most = most_files(runner.cfg, vars(hook))
+    needed = size * most.training
+    described = f"{most.kept} are kept" if most.kept > 1 else "1 is kept"
+    if most.best:
+        needed += model * (2 if averaged else 1) * most.best  # without the optimiser
         described += f", and the best by {', '.join(hook.key_indicators)}"
     folder = Path(hook.out_dir)
     present = sum(x.stat().st_size for x in hook.training_checkpoints() if x.is_file())
@@ -57,6 +57,36 @@ def describe_space(runner: Runner, hook: Any) -> tuple[int, str]:
     )
 
 
+class MostFiles(NamedTuple):
+    """How many checkpoints lie on the disk at most."""
+
+    kept: int
+    training: int  # while one is written: the newest comes before the oldest goes
+    best: int
+
+
+def most_files(cfg: Config, options: Mapping[str, Any]) -> MostFiles:
+    """Counts the checkpoints that a run has on the disk at most.
+
+    Args:
+        cfg: The config of the run.
+        options: The arguments of its hook.
+    """
+    length, unit = run_length(cfg)
+    interval, limit = (options.get(x, -1) for x in ("interval", "max_keep_ckpts"))
+    same_unit = options.get("by_epoch", True) == (unit == "epoch")
+    # Other ones are as many as the run takes hours, or depend on the data.
+    counted = options.get("interval_minutes") is None and (interval < 1 or same_unit)
+    written = -(-length // interval) if length and interval > 0 and same_unit else 1
+    if limit < 1 or (counted and written <= limit):
+        kept = training = written
+    else:
+        kept, training = limit, limit + 1
+    best = options.get("save_best")
+    count = len(best) if isinstance(best, (list, tuple)) else int(bool(best))
+    return MostFiles(kept, training, count)
+
+
 def _bytes(tensors: Iterable[Any]) -> int:
     return sum(x.numel() * x.element_size() for x in tensors if isinstance(x, Tensor))
 
@@ -70,10 +100,3 @@ def _optimizer_bytes(wrapper: Any) -> int:
         averages = 2 if "betas" in group else bool(group.get("momentum"))
         total += averages * _bytes(x for x in group["params"] if x.requires_grad)
     return total
-
-
-def _number_kept(runner: Runner, hook: CheckpointHook) -> int:
-    if hook.max_keep_ckpts > 0:
-        return hook.max_keep_ckpts
-    length = runner.max_epochs if hook.by_epoch else runner.max_iters
-    return max(1, (length or 0) // hook.interval) if hook.interval > 0 else 1

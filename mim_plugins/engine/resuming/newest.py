@@ -14,7 +14,12 @@ from mmengine.config import Config
 from ...checkpoints.files.local_files import check_file
 from ...checkpoints.files.reading import read_meta, verify
 from ..config.settings import Note
-from ..hooks.saving import numbered_files
+from ..hooks.saving import (
+    COMPLETE,
+    numbered_files,
+    read_folder_meta,
+    verify_folder,
+)
 
 _NAMED = 3
 
@@ -48,17 +53,23 @@ def training_checkpoints(cfg: Config) -> list[Path]:
 
 
 def newest_checkpoint(
-    cfg: Config, without: Collection[Path] = (), latest: float = math.inf
+    cfg: Config,
+    without: Collection[Path] = (),
+    latest: tuple[float, float] = (math.inf, 0),
+    epoch_length: int = 0,
 ) -> Search:
     """Find the checkpoint that a run can go on from.
 
     It is that of the latest epoch and, within it, of the latest step, which each
-    records, whatever its name and whatever mmengine's ``last_checkpoint`` says.
+    records, whatever its name and whatever mmengine's ``last_checkpoint`` says. Where a
+    run has gone back, those that it has saved since come before all others.
 
     Args:
         cfg: The config with its ``work_dir``.
         without: Files to leave out.
-        latest: The iteration up to which files count.
+        latest: Up to which epoch, and step within it, files count; see
+            :func:`progress_at`.
+        epoch_length: Iterations of an epoch, for files that do not record it.
 
     Raises:
         OSError: If a file cannot be read for a reason other than its content.
@@ -69,8 +80,9 @@ def newest_checkpoint(
             continue
         try:
             meta = _meta(path)
-            progress = _progress(meta), path.stat().st_mtime
-            iteration = int(meta["iter"])
+            progress = _progress(meta, epoch_length)
+            order = int(meta.get("data_order", 0))
+            rank = order, progress, path.stat().st_mtime
         except Exception as error:  # a damaged file can fail anywhere
             # A cut one as if the system could not read it: EINVAL.
             problem = path.is_file() and _damage(path)
@@ -78,8 +90,8 @@ def newest_checkpoint(
                 raise
             search.skipped[path] = problem or str(error)
         else:
-            if iteration <= latest:
-                ranked.append((progress, path, meta))
+            if progress <= latest:
+                ranked.append((rank, path, meta))
     for _, path, meta in sorted(ranked, key=lambda entry: entry[0], reverse=True):
         if other := _other_run(meta, cfg):
             search.others[path] = other
@@ -89,6 +101,22 @@ def newest_checkpoint(
             search.newest = path
             break
     return search
+
+
+def progress_at(
+    iterations: int, epoch_length: int, accumulated: int
+) -> tuple[int, float]:
+    """The epoch, and the step within it, that a run has reached.
+
+    Args:
+        iterations: How many are complete.
+        epoch_length: Iterations of an epoch; 0 in a run that counts no epochs.
+        accumulated: Iterations of a step.
+    """
+    epoch, within = (
+        divmod(iterations, epoch_length) if epoch_length else (0, iterations)
+    )
+    return epoch, within / max(1, accumulated)
 
 
 def again(cfg: Config, resume: str | None, since: float) -> str | None:
@@ -187,7 +215,8 @@ def _check_named(cfg: Config, path: Path) -> None:
     if path.is_dir():
         if path.suffix != ".pth":  # else of processes that each write a part
             check_file(path)
-        return
+        if not (path / COMPLETE).is_file():
+            return  # named on purpose, and of another program
     if not path.exists():
         raise FileNotFoundError(
             f"--resume: the checkpoint {path} does not exist. Give the path of a "
@@ -204,20 +233,24 @@ def _check_named(cfg: Config, path: Path) -> None:
     raise ValueError(f"--resume: {problem}. {advice}")
 
 
-def _progress(meta: Mapping[str, Any]) -> tuple[int, float]:
-    """Epochs and steps that are done; with fewer processes a step has more iterations.
+def _progress(meta: Mapping[str, Any], epoch_length: int) -> tuple[int, float]:
+    """Epochs, and steps within the next one, that are done.
 
-    An epoch's number of iterations may have changed, so that they come second.
+    With another number of processes a step, and so an epoch, has other iterations.
     """
-    batch = meta.get("global_batch")
+    batch, run = (meta.get(name) for name in ("global_batch", "run"))
     accumulated = batch.get("accumulated") if isinstance(batch, Mapping) else None
-    return int(meta["epoch"]), int(meta["iter"]) / max(1, accumulated or 1)
+    length = epoch_length
+    if isinstance(run, Mapping):
+        length = run["epoch_length"] if run.get("unit") == "epoch" else 0
+    epoch = int(meta["epoch"])
+    return epoch, (int(meta["iter"]) - epoch * length) / max(1, accumulated or 1)
 
 
 def _meta(path: Path) -> Mapping[str, Any]:
-    """What a checkpoint says of its run; of a folder, nothing but its age counts."""
+    """What a checkpoint says of its run."""
     if path.is_dir():
-        return dict(iter=0, epoch=0)
+        return read_folder_meta(path)
     if not path.is_file():
         raise ValueError(f"{path} is no regular file")
     check_file(path)
@@ -225,11 +258,12 @@ def _meta(path: Path) -> Mapping[str, Any]:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a file, if it is not as it was written."""
-    if path.is_dir():
-        return None
+    """What is wrong with a file, or a folder, if it is not as it was written."""
     try:
-        verify(path)
+        if path.is_dir():
+            verify_folder(path)
+        else:
+            verify(path)
     except (ValueError, FileNotFoundError) as error:
         return str(error)
     return None

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import DATASETS, HOOKS, Registry
+
+from ..config.settings import Note
+from ..hooks.checkpoint import AtomicCheckpointHook
 
 # By the names that configs have for mmengine's.
 _LOOPS = {
@@ -41,21 +46,73 @@ def make_resumable(cfg: Config) -> None:
     if not isinstance(sampler, MutableMapping) or not isinstance(dataset, Mapping):
         return
     better = _SAMPLERS.get(_name(sampler.get("type")))
-    if better and _read_as_usual(dataset, cfg.get("default_scope", "mmengine")):
+    if better and _read_as_usual(_class(DATASETS, dataset.get("type"), cfg)):
         sampler["type"] = better
         loader["dataset"] = dict(type="SeededDataset", dataset=dataset)
+
+
+def save_safely(cfg: Config) -> list[Note]:
+    """Have checkpoints written by this package's hook, where it is mmengine's.
+
+    A subclass of mmengine's stays, since it does something else on purpose.
+
+    Args:
+        cfg: The config; hooks are changed in place.
+
+    Returns:
+        Lines for the log.
+    """
+    if not cfg.get("default_hooks"):
+        cfg.default_hooks = {}
+    # mmengine's runner adds it where there is none.
+    cfg.default_hooks.setdefault("checkpoint", dict(type="CheckpointHook", interval=1))
+    hooks = [cfg.default_hooks.checkpoint, *(cfg.get("custom_hooks") or [])]
+    notes = []
+    for hook in hooks:
+        if not isinstance(hook, MutableMapping) or not hook.get("type"):
+            continue
+        kind = _class(HOOKS, hook["type"], cfg)
+        name = _name(hook["type"])
+        if kind is CheckpointHook:
+            hook["type"] = "AtomicCheckpointHook"
+            notes.append(
+                Note(
+                    f"checkpoints: {name} is replaced by AtomicCheckpointHook, with the "
+                    "same arguments, whose files are complete or not there"
+                )
+            )
+        elif (
+            inspect.isclass(kind)
+            and issubclass(kind, CheckpointHook)
+            and not issubclass(kind, AtomicCheckpointHook)
+        ):
+            notes.append(
+                Note(
+                    f"checkpoints: {name} is a CheckpointHook of its own and stays: a "
+                    "run that is killed while it saves may leave a damaged file or "
+                    "none, and a full disk ends the run. Derive it from "
+                    "mim_plugins.engine.hooks.AtomicCheckpointHook to avoid that",
+                    logging.WARNING,
+                )
+            )
+    return notes
+
+
+def _class(registry: Registry, kind: Any, cfg: Config) -> Any:
+    """What a config's ``type`` is the name of, or the class itself."""
+    if not isinstance(kind, str):
+        return kind
+    scope = cfg.get("default_scope", "mmengine")
+    with registry.switch_scope_and_registry(scope) as found:
+        return found.get(kind)
 
 
 def _name(kind: Any) -> str:
     return kind if isinstance(kind, str) else getattr(kind, "__name__", "")
 
 
-def _read_as_usual(dataset: Mapping[str, Any], scope: str) -> bool:
-    """Whether a data set, by its config, reads a sample in mmengine's way."""
-    kind = dataset.get("type")
-    if isinstance(kind, str):
-        with DATASETS.switch_scope_and_registry(scope) as registry:
-            kind = registry.get(kind)
+def _read_as_usual(kind: Any) -> bool:
+    """Whether data sets of a class read a sample in mmengine's way."""
     return (
         inspect.isclass(kind)
         and issubclass(kind, BaseDataset)

@@ -10,10 +10,12 @@ from mmengine.runner import Runner
 
 from ...checkpoints.loading import SCHEME
 from ...datasets.seeding import sample_key
+from ..config.schedules import run_length
+from ..config.settings import global_batch
 from ..hooks.checkpoint import AtomicCheckpointHook
 from ..hooks.non_finite import NonFiniteStepsError
 from ..running.loading import sampler_of
-from .newest import newest_checkpoint
+from .newest import newest_checkpoint, progress_at
 from .same_batch import SameBatchHook
 from .same_run import SameRunHook
 
@@ -132,6 +134,10 @@ def _earlier(runner: Runner, tried: list[Path], before: int) -> Path | None:
             hook.wait()
     chosen: list[Path | None] = [None]
     if is_main_process():
-        chosen = [newest_checkpoint(runner.cfg, tried, before).newest]
+        batch = global_batch(runner.cfg, runner.world_size)
+        by_epoch = run_length(runner.cfg)[1] == "epoch"
+        length = len(runner.train_dataloader) if by_epoch else 0
+        reached = progress_at(before, length, batch.accumulated if batch else 1)
+        chosen = [newest_checkpoint(runner.cfg, tried, reached, length).newest]
     broadcast_object_list(chosen)
     return chosen[0]

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ...checkpoints.files.reading import read_content
+from ...checkpoints.files.reading import read_meta
 from ..config.schedules import run_length
 from ..config.settings import GlobalBatch, Note, global_batch
 
@@ -44,7 +44,7 @@ def keep_batch(cfg: Config, processes: int) -> KeptBatch | None:
     path = cfg.get("load_from") or ""
     if not cfg.get("resume") or batch is None or Path(path).is_dir():
         return None
-    saved = (read_content(path).get("meta") or {}).get("global_batch") or {}
+    saved = read_meta(path).get("global_batch") or {}
     if saved.get("processes") in (None, processes):
         return None
     size = saved["per_iteration"] * saved["accumulated"]
