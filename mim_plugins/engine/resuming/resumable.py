@@ -77,8 +77,8 @@ def save_safely(cfg: Config) -> list[Note]:
             hook["type"] = "AtomicCheckpointHook"
             notes.append(
                 Note(
-                    f"checkpoints: {name} is replaced by AtomicCheckpointHook, with the "
-                    "same arguments, whose files are complete or not there"
+                    f"checkpoints: {name} is replaced by AtomicCheckpointHook, with "
+                    "the same arguments, whose files are complete or not there"
                 )
             )
         elif (
