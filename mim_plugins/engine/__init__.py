@@ -22,7 +22,7 @@ from .hooks import (
 from .launch import build_runner, test, train
 from .optimizers import AutocastOptimWrapper, LayerDecayOptimWrapperConstructor
 from .prepare import load_config, training_config
-from .running.loops import ResumableEpochLoop, ResumableIterLoop
+from .running.loops import ResumableEpochLoop, ResumableIterLoop, WatchedValLoop
 from .sharding import shard_transformer_blocks
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "StopNonFiniteHook",
     "ThroughputHook",
     "WarmupEMA",
+    "WatchedValLoop",
     "annotated_config",
     "build_runner",
     "load_config",

@@ -48,6 +48,7 @@ from .resuming.rollback import DataOrderHook
 from .resuming.same_batch import SameBatchHook
 from .resuming.same_run import SameRunHook
 from .resuming.work_dir import launched_at, mark_launch, only_run
+from .running.log_files import keep_logging
 from .running.signals import EXIT_CODES, Interrupted, SignalWatch, say_to_launcher
 from .running.watch import WatchProcessesHook
 from .strict_loading import require_strict_loading
@@ -325,6 +326,7 @@ def _run(cfg: Config) -> Iterator[Runner]:
     """Build a runner and clean up behind it, whatever happens."""
     try:
         runner = build_runner(cfg)
+        keep_logging(runner.logger)
         try:
             yield runner
         finally:

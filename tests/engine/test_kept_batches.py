@@ -12,7 +12,7 @@ from mmengine.dataset import default_collate
 from torch.utils.data import DataLoader
 
 from mim_plugins.datasets import EndlessSampler, EpochSampler, SeededDataset
-from mim_plugins.engine.running.kept_batches import remember
+from mim_plugins.engine.running.kept_batches import describe_paths, remember
 
 
 @pytest.mark.parametrize("kind", [EpochSampler, EndlessSampler])
@@ -51,3 +51,17 @@ def test_batch_loaded_again__has_the_same_crops(tmp_path: Path, kind: Any) -> No
         assert [Path(x).suffix for x in again.paths] == [".png"] * 4
         if count == 4:
             break
+
+
+def test_many_images__are_listed_in_a_file_which_a_full_disk_leaves_out(
+    tmp_path: Path,
+) -> None:
+    runner: Any = SimpleNamespace(work_dir=str(tmp_path), rank=0)
+    paths = [f"{number}.png" for number in range(70)]
+    file = tmp_path / "non_finite_batch_rank0.txt"
+    assert describe_paths(runner, paths).endswith(f"63.png and 6 more, listed in {file}")
+    assert file.read_text().split() == paths
+    file.unlink()
+    file.symlink_to("/dev/full")
+    said = describe_paths(runner, paths)
+    assert f"which {file} cannot list: No space left on device" in said

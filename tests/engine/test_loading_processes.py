@@ -17,6 +17,8 @@ from toy_run import ToyImages, loader, make_runner
 
 from mim_plugins.engine.running.loading import batches
 
+ARCH = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=16)
+
 
 @DATASETS.register_module(force=True)
 class FailingImages(ToyImages):
@@ -188,3 +190,33 @@ def test_sampler_without_end__goes_on_at_the_missing_batch(tmp_path: Path) -> No
             break
     assert seen == order
     assert (tmp_path / "0.flag").exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+def test_worker_that_fails_in_a_validation__is_replaced(
+    tmp_path: Path, signum: signal.Signals
+) -> None:
+    model = dict(
+        type="ImageClassifier",
+        backbone=dict(type="VisionTransformer", arch=ARCH, img_size=8, patch_size=4),
+        head=dict(type="LinearClsHead", num_classes=3, in_channels=16),
+        data_preprocessor=dict(num_classes=3),
+    )
+    metrics = []
+    for name, sent in (("plain", 0), ("failing", signum)):
+        folder = tmp_path / name
+        folder.mkdir()
+        data = failing(folder, sent, timeout=2, labelled=True)
+        runner = make_runner(
+            folder,
+            model=model,
+            val_dataloader=data | dict(collate_fn=dict(type="pseudo_collate")),
+            val_cfg=dict(type="WatchedValLoop"),
+            val_evaluator=dict(type="Accuracy"),
+        )
+        torch.manual_seed(0)
+        runner.model.init_weights()
+        metrics.append(runner.val())
+        assert isinstance(runner.val_loop.dataloader, DataLoader)
+        assert (folder / "0.flag").exists() is bool(sent)
+    assert metrics[0] == metrics[1] and metrics[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,12 +16,15 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...checkpoints.files.state_dicts import non_finite_keys
-from ..running.kept_batches import Iteration, remember, write_batches, write_weights
+from ..running.kept_batches import (
+    Iteration,
+    describe_paths,
+    remember,
+    write_batches,
+    write_weights,
+)
 from .periodic import unwrapped
 from .runtime_info import logger_interval
-
-# Images that a message names; a file lists all of the batch.
-_NAMED = 64
 
 # Optimisers whose fused step leaves itself out where ``found_inf`` is 1.
 _LEAVE_OUT = (torch.optim.Adam, torch.optim.AdamW)
@@ -338,14 +340,7 @@ class StopNonFiniteHook(Hook):
             message += write_batches(
                 runner, step.iterations[-1].number, batches, values
             )
-        if not paths:
-            return message
-        message += f" The images of the batch: {', '.join(paths[:_NAMED])}"
-        if len(paths) > _NAMED:
-            file = Path(runner.work_dir, f"non_finite_batch_rank{runner.rank}.txt")
-            file.write_text("\n".join(paths) + "\n", errors="surrogateescape")
-            message += f" and {len(paths) - _NAMED} more, listed in {file}"
-        return message
+        return message + describe_paths(runner, paths)
 
     def _check_weights(self, runner: Runner) -> None:
         """Checks what a checkpoint would hold."""

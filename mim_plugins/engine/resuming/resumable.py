@@ -19,6 +19,7 @@ from ..hooks.checkpoint import AtomicCheckpointHook
 _LOOPS = {
     "EpochBasedTrainLoop": "ResumableEpochLoop",
     "IterBasedTrainLoop": "ResumableIterLoop",
+    "ValLoop": "WatchedValLoop",
 }
 _SAMPLERS = {"DefaultSampler": "EpochSampler", "InfiniteSampler": "EndlessSampler"}
 
@@ -29,12 +30,13 @@ _OWN_READING = ("__getitem__", "prepare_data")
 def make_resumable(cfg: Config) -> None:
     """Have a run draw everything from seed, epoch and index, and its loop use that.
 
-    mmengine's training loops and samplers are replaced by those of this package that
-    extend them, and a data set that is read in mmengine's way is wrapped in a
+    mmengine's loops and samplers are replaced by those of this package that extend
+    them, and a data set that is read in mmengine's way is wrapped in a
     ``SeededDataset``; loops, samplers and data sets of other kinds stay.
 
     Args:
-        cfg: The config; ``train_cfg`` and ``train_dataloader`` are changed in place.
+        cfg: The config; ``train_cfg``, ``train_dataloader`` and ``val_cfg`` are changed
+            in place.
     """
     train_cfg, loader = cfg.train_cfg, cfg.train_dataloader
     kind = train_cfg.get("type")
@@ -42,6 +44,9 @@ def make_resumable(cfg: Config) -> None:
         by_epoch = train_cfg.pop("by_epoch", True)
         kind = "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop"
     train_cfg["type"] = _LOOPS.get(_name(kind), kind)
+    if (val_cfg := cfg.get("val_cfg")) is not None:
+        kind = val_cfg.get("type", "ValLoop")
+        val_cfg["type"] = _LOOPS.get(_name(kind), kind)
     sampler, dataset = loader.get("sampler"), loader.get("dataset")
     if not isinstance(sampler, MutableMapping) or not isinstance(dataset, Mapping):
         return
@@ -54,10 +59,11 @@ def make_resumable(cfg: Config) -> None:
 def save_safely(cfg: Config) -> list[Note]:
     """Have checkpoints written by this package's hook, where it is mmengine's.
 
-    A subclass of mmengine's stays, since it does something else on purpose.
+    A subclass of mmengine's stays, since it does something else on purpose. Logged
+    values are written by this package's extension of mmengine's backend, too.
 
     Args:
-        cfg: The config; hooks are changed in place.
+        cfg: The config; hooks and visualisation backends are changed in place.
 
     Returns:
         Lines for the log.
@@ -66,6 +72,9 @@ def save_safely(cfg: Config) -> list[Note]:
         cfg.default_hooks = {}
     # mmengine's runner adds it where there is none.
     cfg.default_hooks.setdefault("checkpoint", dict(type="CheckpointHook", interval=1))
+    for backend in (cfg.get("visualizer") or {}).get("vis_backends") or []:
+        if _name(backend.get("type")) == "LocalVisBackend":
+            backend["type"] = "BestEffortVisBackend"
     hooks = [cfg.default_hooks.checkpoint, *(cfg.get("custom_hooks") or [])]
     notes = []
     for hook in hooks:

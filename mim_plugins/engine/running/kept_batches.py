@@ -23,6 +23,9 @@ from ...datasets.seeding import preserve_rng_state, sample_key
 
 FOLDER = "non_finite"
 
+# Images that a message names; a file lists all of the batch.
+_NAMED = 64
+
 # Batches of one step that a file holds, where gradients are accumulated.
 _MOST = 4
 
@@ -161,6 +164,32 @@ def write_batches(
     except (OSError, TypeError, RuntimeError) as error:
         return f" The batch could not be kept in {path}: {error}."
     return f" To run the batch again: python tools/replay.py {path}."
+
+
+def describe_paths(runner: Runner, paths: Sequence[str]) -> str:
+    """Name the images of a step, and list them in a file where they are many.
+
+    A disk that is full does not end the run.
+
+    Args:
+        runner: The runner of the training process.
+        paths: The images.
+
+    Returns:
+        A sentence for the log; nothing without images.
+    """
+    if not paths:
+        return ""
+    message = f" The images of the batch: {', '.join(paths[:_NAMED])}"
+    if len(paths) > _NAMED:
+        file = Path(runner.work_dir, f"non_finite_batch_rank{runner.rank}.txt")
+        message += f" and {len(paths) - _NAMED} more, "
+        try:
+            file.write_text("\n".join(paths) + "\n", errors="surrogateescape")
+            message += f"listed in {file}"
+        except OSError as error:
+            message += f"which {file} cannot list: {error.strerror}"
+    return message
 
 
 def write_weights(runner: Runner, number: int, keep: int) -> None:

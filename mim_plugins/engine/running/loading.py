@@ -36,7 +36,9 @@ def sampler_of(loader: DataLoader) -> Any:
     return getattr(loader.batch_sampler, "sampler", loader.sampler)
 
 
-def batches(loader: DataLoader, done: int = 0) -> Generator[Any, None, None]:
+def batches(
+    loader: DataLoader, done: int = 0, name: str = "train_dataloader"
+) -> Generator[Any, None, None]:
     """The batches of an epoch; the first ones are not loaded.
 
     Where a loading process dies, or none gives a batch for the loader's ``timeout``,
@@ -49,6 +51,7 @@ def batches(loader: DataLoader, done: int = 0) -> Generator[Any, None, None]:
     Args:
         loader: The loader.
         done: Batches to leave out.
+        name: What the loader is in a config.
 
     Raises:
         RuntimeError: If that happens several times in a row at one batch.
@@ -67,9 +70,8 @@ def batches(loader: DataLoader, done: int = 0) -> Generator[Any, None, None]:
                 raise RuntimeError(
                     f"loading failed {failures} times at batch {done + 1} of the "
                     f"epoch: {error}. A process that is killed often means too little "
-                    "memory, also in /dev/shm: try fewer (train_dataloader."
-                    "num_workers). If reading takes long, allow more seconds "
-                    "(train_dataloader.timeout)"
+                    f"memory, also in /dev/shm: try fewer ({name}.num_workers). If "
+                    f"reading takes long, allow more seconds ({name}.timeout)"
                 ) from error
             MMLogger.get_current_instance().warning(
                 f"{error}: all loading processes are replaced, and loading goes on at "

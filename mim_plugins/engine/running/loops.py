@@ -1,4 +1,4 @@
-"""Training loops that go on at any iteration as if they had never stopped.
+"""Loops that go on at any iteration as if they had never stopped.
 
 All that is random is a function of a few numbers: a sample's crop and mask of (seed,
 epoch, index), by ``SeededDataset``; the order of an epoch of (seed, epoch), by the
@@ -9,14 +9,19 @@ asks the others for theirs.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import get_rank
 from mmengine.registry import LOOPS
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.runner import (
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    Runner,
+    ValLoop,
+)
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 
@@ -97,6 +102,48 @@ class ResumableIterLoop(IterBasedTrainLoop):
         runner.call_hook("after_train_epoch")
         runner.call_hook("after_train")
         return runner.model
+
+
+@LOOPS.register_module()
+class WatchedValLoop(ValLoop):
+    """mmengine's ``ValLoop``, whose loading processes are replaced where they fail.
+
+    Arguments as mmengine's.
+    """
+
+    def run(self) -> dict:
+        """Validate."""
+        loader = self.dataloader
+        self.dataloader = _Watched(loader)
+        try:
+            return super().run()
+        finally:
+            self.dataloader.close()
+            self.dataloader = loader
+
+
+class _Watched:
+    """A loader whose batches are those of :func:`.loading.batches`."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+        self._batches: Generator[Any, None, None] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        self.close()
+        self._batches = load(self._loader, name="val_dataloader")
+        return self._batches
+
+    def close(self) -> None:
+        """End the loading processes, whatever still refers to the batches."""
+        if self._batches is not None:
+            self._batches.close()
 
 
 def seed_step(runner: Runner) -> None:
