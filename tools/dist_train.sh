@@ -30,7 +30,7 @@ export PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}"
 MIM_PLUGINS_STATE=$(mktemp)
 export MIM_PLUGINS_STATE
 trap 'rm -f "$MIM_PLUGINS_STATE"' EXIT
-# How long they may write a large checkpoint; torch before 2.13 kills them after 30 s.
+# How long they may write a large checkpoint; older torch kills them after 30 s.
 export PET_SHUTDOWN_TIMEOUT=${PET_SHUTDOWN_TIMEOUT:-600}
 
 # The launcher knows SIGTERM, which it passes on to the processes.
