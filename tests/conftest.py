@@ -54,7 +54,7 @@ def scoped() -> Iterator[None]:
         del DefaultScope._instance_dict[name]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def unformatted(monkeypatch) -> None:
     """Configs are written as they are read, not laid out with yapf.
 

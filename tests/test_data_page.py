@@ -98,13 +98,13 @@ def detection():
     pytest.importorskip("mmcv._ext")
 
 
-@pytest.mark.usefixtures("detection", "unformatted")
+@pytest.mark.usefixtures("detection")
 def test_own_boxes__and_masks(tmp_path):
     scores = run(small_detector(tmp_path), tmp_path)
     assert {"coco/bbox_mAP", "coco/segm_mAP"} <= set(scores)
 
 
-@pytest.mark.usefixtures("detection", "unformatted")
+@pytest.mark.usefixtures("detection")
 def test_own_boxes__alone_and_without_ground_truth(tmp_path):
     cfg = small_detector(tmp_path, options("Boxes without masks"))
     for split in ("train", "val"):

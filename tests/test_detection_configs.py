@@ -159,7 +159,6 @@ def data_root(tmp_path_factory) -> Path:
 DONE: dict[str, str] = {}
 
 
-@pytest.mark.usefixtures("unformatted")
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
 def test_detection_config__trains_and_tests(path, data_root, tmp_path):
     cfg = reduced(Config.fromfile(path), data_root)

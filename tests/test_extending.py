@@ -61,7 +61,6 @@ def test_page__every_block_of_code_names_its_file_and_every_config_a_command():
     assert commands == CONFIGS
 
 
-@pytest.mark.usefixtures("unformatted")
 @pytest.mark.parametrize("config", CONFIGS)
 def test_example__trains(config, checkout, monkeypatch):
     monkeypatch.chdir(checkout)

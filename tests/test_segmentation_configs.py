@@ -60,7 +60,6 @@ def test_config__builds_and_says_what_it_is(path):
 DONE: dict[str, str] = {}
 
 
-@pytest.mark.usefixtures("unformatted")
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
 def test_config__trains_and_tests(path, tmp_path_factory):
     cfg = Config.fromfile(path)

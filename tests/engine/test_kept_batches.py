@@ -59,7 +59,8 @@ def test_many_images__are_listed_in_a_file_which_a_full_disk_leaves_out(
     runner: Any = SimpleNamespace(work_dir=str(tmp_path), rank=0)
     paths = [f"{number}.png" for number in range(70)]
     file = tmp_path / "non_finite_batch_rank0.txt"
-    assert describe_paths(runner, paths).endswith(f"63.png and 6 more, listed in {file}")
+    said = describe_paths(runner, paths)
+    assert said.endswith(f"63.png and 6 more, listed in {file}")
     assert file.read_text().split() == paths
     file.unlink()
     file.symlink_to("/dev/full")

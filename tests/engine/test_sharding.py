@@ -114,7 +114,6 @@ def train_as(rank: int, port: int, config: Path, work_dir: Path) -> None:
     or torch.cuda.is_available(),
     reason="this torch shards on GPUs only, or would do so in forked processes",
 )
-@pytest.mark.usefixtures("unformatted")
 def test_config__trains_sharded_and_saves_a_whole_checkpoint(tmp_path):
     models = pytest.importorskip("mmseg.models")
     ade20k_layout(tmp_path / "data")

@@ -3,8 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,31 +12,31 @@ import pytest
 from mim_plugins.engine.resuming import work_dir
 from mim_plugins.engine.resuming.work_dir import launched_at, mark_launch, only_run
 
-HOLD = """
-import os, sys, time
-from mim_plugins.engine.resuming.work_dir import only_run
-with only_run(sys.argv[1]):
-    if os.fork() == 0:  # a loading worker, which outlives a killed run for a while
+
+def hold(folder: Path, said: int) -> None:
+    """A run, with a loading worker that outlives it for a while."""
+    os.setsid()
+    with only_run(folder):
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+        os.write(said, b"locked")
         time.sleep(60)
-        os._exit(0)
-    print(os.getpid(), flush=True)
-    time.sleep(60)
-"""
 
 
 def test_second_run__is_refused_until_the_first_ends_or_is_killed(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "a" / "b"
-    first = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)],
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    said, says = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            hold(folder, says)
+        finally:
+            os._exit(1)
     try:
-        assert first.stdout is not None
-        pid = first.stdout.readline().strip()
+        assert os.read(said, 6) == b"locked"
         message = rf"used by another run, process {pid} on {socket.gethostname()}.*--wo"
         with pytest.raises(ValueError, match=message):
             with only_run(folder):
@@ -47,13 +45,13 @@ def test_second_run__is_refused_until_the_first_ends_or_is_killed(
         os.environ["RANK"] = "1"
         with only_run(folder, "pytorch"):
             pass
-        first.kill()
-        first.wait()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
         with only_run(folder):
             pass
     finally:
         os.environ.pop("RANK", None)
-        os.killpg(first.pid, signal.SIGKILL)
+        os.killpg(pid, signal.SIGKILL)
     assert (folder / ".lock").read_text() == ""
 
 

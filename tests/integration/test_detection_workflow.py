@@ -111,7 +111,7 @@ def small(checkpoint=None, iterations=2):
     return options
 
 
-def test_workflow__from_pretraining_to_pictures_of_boxes(tmp_path, unformatted):
+def test_workflow__from_pretraining_to_pictures_of_boxes(tmp_path):
     root = write_coco(tmp_path / "coco", num_images=4)
     pretrained = pretraining(root, tmp_path / "pretraining")
     state = torch.load(pretrained, weights_only=False)["state_dict"]
@@ -177,7 +177,7 @@ def test_workflow__from_pretraining_to_pictures_of_boxes(tmp_path, unformatted):
     assert not np.array_equal(drawn, mmcv.imread(str(image)))
 
 
-def test_classes__are_compared_with_validation_and_checkpoint(tmp_path, unformatted):
+def test_classes__are_compared_with_validation_and_checkpoint(tmp_path):
     """Each file numbers by its own order; AP would be 0, without a word."""
     root = write_coco(tmp_path / "coco")
     work_dir = str(tmp_path / "run")

@@ -47,7 +47,6 @@ def images(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.mark.usefixtures("unformatted")
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_config__takes_a_training_step_and_a_test_step(path, images, tmp_path):
     cfg = Config.fromfile(path)
