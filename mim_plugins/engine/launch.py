@@ -98,7 +98,7 @@ def train(
         Interrupted: A ``SystemExit``, if SIGTERM, SIGINT or SIGUSR1 has ended the run,
             with a checkpoint.
     """
-    with SignalWatch(work_dir) as watch:
+    with SignalWatch(None if dry_run else work_dir) as watch:
         try:
             return _train(
                 watch,
@@ -137,7 +137,8 @@ def _train(
 ) -> Runner:
     with explained():
         cfg, notes = training_config(config, **options)
-        watch.work_dir = cfg.work_dir
+        if not dry_run:
+            watch.work_dir = cfg.work_dir
         if options["resume"] is None and not (dry_run or launched_at(cfg.work_dir)):
             refuse_earlier_run(cfg)
     batch_size = cfg.train_dataloader.get("batch_size")

@@ -3,8 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -15,15 +13,14 @@ from torch import distributed
 
 from mim_plugins.engine.running.watch import WatchProcessesHook
 
-OTHER = """
-import sys, time
-from types import SimpleNamespace
-from mim_plugins.engine.running.watch import WatchProcessesHook
-hook = WatchProcessesHook(interval=0.1)
-hook.before_train(SimpleNamespace(rank=1, world_size=2, iter=6, logger=None))
-print("started", flush=True)
-time.sleep(60)
-"""
+
+def be_another(says: int) -> None:
+    """The second process, until it is killed."""
+    hook = WatchProcessesHook(interval=0.1)
+    runner: Any = SimpleNamespace(rank=1, world_size=2, iter=6, logger=None)
+    hook.before_train(runner)
+    os.write(says, b"started")
+    time.sleep(60)
 
 
 class Log:
@@ -55,23 +52,27 @@ def start(rank: int, iteration: int, log: Log, **options: Any) -> WatchProcesses
 
 
 def test_stopped_process__is_named_with_its_machine(store: Any) -> None:
-    other = subprocess.Popen(
-        [sys.executable, "-c", OTHER], stdout=subprocess.PIPE, text=True
-    )
+    said, says = os.pipe()
+    other = os.fork()
+    if other == 0:
+        try:
+            be_another(says)
+        finally:
+            os._exit(1)
     log = Log()
     try:
-        assert other.stdout is not None and other.stdout.readline() == "started\n"
+        assert os.read(said, 7) == b"started"
         hook = start(0, 6, log, silent=1)
         time.sleep(1.5)
         assert not log.lines
-        os.kill(other.pid, signal.SIGSTOP)
+        os.kill(other, signal.SIGSTOP)
         message = log.wait()
         time.sleep(1)
     finally:
-        other.kill()
-        other.wait()
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
     hook.after_train(SimpleNamespace())
-    name = f"process 1 on {socket.gethostname()} (pid {other.pid})"
+    name = f"process 1 on {socket.gethostname()} (pid {other})"
     assert message.startswith(f"{name} has given no sign of life for 1 s")
     assert "since iteration 7: it was stopped or killed" in message
     assert len(log.lines) == 1  # once
