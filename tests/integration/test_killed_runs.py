@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +65,34 @@ default_hooks = dict(
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def write_inputs(folder: Path) -> None:
     """A config, and 17 images in three classes."""
     rng = np.random.default_rng(0)
     for index in range(17):
-        path = tmp_path / "images" / f"class_{index % 3}" / f"{index}.png"
+        path = folder / "images" / f"class_{index % 3}" / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), rng.integers(0, 255, (20, 24, 3), dtype=np.uint8))
-    (tmp_path / "tiny.py").write_text(CONFIG.format(root=ROOT))
+    (folder / "tiny.py").write_text(CONFIG.format(root=ROOT))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_inputs(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """The folder of a run that nobody kills, by its number of processes."""
+
+    @cache
+    def run(processes: int) -> Path:
+        folder = tmp_path_factory.mktemp(f"whole_{processes}")
+        write_inputs(folder)
+        finish(folder, processes, "--work-dir", "run")
+        return folder / "run"
+
+    return run
 
 
 @pytest.fixture(autouse=True)
@@ -138,9 +157,8 @@ def wait_until(folder: Path, ready: Callable[[], Any]) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_run__goes_on_and_ends_with_the_same_weights(
-    folder: Path, processes: int
+    folder: Path, whole: Callable[[int], Path], processes: int
 ) -> None:
-    finish(folder, processes, "--work-dir", "whole")
     process = start(folder, processes, "--work-dir", "killed")
     wait_until(folder, (folder / "killed" / "iter_5.pth").exists)
     # torchrun starts them in sessions of their own.
@@ -152,15 +170,12 @@ def test_killed_run__goes_on_and_ends_with_the_same_weights(
     finish(folder, processes, "--work-dir", "killed", "--resume")
     # 17 images are two batches of 8: 8 iterations of 2 images, or 4 of 4.
     last = "iter_24.pth" if processes == 1 else "iter_12.pth"
-    same_weights(folder, last)
+    same_weights(whole(processes) / last, folder / "killed" / last)
 
 
-def same_weights(folder: Path, last: str) -> None:
+def same_weights(one: Path, other: Path) -> None:
     """Compares an uninterrupted run with a killed one."""
-    whole, killed = (
-        torch.load(folder / name / last, weights_only=False)
-        for name in ("whole", "killed")
-    )
+    whole, killed = (torch.load(path, weights_only=False) for path in (one, other))
     assert whole["meta"]["iter"] == killed["meta"]["iter"]
     for part in ("state_dict", "ema_state_dict"):
         for key, value in whole[part].items():
@@ -168,16 +183,15 @@ def same_weights(folder: Path, last: str) -> None:
 
 
 def test_killed_process__is_restarted_by_torchrun_with_the_same_weights(
-    folder: Path,
+    folder: Path, whole: Callable[[int], Path]
 ) -> None:
-    finish(folder, 2, "--work-dir", "whole")
     process = start(folder, 2, "--work-dir", "killed", MAX_RESTARTS="1")
     wait_until(folder, (folder / "killed" / "iter_5.pth").exists)
     os.kill(ranks(process.pid)[-1], signal.SIGKILL)
     output = folder / "output.txt"
     assert process.wait(timeout=120) == 0, output.read_text()
     assert "resume: going on from" in output.read_text()
-    same_weights(folder, "iter_12.pth")
+    same_weights(whole(2) / "iter_12.pth", folder / "killed" / "iter_12.pth")
 
 
 def ranks(launched: int) -> list[int]:

@@ -18,7 +18,7 @@ def keep_logging(logger: logging.Logger) -> None:
     """
     for handler in list(logger.handlers):
         if type(handler) is logging.FileHandler:
-            better: logging.Handler = _File(handler.baseFilename, delay=True)
+            better: logging.Handler = _File(handler.baseFilename)
         elif type(handler) is logging.StreamHandler:
             better = _Stream(handler.stream)
         else:

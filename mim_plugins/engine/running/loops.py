@@ -113,12 +113,13 @@ class WatchedValLoop(ValLoop):
 
     def run(self) -> dict:
         """Validate."""
-        loader = self.dataloader
-        self.dataloader = _Watched(loader)
+        loader: Any = self.dataloader
+        watched = _Watched(loader)
+        self.dataloader: Any = watched
         try:
             return super().run()
         finally:
-            self.dataloader.close()
+            watched.close()
             self.dataloader = loader
 
 
