@@ -98,10 +98,16 @@ def export_onnx(
     if reason is None:
         try:
             found = _exported(module, classifies, reference, channels, size, step)
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # torch and onnxruntime have a class for each reason
             reason = f"at another size the exported model fails ({_first(error)})"
     if found is None:
-        found = _exported(module, classifies, reference, channels, size, None)
+        try:
+            found = _exported(module, classifies, reference, channels, size, None)
+        except Exception as error:
+            raise ValueError(
+                f"this {type(encoder.backbone).__name__} cannot be exported: "
+                f"{_first(error)}"
+            ) from error
     multiple = [1, 1]
     if reason is None and not _takes(reference, channels, (size[0] + 1, size[1])):
         multiple = list(step)
@@ -355,7 +361,8 @@ def _channels(encoder: Encoder) -> int:
 
 def _first(error: Exception) -> str:
     """The first line of a message, not too long."""
-    return str(error).strip().splitlines()[0][:120]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
 
 
 def _shape(value: Tensor) -> str:

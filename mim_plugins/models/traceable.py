@@ -11,6 +11,7 @@ from mmcv.cnn.bricks.transformer import AdaptivePadding
 from mmpretrain.models.utils import ShiftWindowMSA
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .attention import WindowAttention
 
@@ -30,6 +31,10 @@ def traceable(model: Model) -> Model:
     for name, module in list(model.named_modules()):
         if isinstance(module, WindowAttention):
             _take_default_scale(module)
+        if isinstance(module, _BatchNorm) and module.weight is None:
+            # The exporter infers their number from a width that it has lost by then.
+            module.weight = nn.Parameter(torch.ones(module.num_features))
+            module.bias = nn.Parameter(torch.zeros(module.num_features))
         replacement: nn.Module
         if type(module) is ShiftWindowMSA:
             replacement = _ShiftedWindows(module)

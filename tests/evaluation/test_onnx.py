@@ -49,6 +49,10 @@ MODELS = {
         **SHIFTED,
     ),
 }
+# Linear probing: batch norm without parameters on the class token.
+MODELS["linear"] = classifier(
+    dict(type="ClsBatchNormNeck", input_features=24), type="VisionTransformer", **VIT
+)
 for name in ("shifted", "padded"):
     MODELS[name]["head"]["in_channels"] = 12
 
@@ -151,6 +155,30 @@ def test_tool__encoder_of_a_classifier(tmp_path, runtime, capsys):
             main([checkpoint, str(path), *options])
     with pytest.raises(SystemExit, match=r"name the file \*\.onnx"):
         main([checkpoint, str(tmp_path / "x.pth"), "--to", "onnx"])
+
+
+def test_model_that_cannot_be_exported__is_a_sentence(tmp_path, runtime, monkeypatch):
+    sizes = []
+
+    def graph(module, inputs, *_):
+        sizes.append(tuple(inputs[0].shape[2:]))
+        raise RuntimeError("Unsupported: an operator\nand a graph of many lines")
+
+    monkeypatch.setattr("mim_plugins.evaluation.onnx.graph_of", graph)
+    _, config, checkpoint = saved(ENCODERS["vit"][0], tmp_path / "run")
+    with pytest.raises(
+        ValueError, match="cannot be exported: Unsupported: an operator$"
+    ):
+        export_onnx(checkpoint, tmp_path / "x.onnx", config)
+    assert sizes == [(48, 40), (32, 32)]  # of any size, then of its own
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_tracker__is_sent_to_its_own_export(tmp_path, runtime):
+    _, _, checkpoint = saved(tiny_model(), tmp_path / "run")
+    (tmp_path / "tracker.py").write_text("model = dict(type='OneStreamTracker')")
+    with pytest.raises(ValueError, match="tools/track.py --export-onnx FILE"):
+        export_onnx(checkpoint, tmp_path / "x.onnx", str(tmp_path / "tracker.py"))
 
 
 def test_classifier__needs_its_head(tmp_path, runtime):
