@@ -1,4 +1,4 @@
-"""The commands of docs/recipes.md run as they stand there, with a small model."""
+"""The trainings of docs/recipes.md run as they stand there, with a small model."""
 
 import re
 import runpy
