@@ -44,7 +44,7 @@ EXTRAS = {
     # What reads the folders that `convert_checkpoint.py --to hf` writes; mmpretrain
     # cannot be imported with newer releases.
     "hf": ["transformers>=4.40,<5"],
-    # What exports trackers, and runs them without torch.
+    # What exports encoders, classifiers and trackers, and runs them without torch.
     "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
     # ruff, mypy and codespell: the same versions as in .pre-commit-config.yaml.
     "dev": [

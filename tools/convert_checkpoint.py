@@ -13,6 +13,10 @@
     # Ours to a folder for transformers.ViTModel.from_pretrained('folder'):
     python tools/convert_checkpoint.py epoch_300.pth folder --to hf --num-heads 12
 
+    # The encoder, or a classifier, with its config, for onnxruntime:
+    python tools/convert_checkpoint.py epoch_300.pth encoder.onnx --to onnx
+    python tools/convert_checkpoint.py x.pth x.onnx --to onnx --model CONFIG.py
+
     # For images of another size, and without the decoder:
     python tools/convert_checkpoint.py mae.pth 512.pth --img-size 512 --encoder-only
 
@@ -47,8 +51,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--to",
         default="mmpretrain",
-        choices=("mmpretrain", "official", "timm", "hf"),
+        choices=("mmpretrain", "official", "timm", "hf", "onnx"),
         help="layout of DST; default: mmpretrain, ours",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="NAME|CONFIG",
+        help="of --to onnx: a name of mmpretrain.list_models(), or a config file "
+        "(default: the config next to SRC)",
     )
     parser.add_argument(
         "--encoder-only", action="store_true", help="leave out decoders and heads"
@@ -114,6 +124,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+# What --to onnx takes.
+_OF_ONNX = ("src", "dst", "to", "model", "encoder_only", "force", "debug")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Converts a file and prints the account of its tensors."""
     args = parse_args(argv)
@@ -122,15 +136,48 @@ def main(argv: list[str] | None = None) -> None:
     from mim_plugins.checkpoints import convert_file
 
     options = vars(args)
-    debug = options.pop("debug")
+    debug, model = options.pop("debug"), options.pop("model")
     try:
-        for report in convert_file(**options):
+        if args.to == "onnx":
+            reports = to_onnx(args, model)
+        elif model is not None:
+            raise ValueError(
+                "--model is of --to onnx, and has no effect here: leave it out"
+            )
+        else:
+            reports = convert_file(**options)
+        for report in reports:
             print(report)
     except (ValueError, TypeError, OSError, ImportError) as error:
         if debug:
             raise
         sys.exit(f"error: {error}")
     print(f"written to {args.dst}")
+
+
+def to_onnx(args: argparse.Namespace, model: str | None) -> list[str]:
+    """Exports a model; the sentences that describe the file.
+
+    Raises:
+        ValueError: If an option has no effect on it.
+    """
+    from mim_plugins.evaluation.onnx import export_onnx
+
+    defaults = vars(parse_args(["", ""]))
+    unused = [
+        name
+        for name, value in vars(args).items()
+        if name not in _OF_ONNX and value != defaults[name]
+    ]
+    if unused:
+        flag = "from" if unused[0] == "layout" else unused[0].replace("_", "-")
+        raise ValueError(
+            f"--{flag} has no effect on --to onnx: convert to a checkpoint of ours "
+            "with it first, and export that"
+        )
+    return export_onnx(
+        args.src, args.dst, model, encoder_only=args.encoder_only, force=args.force
+    )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,13 @@ import sys
 
 from mmengine.config import DictAction
 
+# Where values are logged to, next to the files of the working directory.
+SERVICES = {
+    "tensorboard": "TensorBoard",
+    "wandb": "Weights & Biases",
+    "mlflow": "MLflow",
+}
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
@@ -61,6 +68,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "data_root=PATH reaches every data set of the config, train_pipeline.… the "
         "data sets with that pipeline; an option that changes nothing is an error",
     )
+    for name, package in SERVICES.items():
+        parser.add_argument(
+            f"--{name}",
+            action="store_true",
+            help=f"log values and pictures to {package}, too (pip install {name})",
+        )
     parser.add_argument(
         "--print-config",
         action="store_true",
@@ -108,6 +121,7 @@ def main() -> None:
         accumulate_batch=not args.no_accumulate,
         cfg_options=args.cfg_options,
         launcher=args.launcher,
+        log_to=[name for name in SERVICES if getattr(args, name)],
     )
     try:
         if args.print_config:

@@ -19,7 +19,13 @@ from .layouts.hugging_face import model_card, preprocessor_config, to_hugging_fa
 from .layouts.key_rules import has_key
 from .layouts.native import LAYOUT as NATIVE
 from .layouts.resize import grid_in, resize_state
-from .metadata import GRID, MERGE_COORDINATES, NUM_HEADS, image_statistics
+from .metadata import (
+    GRID,
+    MERGE_COORDINATES,
+    NUM_HEADS,
+    image_statistics,
+    recorded_classes,
+)
 from .report import Report
 
 # Entry of a file's `meta` that holds the metadata of a conversion.
@@ -218,7 +224,11 @@ def _to_folder(
             "ViT-B and MAE-Lite's ViT-Tiny and ViT-Small, 16 for ViT-L and ViT-H)"
         )
     converted, config, report = to_hugging_face(
-        conversion.state, heads, img_size=size, classes=_classes(content), source=source
+        conversion.state,
+        heads,
+        img_size=size,
+        classes=recorded_classes(content),
+        source=source,
     )
     statistics = image_statistics(content)
     if not statistics.recorded:
@@ -238,16 +248,6 @@ def _to_folder(
     for name, text in texts.items():
         write_atomically(folder / name, partial(Path.write_text, data=f"{text}\n"))
     return report
-
-
-def _classes(content: Mapping[str, Any]) -> Sequence[str] | None:
-    """The names of the classes a checkpoint was trained on, if it has them."""
-    meta = content.get("meta")
-    recorded = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
-    classes = recorded.get("classes") if isinstance(recorded, Mapping) else None
-    if not isinstance(classes, Sequence) or isinstance(classes, str):
-        return None
-    return [str(name) for name in classes]
 
 
 def _recorded(checkpoint: Checkpoint) -> dict[str, Any]:

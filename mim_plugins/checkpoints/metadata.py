@@ -6,7 +6,7 @@ Entries of a module's metadata in a state dict, which ``torch.save`` keeps.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 # Attention heads; of a Hiera those of its first stage.
@@ -74,6 +74,20 @@ def image_statistics(content: Mapping[str, Any]) -> ImageStatistics:
         return ImageStatistics()
     step = 1 if rgb else -1
     return ImageStatistics(found["mean"][::step], found["std"][::step], recorded=True)
+
+
+def recorded_classes(content: Mapping[str, Any]) -> Sequence[str] | None:
+    """The names of the classes a checkpoint was trained on, if it has them.
+
+    Args:
+        content: Of the file.
+    """
+    meta = content.get("meta")
+    recorded = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+    classes = recorded.get("classes") if isinstance(recorded, Mapping) else None
+    if not isinstance(classes, Sequence) or isinstance(classes, str):
+        return None
+    return [str(name) for name in classes]
 
 
 class RecordsGeometry:

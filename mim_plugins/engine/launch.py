@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ def train(
     accumulate_batch: bool = True,
     cfg_options: dict[str, Any] | None = None,
     launcher: str = "none",
+    log_to: Sequence[str] = (),
     dry_run: bool = False,
 ) -> Runner:
     """Train what a config describes, in this process or as one of several.
@@ -84,6 +85,8 @@ def train(
         accumulate_batch: Whether to accumulate; else the learning rate is scaled.
         cfg_options: Values that replace those of the config, by dotted key.
         launcher: Who started this process: ``none``, ``pytorch``, ``slurm``, ``mpi``.
+        log_to: Where values and pictures go, next to the files of the working
+            directory: ``tensorboard``, ``wandb``, ``mlflow``.
         dry_run: Whether to rehearse only: build everything, decode a few images, take
             a step, write and read a checkpoint, print the plan, and leave nothing.
 
@@ -111,6 +114,7 @@ def train(
                 accumulate_batch=accumulate_batch,
                 cfg_options=cfg_options,
                 launcher=launcher,
+                log_to=log_to,
             )
         except BaseException as error:
             stopped = error if isinstance(error, Interrupted) else None

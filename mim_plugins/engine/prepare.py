@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from .config.accumulation import accumulate
 from .config.arguments import check_arguments
 from .config.best_checkpoint import check_best
 from .config.file import read_config
+from .config.log_services import log_to as add_services
 from .config.names import check_names
 from .config.overrides import apply_options, unread_names
 from .config.own_classes import follow_class_folders
@@ -75,19 +76,21 @@ def training_config(
     accumulate_batch: bool = True,
     cfg_options: dict[str, Any] | None = None,
     launcher: str = "none",
+    log_to: Sequence[str] = (),
     step: Callable[[str, Config], None] = lambda name, cfg: None,
 ) -> tuple[Config, list[Note]]:
     """Prepare a training config without building anything; see :func:`.launch.train`.
 
     Args:
         config: Path of the config file.
-        work_dir: See :func:`.launch.train`, as the arguments up to ``launcher``.
+        work_dir: See :func:`.launch.train`, as the arguments up to ``log_to``.
         resume: See :func:`.launch.train`.
         precision: See :func:`.launch.train`.
         auto_scale_lr: See :func:`.launch.train`.
         accumulate_batch: See :func:`.launch.train`.
         cfg_options: See :func:`.launch.train`.
         launcher: See :func:`.launch.train`.
+        log_to: See :func:`.launch.train`.
         step: Called with the name of each step that changes the config, and with the
             config after it.
 
@@ -122,6 +125,8 @@ def training_config(
     cfg.launcher = launcher
     cfg.work_dir = work_dir or work_dir_of(cfg, config)
     step("--launcher and --work-dir", cfg)
+    add_services(cfg, log_to)
+    step("--tensorboard, --wandb and --mlflow", cfg)
     notes.append(Note(apply_precision(cfg, precision)))
     step("precision", cfg)
     leave_out_unreached(cfg)

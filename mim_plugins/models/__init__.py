@@ -9,6 +9,7 @@ from .backbones import (
     SimMIMSwin,
     ViTDet,
 )
+from .block_mask import BlockPatchMask
 from .classifiers import DistilledClassifier
 from .data_preprocessor import MIMDataPreprocessor
 from .heads import (
@@ -48,6 +49,7 @@ from .trackers import (
 
 __all__ = [
     "AttentionDistillation",
+    "BlockPatchMask",
     "CLIPTarget",
     "CentreHead",
     "MIRL",

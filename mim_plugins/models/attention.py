@@ -95,7 +95,7 @@ class WindowAttention(WindowMSA):
         if mask is not None:
             # Windows join the heads dimension: one bias for all images.
             bias = (bias + mask.unsqueeze(1)).flatten(0, 1)
-            qkv = qkv.reshape(3, -1, len(bias), *qkv.shape[3:])
+            qkv = qkv.reshape(3, -1, bias.shape[0], *qkv.shape[3:])
         dropout = self.attn_drop.p if self.training else 0.0
         query, key, value = qkv
         out = attention(query, key, value, dropout, bias, self.scale)
@@ -132,7 +132,8 @@ def self_attention_logits(
 
 def split_heads(tokens: Tensor, num_heads: int) -> Tensor:
     """(N, L, C) -> (N, heads, L, C / heads)."""
-    return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    n, length, _ = tokens.shape
+    return tokens.view(n, length, num_heads, -1).transpose(1, 2)
 
 
 def use_attention_dispatch(module: nn.Module) -> None:

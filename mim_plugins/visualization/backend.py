@@ -1,4 +1,4 @@
-"""Logged values on the disk, without which a run can go on."""
+"""Where values and pictures are logged to."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import logging
 import os
 from typing import Any
 
+import numpy as np
 from mmengine.logging import print_log
 from mmengine.registry import VISBACKENDS
-from mmengine.visualization import LocalVisBackend
+from mmengine.visualization import LocalVisBackend, MLflowVisBackend
 
 
 @VISBACKENDS.register_module()
@@ -41,3 +42,25 @@ class BestEffortVisBackend(LocalVisBackend):
             self._has_warned = True
         else:
             self._has_warned = False
+
+
+@VISBACKENDS.register_module()
+class MLflowPicturesVisBackend(MLflowVisBackend):
+    """mmengine's ``MLflowVisBackend``, which takes pictures of any name.
+
+    mmengine's gives MLflow their name as that of a file, from whose ending MLflow tells
+    the format, and refuses one without. Arguments as mmengine's.
+    """
+
+    def add_image(
+        self, name: str, image: np.ndarray, step: int = 0, **kwargs: Any
+    ) -> None:
+        """Records a picture as the file ``name_step.png``.
+
+        Args:
+            name: Of the picture.
+            image: RGB, (H, W, 3) uint8.
+            step: Iteration or epoch.
+            **kwargs: Ignored, as by mmengine.
+        """
+        super().add_image(f"{name}_{step}.png", image, step)

@@ -20,7 +20,7 @@ from ...checkpoints.metadata import RecordsGeometry
 from ..activation_checkpointing import checkpoint_activations
 from ..initialisation import is_pretrained
 from ..masking import PatchMask
-from ..patches import patchify, unpatchify
+from ..patches import unpatchify
 from .hiera_block import HieraBlock, reroll, unroll
 
 OUT_TYPES = ("avg_featmap", "featmap")
@@ -211,14 +211,14 @@ class Hiera(RecordsGeometry, BaseBackbone):
             unrolled.
         """
         grid = self.image_grid(x)
-        if mask is not None:
-            removed = mask.at_scale(self.mask_patch_size[0]).bool()
-            x = x.masked_fill(removed.view(len(x), 1, *x.shape[2:]), 0)
-        units = self._cut_units(x)
         positions = self._positions(grid)
-        if mask is not None:
-            units = mask.visible(units)
-            positions = F.embedding(mask.ids_keep, positions[0])
+        if mask is None:
+            maps = self.patch_embed.projection(self._padded(x))
+            return unroll(self._by_units(maps.permute(0, 2, 3, 1), grid) + positions)
+        removed = mask.at_scale(self.mask_patch_size[0]).bool()
+        x = x.masked_fill(removed.view(len(x), 1, *x.shape[2:]), 0)
+        units = mask.visible(self._cut_units(x))
+        positions = F.embedding(mask.ids_keep, positions[0].flatten(1))
         side = self.mask_patch_size[0] - self.patch_size + self.patch_kernel
         tokens, _ = self.patch_embed(units.reshape(-1, x.shape[1], side, side))
         tokens = tokens.unflatten(0, units.shape[:2])
@@ -269,19 +269,31 @@ class Hiera(RecordsGeometry, BaseBackbone):
         """Cuts units out with the margin their tokens see, (N, L, C * k * k)."""
         step = self.mask_patch_size[0]
         overlap = self.patch_kernel - self.patch_size
-        before = (self.patch_kernel - 1) // 2
-        x = F.pad(x, (before, overlap - before) * 2)
+        x = self._padded(x)
         units = x.unfold(2, step + overlap, step).unfold(3, step + overlap, step)
         # (N, C, rows, cols, k, k)
         return units.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
 
+    def _padded(self, x: Tensor) -> Tensor:
+        """Images with the margin that the tokens at their border see."""
+        overlap = self.patch_kernel - self.patch_size
+        before = (self.patch_kernel - 1) // 2
+        return F.pad(x, (before, overlap - before) * 2)
+
     def _positions(self, grid: tuple[int, int]) -> Tensor:
-        """Position embeddings, unit by unit, row by row, (1, L, T * C)."""
+        """Position embeddings, unit by unit, row by row, (1, L, T, C)."""
         tokens = self._token_grid(grid)
         table = resize_pos_embed(
             self.pos_embed, self.position_grid, tokens, num_extra_tokens=0
         )
-        return patchify(table.transpose(1, 2).unflatten(2, tokens), grid)
+        return self._by_units(table.reshape(1, *tokens, -1), grid)
+
+    def _by_units(self, maps: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Splits a map into its units' tokens, (N, rows, cols, C) -> (N, L, T, C)."""
+        # By sizes that are no shapes of tensors, which an exported model would keep.
+        (rows, cols), side, dims = grid, self.unit_side, self.stage_dims[0]
+        tokens = maps.reshape(-1, rows, side, cols, side, dims).transpose(2, 3)
+        return tokens.reshape(-1, rows * cols, side**2, dims)
 
     @property
     def position_grid(self) -> tuple[int, int]:

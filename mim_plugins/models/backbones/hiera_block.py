@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
@@ -133,19 +134,28 @@ def unroll(tokens: Tensor) -> Tensor:
     four equal parts, however often it has been applied before.
     """
     digits, order = _bits(tokens)
-    return tokens.unflatten(2, digits).permute(order).flatten(2, -2)
+    return _permuted(tokens, digits, order)
 
 
 def reroll(tokens: Tensor) -> Tensor:
     """Inverse of :func:`unroll`, after any number of poolings: tokens row by row."""
     digits, order = _bits(tokens)
     inverse = sorted(range(len(order)), key=order.__getitem__)
-    return tokens.unflatten(2, digits).permute(inverse).flatten(2, -2)
+    return _permuted(tokens, digits, inverse)
 
 
 def max_pool(tokens: Tensor) -> Tensor:
     """Maximum over 2x2 tokens of unrolled units: (N, U, T, C) -> (N, U, T / 4, C)."""
-    return tokens.unflatten(2, (4, -1)).amax(dim=2)
+    n, units, _, dims = tokens.shape
+    return tokens.reshape(n, units, 4, -1, dims).amax(dim=2)
+
+
+def _permuted(tokens: Tensor, digits: Sequence[int], order: Sequence[int]) -> Tensor:
+    """Permutes the digits of the tokens' numbers, (N, U, T, C) -> (N, U, T, C)."""
+    # `unflatten` of two axes of any size is not exported correctly to ONNX.
+    n, units, _, dims = tokens.shape
+    tokens = tokens.reshape(n, units, *digits, dims).permute(*order)
+    return tokens.reshape(n, units, -1, dims)
 
 
 def _bits(tokens: Tensor) -> tuple[list[int], list[int]]:

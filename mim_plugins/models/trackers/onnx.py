@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-import io
 import json
-import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...checkpoints.files import write_atomically
+from ..onnx import graph_of, needed, save_graph
 from .centre_head import Maps
 from .one_stream import OneStreamTracker
 
 # Of the file, what must be known to track with it.
 _SETTINGS = ("template_factor", "search_factor", "mean", "std", "bgr_to_rgb")
 _METADATA = "mim_plugins_tracker"
-
-OPSET = 17
 
 
 class _Pair(nn.Module):
@@ -50,7 +44,6 @@ def export_onnx(model: OneStreamTracker, path: str | Path) -> None:
         ImportError: If onnx is not installed.
         FileNotFoundError: If there is no folder to write to.
     """
-    onnx = _needed("onnx")
     model = model.eval()
     backbone = model.backbone
     channels = backbone.patch_embed.projection.in_channels
@@ -59,23 +52,12 @@ def export_onnx(model: OneStreamTracker, path: str | Path) -> None:
         torch.zeros(1, channels, size, size, device=device)
         for size in (backbone.template_size, backbone.search_size)
     )
-    options: dict[str, Any] = {}
-    if "dynamo" in inspect.signature(torch.onnx.export).parameters:
-        options["dynamo"] = False  # the other exporter needs one more package
-    buffer: Any = io.BytesIO()  # newer stubs know of paths alone
-    with torch.no_grad(), warnings.catch_warnings():
-        # Sizes are fixed, and so is what they decide.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        torch.onnx.export(
-            _Pair(model).eval(),
-            (template, search),
-            buffer,
-            input_names=["template", "search"],
-            output_names=["score", "size", "offset"],
-            opset_version=OPSET,
-            **options,
-        )
-    content = onnx.load_from_string(buffer.getvalue())
+    content = graph_of(
+        _Pair(model).eval(),
+        (template, search),
+        ["template", "search"],
+        ["score", "size", "offset"],
+    )
     preprocessor = model.data_preprocessor
     settings = {
         "template_factor": model.template_factor,
@@ -84,8 +66,7 @@ def export_onnx(model: OneStreamTracker, path: str | Path) -> None:
         "std": _values(preprocessor.std),
         "bgr_to_rgb": preprocessor.bgr_to_rgb,
     }
-    onnx.helper.set_model_props(content, {_METADATA: json.dumps(settings)})
-    write_atomically(path, lambda file: onnx.save(content, str(file)))
+    save_graph(content, path, _METADATA, settings)
 
 
 class OnnxNetwork:
@@ -102,7 +83,7 @@ class OnnxNetwork:
     """
 
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
-        runtime = _needed("onnxruntime")
+        runtime = needed("onnxruntime")
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no file {path}")
         options = runtime.SessionOptions()
@@ -149,13 +130,3 @@ def _values(values: Tensor | None) -> list[float]:
     if values is None:
         raise ValueError("a tracker for ONNX needs a mean and std in data_preprocessor")
     return values.flatten().tolist()
-
-
-def _needed(name: str) -> Any:
-    try:
-        return __import__(name)
-    except ImportError as error:
-        raise ImportError(
-            f"{name} is needed for ONNX: pip install 'mim_plugins[onnx]', or pip "
-            f"install {name}"
-        ) from error
