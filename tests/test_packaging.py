@@ -13,6 +13,8 @@ import sys
 import tarfile
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from mmengine.config import Config
 from mmpretrain.apis.model import ModelHub
@@ -20,6 +22,7 @@ from samples import ROOT
 
 import mim_plugins
 from mim_plugins import model_index
+from mim_plugins.engine import load_config
 
 NAME = "localmim_vitb-hog_1600e"
 
@@ -58,10 +61,29 @@ def installed(tmp_path_factory):
     offline = ("--no-deps", "--no-build-isolation")
     run(*pip, "wheel", *offline, "-w", folder, ".", folder=unpacked)
     (wheel,) = folder.glob("*.whl")
-    site = folder / "site"
-    target = ("--no-compile", "--target", site)
-    run(*pip, "install", "--no-deps", *target, wheel, folder=folder)
+    # An environment of its own, that borrows all but this package.
+    env = folder / "env"
+    run("-m", "venv", "--without-pip", env, folder=folder)
+    (site,) = env.glob("lib/python*/site-packages")
+    borrowed = {path for path in map(Path, sys.path) if path.name == "site-packages"}
+    (site / "borrowed.pth").write_text("".join(f"{path}\n" for path in borrowed))
+    into = ("--python", env / "bin" / "python", "install", "--no-deps", "--no-compile")
+    run(*pip, *into, "--ignore-installed", wheel, folder=folder)
     return site
+
+
+def run_installed(site, folder, *arguments):
+    """Runs the installed Python elsewhere, with no path of this checkout."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [site.parents[2] / "bin" / "python", *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def relative_files(folder, pattern="*"):
@@ -76,8 +98,13 @@ def test_installed_package__has_what_the_checkout_has(installed):
     assert relative_files(mim / "configs") == relative_files(ROOT / "configs")
     tools = relative_files(ROOT / "tools") - {"parity.py", "benchmark.py", "chaos.py"}
     assert "train.py" in tools and relative_files(mim / "tools") == tools
-    first = installed / "+mim_plugins"
-    assert relative_files(first / ".mim" / "tools") == tools
+    # Once: what onedl-mim needs leads there.
+    first = installed / "+mim_plugins" / ".mim"
+    scripts = {name for name in tools if name.endswith(".py") and "/" not in name}
+    assert relative_files(first / "tools") == scripts
+    assert not (first / "configs").exists()
+    size = sum(path.stat().st_size for path in first.rglob("*") if path.is_file())
+    assert size < 150_000
     assert (mim / "model-index.yml").read_text() == (
         ROOT / "model-index.yml"
     ).read_text()
@@ -88,21 +115,75 @@ def test_installed_package__has_what_the_checkout_has(installed):
 
 
 def test_installed_command__starts_tools_and_knows_its_version(installed, tmp_path):
-    env = {**os.environ, "PYTHONPATH": str(installed)}
+    command = installed.parents[2] / "bin" / "mim-plugins"
+    said = run_installed(installed, tmp_path, command, "--version")
+    assert said == f"mim-plugins {mim_plugins.__version__}\n"
+    said = run_installed(installed, tmp_path, command, "convert", "--help")
+    assert said.startswith("usage: mim-plugins convert")
 
-    def command(*args):
-        code = "import sys; from mim_plugins_cli.main import main; sys.exit(main())"
-        line = [sys.executable, "-c", code, *args]
-        return subprocess.run(
-            line, capture_output=True, text=True, env=env, cwd=tmp_path
-        )
 
-    assert (installed / "bin" / "mim-plugins").is_file()
-    version = command("--version")
-    assert version.stdout == f"mim-plugins {mim_plugins.__version__}\n"
-    convert = command("convert", "--help")
-    assert convert.stdout.startswith("usage: mim-plugins convert"), convert.stderr
-    assert command().returncode == 2
+def test_script_for_onedl_mim__runs_the_tool(installed, tmp_path):
+    script = installed / "+mim_plugins" / ".mim" / "tools" / "test.py"
+    assert "checkpoint" in run_installed(installed, tmp_path, script, "--help")
+
+
+CHILDREN = """
+import mim_plugins, sys
+from pathlib import Path
+from mim_plugins.demo import CONFIGS
+from mim_plugins.engine import load_config
+from mim_plugins.engine.config.print_config import annotated_config
+
+assert Path(sys.argv[1]) in Path(mim_plugins.__file__).parents
+assert (CONFIGS / "mae_digits.py").is_file()
+for name in ("deepmim/mae_vits_300e", "mirl/vits54_800e", "_base_/models/mim_vitt",
+             "distilled/segmentation/mae_vits_semantic-fpn_ade20k"):
+    Path("child.py").write_text(
+        f"_base_ = 'mim_plugins::{name}.py'\\n"
+        "model = dict(backbone=dict(drop_path_rate=0.1))\\n"
+    )
+    child = load_config("child.py")
+    base = load_config(CONFIGS.parent / f"{name}.py")
+    assert child.model.backbone.drop_path_rate == 0.1, name
+    base.model.backbone.drop_path_rate = 0.1
+    assert child.to_dict() == base.to_dict(), name
+Path("child.py").write_text("_base_ = 'mim_plugins::deepmim/mae_vits_300e.py'\\n")
+text = annotated_config("child.py", cfg_options=dict(img_size=96))
+assert "model.backbone.img_size = 96  <- --cfg-options (before: 224)" in text, text
+"""
+
+
+DEMO = """
+from mim_plugins import demo
+from mim_plugins_cli.main import main
+
+demo.IMAGES_SEEN = 128
+main(["demo", "--data", "photos"])
+"""
+
+
+def test_outside_a_checkout__child_configs_and_the_demo_work(installed, tmp_path):
+    # One process for both: its imports take most of the time.
+    (tmp_path / "photos").mkdir()
+    draw = np.random.default_rng(0)
+    for number in range(64):
+        image = draw.integers(0, 256, (70, 80, 3)).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / "photos" / f"{number}.png"), image)
+    said = run_installed(installed, tmp_path, "-c", CHILDREN + DEMO, installed)
+    assert "in the last" in said and "reconstructions" in said
+    assert list(tmp_path.glob("work_dirs/demo/*/epoch_*.pth"))
+
+
+def test_child_config__inherits_in_an_editable_installation(tmp_path):
+    if not (ROOT / "mim_plugins" / ".mim").is_dir():
+        pytest.skip("setup.py has not been run in this checkout")
+    child = tmp_path / "child.py"
+    child.write_text("_base_ = 'mim_plugins::deepmim/mae_vits_300e.py'\n")
+    base = load_config(ROOT / "configs/deepmim/mae_vits_300e.py")
+    assert load_config(child).to_dict() == base.to_dict()
+    child.write_text("_base_ = 'mim_plugins::deepmim/mae_vitx_300e.py'\n")
+    with pytest.raises(ValueError, match="mae_vitx_300e.py"):
+        load_config(child)
 
 
 def test_installed_package__gives_its_names_to_mmpretrain(installed):
@@ -149,7 +230,7 @@ def test_mim__finds_index_weights_and_config_of_an_installed_wheel(installed, tm
     (line,) = [line for line in done.stdout.splitlines() if line[0] == "{"]
     found = json.loads(line)
     assert found["weight"] == entry.weights
-    assert found["config"] == "configs/localmim/vitb_hog_1600e.py"
+    assert found["config"].endswith("configs/localmim/vitb_hog_1600e.py")
     assert f"{weights.name} exists" in done.stdout
     assert Config.fromfile(tmp_path / f"{NAME}.py").model.type == "LocalMIM"
 
