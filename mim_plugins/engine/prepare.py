@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,15 @@ from typing import Any
 from mmengine.config import Config
 
 from .config.accumulation import accumulate
+from .config.arch import encoder_shape, follow_arch, take_arch
 from .config.arguments import check_arguments
 from .config.best_checkpoint import check_best
 from .config.file import read_config
+from .config.image_size import (
+    describe_image_size,
+    follow_image_size,
+    takes_image_size,
+)
 from .config.names import check_names
 from .config.overrides import apply_options, unread_names
 from .config.own_classes import follow_class_folders
@@ -40,6 +47,9 @@ from .resuming.newest import apply_resume, newest_checkpoint
 from .resuming.resumable import make_resumable
 from .resuming.same_batch import keep_batch
 
+# Names at the top of a config that reach all parts of pre-training and classification.
+_SIZES = ("img_size", "patch_size", "arch")
+
 
 def load_config(
     config: str | Path,
@@ -59,10 +69,40 @@ def load_config(
     """
     cfg = read_config(config)
     length, _ = run_length(cfg)
-    apply_options(cfg, options, testing)
+    merge_options(cfg, options, testing)
     check_values(cfg)
     scale_milestones(cfg, length, options or {})
     return cfg
+
+
+def merge_options(
+    cfg: Config, options: dict[str, Any] | None = None, testing: bool = False
+) -> None:
+    """Merge the options of the command line into a config; the sizes it sets follow.
+
+    Args:
+        cfg: The config, changed in place.
+        options: Values that replace those of the config, by dotted key. Longer keys win
+            over ``img_size``, ``patch_size`` and ``arch``.
+        testing: Whether the config is read for a test alone.
+
+    Raises:
+        ValueError: If an option would change nothing, or a size does not fit the model.
+    """
+    options = dict(options or {})
+    sizes = {key: options.pop(key) for key in _SIZES if key in options}
+    if sizes and not takes_image_size(cfg):
+        raise ValueError(
+            f"--cfg-options {next(iter(sizes))}=… is for pre-training and "
+            "classification, which this config is not; set the keys of its pipelines "
+            "and model instead, as --print-config of tools/train.py shows them"
+        )
+    cfg.merge_from_dict({key: copy.deepcopy(value) for key, value in sizes.items()})
+    shape = encoder_shape(cfg)
+    take_arch(cfg)
+    follow_image_size(cfg)
+    apply_options(cfg, options, testing)
+    follow_arch(cfg, shape, options)
 
 
 def training_config(
@@ -116,6 +156,8 @@ def training_config(
     processes = world_size(launcher)
     step("--cfg-options", cfg)
     notes = []
+    if described := describe_image_size(cfg):
+        notes.append(Note(described))
     if followed := follow_class_folders(cfg, cfg_options):
         notes.append(Note(followed))
     step("class folders of the data", cfg)

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from ..checkpoints.files import read
 from ..checkpoints.layouts.key_rules import listed
 from ..checkpoints.loading import Target, state_for
-from ..engine.config.overrides import apply_options
-from ..engine.prepare import load_config
+from ..engine.prepare import load_config, merge_options
 from ..models.selfsup.feature_extraction import (
     FeatureExtraction,
     ImageFeatures,
@@ -137,7 +136,7 @@ def find_model(
     weights = None
     if model is None:
         model, config = config_next_to(checkpoint)
-        apply_options(config, cfg_options)
+        merge_options(config, cfg_options)
     elif model.endswith(".py"):
         config = load_config(model, cfg_options)
     else:
@@ -147,7 +146,7 @@ def find_model(
             raise ValueError(
                 f"the model index has no config of {model}: give a config file"
             )
-        apply_options(config, cfg_options)
+        merge_options(config, cfg_options)
     weights = checkpoint or weights or config.get("load_from")
     return config, str(weights) if weights else None
 

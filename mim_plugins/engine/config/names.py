@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from .image_size import takes_image_size
 from .overrides import READ, copies, top_name
 
 # What tools read besides those of a runner: the toolboxes' tests with augmentation, and
@@ -16,6 +17,9 @@ _READ_BY_TOOLS = frozenset(
     {"tta_cfg", "tta_model", "tta_pipeline"}
     | {"knn_train_dataloader", "knn_val_dataloader"}
 )
+
+# Of pre-training and classification; elsewhere they may be variables of the file.
+_SIZES = frozenset({"img_size", "patch_size", "arch"})
 
 # Names of mmcv's runner of before 2022, which look right to whoever knew that one.
 _OF_OLD = {
@@ -59,8 +63,9 @@ def check_names(cfg: Config) -> list[str]:
     """
     own = _own_text(cfg)
     unused = []
+    read = READ | _READ_BY_TOOLS | (_SIZES if takes_image_size(cfg) else set())
     for name in cfg:
-        if name in READ | _READ_BY_TOOLS or _is_used(cfg, name):
+        if name in read or _is_used(cfg, name):
             continue
         meant = _OF_OLD.get(name) or _resembled(name, READ)
         if meant:

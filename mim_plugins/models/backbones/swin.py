@@ -106,6 +106,7 @@ class MIMSwinTransformer(SwinTransformer, MaskedEncoder):
         side = 2 ** (num_stages - 1)
         self.mask_patch_size = self.patch_size[0] * side, self.patch_size[1] * side
         self.grid = self._grid_of(tuple(to_2tuple(img_size)))
+        self._asked_window = window_size
         windows = [window_size] * num_stages
         if not pad_small_map:
             windows = [min(window_size, *size) for size in self._map_sizes(self.grid)]
@@ -319,10 +320,32 @@ class MIMSwinTransformer(SwinTransformer, MaskedEncoder):
             if size[0] % window or size[1] % window:
                 raise ValueError(
                     f"stage {index} has a map of {size[0]}x{size[1]} tokens, which "
-                    f"windows of {window} do not divide: choose image size and "
-                    "window_size that fit, such as 224 with 7 or 14, 192 with 6 or "
-                    "12, 384 with 12"
+                    f"windows of {window} do not divide: {self._fitting(grid)}"
                 )
+
+    def _fitting(self, grid: tuple[int, int]) -> str:
+        """Image sizes for the windows, and windows for an image of a grid, in words."""
+        asked = self._asked_window
+        rows, cols = self.mask_patch_size
+
+        def fits(grid: tuple[int, int], window: int) -> bool:
+            sizes = self._map_sizes(grid)
+            return all(
+                side % min(window, *size) == 0 for size in sizes for side in size
+            )
+
+        scales = [k for k in range(1, 2 * max(grid) + 2 * asked) if fits((k, k), asked)]
+        below = [k for k in scales if k < max(grid)][-1:]
+        above = [k for k in scales if k > max(grid)][:1]
+        images = " or ".join(f"{k * rows}x{k * cols}" for k in below + above)
+        largest = max(self._map_sizes(grid)[0])
+        windows = [w for w in range(2, min(largest, 24) + 1) if fits(grid, w)]
+        size = f"{grid[0] * rows}x{grid[1] * cols}"
+        return f"window_size={asked} fits images of {images}, and images of {size} " + (
+            f"fit window_size={' or '.join(map(str, windows[-3:]))}"
+            if windows
+            else "no window_size"
+        )
 
 
 def window_shift(block: SwinBlock, size: Sequence[int]) -> int:
