@@ -173,9 +173,7 @@ def readable_endings(pipeline: Sequence[Any] = ()) -> tuple[str, ...]:
         ),
         "cv2",
     )
-    return (
-        EXTENSIONS + tuple(end for end in OPTIONAL if _reads(backend, end)) + arrays
-    )
+    return EXTENSIONS + tuple(end for end in OPTIONAL if _reads(backend, end)) + arrays
 
 
 def _reads(backend: str, ending: str) -> bool:

@@ -90,7 +90,9 @@ class UnlabelledImages(CustomDataset):
         if not paths:
             found = ""
             if others:
-                found = f", but {len(others)} other files, such as {printable(others[0])}"
+                found = (
+                    f", but {len(others)} other files, such as {printable(others[0])}"
+                )
                 found += f" ({describe_others(others, self.extensions)})"
             if skipped:
                 found += f"; {describe_skipped(skipped)}"

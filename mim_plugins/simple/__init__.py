@@ -1,4 +1,4 @@
-"""One call each: pre-train, fine-tune, probe, embed, reconstruct on one's own images."""
+"""One call on one's own images: pre-train, fine-tune, probe, embed, reconstruct."""
 
 from .finetuning import FineTuned, finetune
 from .pretraining import pretrain

@@ -98,19 +98,23 @@ def choose_patch(size: Sequence[int], multi_scale: bool = False) -> int:
     return found[0]
 
 
-def check_patch(size: Sequence[int], patch: int) -> None:
+def check_patch(size: Sequence[int], patch: int, fixed: bool = False) -> None:
     """Checks that a patch divides the images.
+
+    Args:
+        size: Height and width of images in pixels.
+        patch: Side of the patches.
+        fixed: Whether it is that of a trained encoder.
 
     Raises:
         ValueError: With the nearest size that it divides.
     """
-    if patch < 1:
-        raise ValueError(f"patch_size is a positive number of pixels, not {patch}")
+    other = "" if fixed else ", or another patch_size"
     if any(x % patch for x in size):
         better = [max(patch, round(x / patch) * patch) for x in size]
         raise ValueError(
             f"img_size={by(size)} cannot be divided into patches of {patch}x{patch} "
-            f"pixels: take img_size={by(better)}, or another patch_size"
+            f"pixels: take img_size={by(better)}{other}"
         )
 
 
@@ -126,4 +130,32 @@ def _patches(size: Sequence[int]) -> list[int]:
 
 
 def by(size: Sequence[int]) -> str:
+    """A size in words: one number for a square."""
     return "x".join(map(str, size)) if len(set(size)) > 1 else str(size[0])
+
+
+def as_size(img_size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width.
+
+    Raises:
+        ValueError: If it is neither one number nor two.
+    """
+    sides = [img_size] * 2 if isinstance(img_size, int) else list(img_size)
+    sides = sides * 2 if len(sides) == 1 else sides
+    if len(sides) != 2 or any(not isinstance(x, int) or x < 1 for x in sides):
+        raise ValueError(
+            f"img_size is the side of a square in pixels, or height and width, not "
+            f"{img_size!r}"
+        )
+    return sides[0], sides[1]
+
+
+def check_counts(**counts: int | None) -> None:
+    """Checks numbers that the user gave.
+
+    Raises:
+        ValueError: Naming the first that is no positive integer.
+    """
+    for name, value in counts.items():
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} is a positive number, not {value!r}")

@@ -91,7 +91,8 @@ def find_classes(data: str | os.PathLike, seed: int = 0) -> ClassData:
             )
         return ClassData(classes, train, val, held_out=False)
     classes, found = _files(root)
-    draw, held = np.random.default_rng(seed), []
+    draw = np.random.default_rng(seed)
+    held: list[int] = []
     for number, name in enumerate(classes):
         indices = np.flatnonzero(found.labels == number)
         if len(indices) < 2:
@@ -103,15 +104,15 @@ def find_classes(data: str | os.PathLike, seed: int = 0) -> ClassData:
         held.extend(draw.choice(indices, count, replace=False))
     is_val = np.zeros(len(found.files), bool)
     is_val[held] = True
-    parts = [
+    train, val = (
         LabelledFiles(
             found.root,
             [found.files[index] for index in np.flatnonzero(chosen)],
             found.labels[chosen],
         )
         for chosen in (~is_val, is_val)
-    ]
-    return ClassData(classes, *parts, held_out=True)
+    )
+    return ClassData(classes, train, val, held_out=True)
 
 
 def _files(root: Path) -> tuple[list[str], LabelledFiles]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from mmengine.config import Config
 from ..engine.hooks.saving import numbered_files
 from ..evaluation.run_config import config_next_to
 from ..models.selfsup.image_loading import trained_steps
+from .survey import Survey, survey
 
 
 class TrainedEncoder(NamedTuple):
@@ -50,7 +52,7 @@ class TrainedEncoder(NamedTuple):
 
 def newest_checkpoint(folder: str | os.PathLike) -> Path | None:
     """The latest checkpoint of a run's folder, if there is one."""
-    found = numbered_files(folder)
+    found = numbered_files(Path(folder))
     return max(found, key=lambda path: path.stat().st_mtime) if found else None
 
 
@@ -92,28 +94,29 @@ def find_encoder(encoder: str | os.PathLike) -> TrainedEncoder:
     return TrainedEncoder(checkpoint, name, config)
 
 
-def check_channels(encoder: TrainedEncoder, channels: int, deep: bool) -> None:
-    """Checks that images can be loaded as the encoder needs them.
+def survey_for(encoder: TrainedEncoder, paths: Sequence[str]) -> Survey:
+    """Looks at a sample of images that an encoder is to get.
 
     Args:
         encoder: The encoder.
-        channels: Channels of the images.
-        deep: Whether they have more than 8 bits.
+        paths: The image files.
 
     Raises:
-        ValueError: If they cannot.
+        ValueError: If they cannot be loaded as its training loaded images.
     """
     loads = [step for step in encoder.loading if "Load" in str(step["type"])]
-    converts = any(
-        str(step.get("color_type", "")).startswith(("color", "gray")) for step in loads
-    )
-    if channels != encoder.channels and not converts:
+    kind = str(loads[0].get("color_type", "")) if loads else ""
+    as_loaded = {"color": 3, "grays": 1}.get(kind[:5])
+    found = survey(paths, as_loaded)
+    theirs = f"{encoder.channels} channel{'s' * (encoder.channels != 1)}"
+    if as_loaded and found.deep:
         raise ValueError(
-            f"the images have {channels} channels, but the encoder is for "
-            f"{encoder.channels}: pre-train one on images like these"
+            f"the images have more than 8 bits, but the encoder is for {theirs} of 8: "
+            "pre-train one on images like these"
         )
-    if converts and (deep or channels > 4):
+    if found.channels != encoder.channels:
         raise ValueError(
-            f"the images have {channels} channels of {'more than ' * deep}8 bits, but "
-            "the encoder is for grey or colour of 8: pre-train one on images like these"
+            f"the images have {found.channels} channels, but the encoder is for "
+            f"{theirs}: pre-train one on images like these"
         )
+    return found

@@ -17,7 +17,9 @@ from mmpretrain.structures import DataSample
 from ..engine import train
 from ..engine.errors import explained
 from .choices import (
+    as_size,
     by,
+    check_counts,
     check_patch,
     choose_batch,
     choose_epochs,
@@ -26,12 +28,12 @@ from .choices import (
 )
 from .class_data import ClassData, find_classes
 from .config_file import Expression, write_config
-from .encoders import TrainedEncoder, check_channels, find_encoder, newest_checkpoint
+from .encoders import TrainedEncoder, find_encoder, newest_checkpoint, survey_for
 from .fitting import Trial, try_batch
 from .models import config_path
-from .pretraining import as_size, by_size, check_counts, crop, fit, schedule
+from .recipe_parts import by_size, crop, fit, schedule
 from .run_folder import check_call, check_space, describe_call, prepare_folder
-from .survey import Survey, survey
+from .survey import Survey
 
 # From so many images on, the recipe's strong augmentation is kept.
 _MANY = 10_000
@@ -97,18 +99,18 @@ def finetune(
     Raises:
         InputError: If something that was given cannot be used, before training.
     """
-    given = dict(
-        data=os.path.abspath(os.path.expanduser(data)),
-        encoder=os.path.abspath(os.path.expanduser(encoder)),
-        img_size=img_size,
-        epochs=epochs,
-        batch_size=batch_size,
-        workers=workers,
-        seed=seed,
-    )
     options: dict[str, Any] = {}
     with explained():
         check_counts(epochs=epochs, batch_size=batch_size)
+        given = dict(
+            data=os.path.abspath(os.path.expanduser(data)),
+            encoder=os.path.abspath(os.path.expanduser(encoder)),
+            img_size=None if img_size is None else as_size(img_size),
+            epochs=epochs,
+            batch_size=batch_size,
+            workers=workers,
+            seed=seed,
+        )
         start = find_encoder(encoder)
         classes = find_classes(data, seed)
         folder = prepare_folder(out, resume)
@@ -153,12 +155,7 @@ class _Plan:
             )
         root = classes.train.root
         paths = [os.path.join(root, file) for file in classes.train.files]
-        # As the encoder loads them, whatever they have.
-        loads = start.loading[0] if start.loading else {}
-        kinds = {"color": 3, "grays": 1}
-        as_encoder = kinds.get(str(loads.get("color_type", ""))[:5])
-        self.found: Survey = survey(paths, as_encoder)
-        check_channels(start, self.found.channels, self.found.deep)
+        self.found: Survey = survey_for(start, paths)
         self.size = self._size()
         self.count = len(paths)
         self.gpu = get_device() == "cuda"
@@ -178,7 +175,7 @@ class _Plan:
         before = self.start.size
         if self.given["img_size"] is None:
             return before
-        size = as_size(self.given["img_size"])
+        size = self.given["img_size"]
         if size != before and "Vision" not in self.kind:
             raise ValueError(
                 f"the encoder is for images of {by(before)} pixels, not "
@@ -186,7 +183,7 @@ class _Plan:
             )
         if "Vision" in self.kind:
             patch = self.start.backbone.get("patch_size", 16)
-            check_patch(size, patch if isinstance(patch, int) else patch[0])
+            check_patch(size, patch if isinstance(patch, int) else patch[0], True)
         return size
 
     def write(self, config: Path) -> None:
@@ -212,9 +209,7 @@ class _Plan:
         shape = (count, self.found.channels, *self.size)
         kind = torch.float32 if self.found.deep else torch.uint8
         samples = [DataSample().set_gt_label(0) for _ in range(count)]
-        return dict(
-            inputs=torch.randint(0, 256, shape).to(kind), data_samples=samples
-        )
+        return dict(inputs=torch.randint(0, 256, shape).to(kind), data_samples=samples)
 
     def _model(self) -> dict[str, Any]:
         """What changes in the model of the recipe."""
@@ -253,9 +248,7 @@ class _Plan:
             model["head"]["loss"] = dict(_delete_=True, type="CrossEntropyLoss")
         return model
 
-    def _values(
-        self, cfg: Config, model: dict[str, Any], batch: int
-    ) -> dict[str, Any]:
+    def _values(self, cfg: Config, model: dict[str, Any], batch: int) -> dict[str, Any]:
         """The variables of the config."""
         load = [_plain(step) for step in self.start.loading] or [self.found.loading]
         pack = dict(type="PackInputs")
@@ -268,6 +261,7 @@ class _Plan:
 
         def images(part: str) -> dict[str, Any]:
             root = getattr(self.classes, part).root
+            pipeline = "train_pipeline" if part == "train" else "test_pipeline"
             return dict(
                 _delete_=True,
                 type="CustomDataset",
@@ -275,12 +269,14 @@ class _Plan:
                 data_prefix=os.path.relpath(root, self.given["data"]),
                 ann_file=str(self.lists / f"{part}.txt"),
                 metainfo=dict(classes=Expression("classes")),
-                pipeline=Expression(f"{'train' if part == 'train' else 'test'}_pipeline"),
+                pipeline=Expression(pipeline),
             )
 
+        model["backbone"]["img_size"] = Expression("img_size")
         loader = dict(batch_size=batch, num_workers=self.workers)
         return dict(
             data_root=self.given["data"],
+            img_size=by_size(self.size),
             classes=self.classes.classes,
             train_pipeline=[*load, *steps],
             test_pipeline=[*load, *fit(self.size, self.found), pack],

@@ -18,12 +18,13 @@ from ..datasets.image_files import readable_endings
 from ..engine import load_config, train
 from ..engine.errors import explained
 from .choices import (
+    as_size,
     by,
+    check_counts,
     check_patch,
     choose_batch,
     choose_epochs,
     choose_patch,
-    choose_rate,
     choose_size,
     choose_warmup,
     choose_workers,
@@ -32,8 +33,9 @@ from .config_file import Expression, write_config
 from .encoders import newest_checkpoint
 from .fitting import Trial, try_batch
 from .models import Recipe, config_path, find_recipe
+from .recipe_parts import by_size, crop, fit, schedule
 from .run_folder import check_call, check_space, describe_call, prepare_folder
-from .survey import Survey, survey
+from .survey import survey
 
 _KEPT = 3
 
@@ -87,22 +89,22 @@ def pretrain(
     Raises:
         InputError: If something that was given cannot be used, before training.
     """
-    given = dict(
-        data=os.path.abspath(os.path.expanduser(data)),
-        model=model,
-        img_size=img_size,
-        patch_size=patch_size,
-        epochs=epochs,
-        batch_size=batch_size,
-        channels=channels,
-        teacher=None if teacher is None else os.path.abspath(teacher),
-        workers=workers,
-        seed=seed,
-    )
     options: dict[str, Any] = {}
     with explained():
         find_recipe(model)
-        check_counts(epochs=epochs, batch_size=batch_size)
+        check_counts(epochs=epochs, batch_size=batch_size, patch_size=patch_size)
+        given = dict(
+            data=os.path.abspath(os.path.expanduser(data)),
+            model=model,
+            img_size=None if img_size is None else as_size(img_size),
+            patch_size=patch_size,
+            epochs=epochs,
+            batch_size=batch_size,
+            channels=channels,
+            teacher=None if teacher is None else os.path.abspath(teacher),
+            workers=workers,
+            seed=seed,
+        )
         folder = prepare_folder(out, resume)
         config = folder / "config" / "pretrain.py"
         if resume and config.is_file():
@@ -122,35 +124,12 @@ def pretrain(
     return checkpoint
 
 
-def check_counts(**counts: int | None) -> None:
-    """Checks numbers that the user gave.
-
-    Raises:
-        ValueError: Naming the first that is no positive integer.
-    """
-    for name, value in counts.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} is a positive number, not {value!r}")
-
-
-def as_size(img_size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width.
-
-    Raises:
-        ValueError: If it is neither one number nor two.
-    """
-    sides = [img_size] * 2 if isinstance(img_size, int) else list(img_size)
-    sides = sides * 2 if len(sides) == 1 else sides
-    if len(sides) != 2 or any(not isinstance(x, int) or x < 1 for x in sides):
-        raise ValueError(
-            f"img_size is the side of a square in pixels, or height and width, not "
-            f"{img_size!r}"
-        )
-    return sides[0], sides[1]
-
-
-def find_images(data: str) -> list[str]:
+def find_images(data: str, everything: bool = False) -> list[str]:
     """The image files below a folder.
+
+    Args:
+        data: The folder.
+        everything: Whether those outside of a ``train`` folder count, too.
 
     Raises:
         FileNotFoundError: If there are none.
@@ -159,42 +138,12 @@ def find_images(data: str) -> list[str]:
         raise FileNotFoundError(f"data={data!r} is a file: give the folder it is in")
     endings = readable_endings([dict(type="LoadManyChannels")])
     try:
-        found = UnlabelledImages(data, extensions=endings, pipeline=[])
+        found = UnlabelledImages(
+            data, "" if everything else None, extensions=endings, pipeline=[]
+        )
     except FileNotFoundError as error:
         raise FileNotFoundError(str(error).split(" Set ")[0].rstrip(".")) from None
     return [found.get_data_info(index)["img_path"] for index in range(len(found))]
-
-
-def crop(size: tuple[int, int], least: float) -> dict[str, Any]:
-    """The random crop of a training pipeline, of the images' proportions."""
-    height, width = size
-    step: dict[str, Any] = dict(
-        type="TensorRandomResizedCrop",
-        scale=height if height == width else size,
-        crop_ratio_range=(least, 1.0),
-    )
-    if height != width:
-        middle = width / height
-        step["aspect_ratio_range"] = (
-            round(middle * 3 / 4, 3),
-            round(middle * 4 / 3, 3),
-        )
-    return step
-
-
-def fit(size: tuple[int, int], found: Survey) -> list[dict[str, Any]]:
-    """The steps of a test pipeline that make images of a size."""
-    height, width = size
-    # Pillow has 8 bits and up to four channels.
-    how = dict(backend="pillow", interpolation="bicubic")
-    if found.many:
-        how = dict(backend="cv2", interpolation="area")
-    if height != width or (found.one_size and found.size[0] == found.size[1]):
-        return [dict(type="Resize", scale=(width, height), **how)]
-    return [
-        dict(type="ResizeEdge", scale=round(height * 8 / 7), edge="short", **how),
-        dict(type="CenterCrop", crop_size=height),
-    ]
 
 
 class _Plan:
@@ -212,22 +161,25 @@ class _Plan:
         self.recipe: Recipe = find_recipe(given["model"])
         self.base = config_path(self.recipe.config)
         self.found = survey(find_images(given["data"]), given["channels"])
+        if self.found.deep and given["channels"]:
+            raise ValueError(
+                f"channels={given['channels']} loads images of 8 bits, and some of "
+                "these have more: leave it out, or convert the files"
+            )
         size = given["img_size"]
         self.size = (
-            choose_size(self.found.size, self.found.one_size)
-            if size is None
-            else as_size(size)
+            choose_size(self.found.size, self.found.one_size) if size is None else size
         )
         self.gpu = get_device() == "cuda"
         self.epochs = given["epochs"] or choose_epochs(
-            "pretrain", self.found.count, self.gpu
+            "pretrain", self.found.total, self.gpu
         )
         self.wanted = min(
-            given["batch_size"] or choose_batch(self.found.count, self.gpu),
-            self.found.count,
+            given["batch_size"] or choose_batch(self.found.total, self.gpu),
+            self.found.total,
         )
         workers = given["workers"]
-        self.workers = choose_workers(self.found.count) if workers is None else workers
+        self.workers = choose_workers(self.found.total) if workers is None else workers
 
     def write(self, config: Path) -> None:
         """Writes the config, and says what was chosen."""
@@ -313,7 +265,8 @@ class _Plan:
             side = max(least, round(min(self.size) / 32) * 32)
             raise ValueError(
                 f"{name} takes square images whose side is a multiple of 32, from "
-                f"{least} on, not img_size={by(self.size)}: take img_size={side}, or a ViT"
+                f"{least} on, not img_size={by(self.size)}: take img_size={side}, or "
+                "a ViT"
             )
 
     def _add_teacher(self, cfg: Config, model: dict[str, Any]) -> None:
@@ -348,9 +301,7 @@ class _Plan:
             target["teacher"] = dict(backbone=dict(img_size=size))
         model["target_generator"] = target
 
-    def _values(
-        self, cfg: Config, model: dict[str, Any], batch: int
-    ) -> dict[str, Any]:
+    def _values(self, cfg: Config, model: dict[str, Any], batch: int) -> dict[str, Any]:
         """The variables of the config."""
         old = next(
             step for step in cfg.train_pipeline if step["type"].endswith("ResizedCrop")
@@ -362,9 +313,15 @@ class _Plan:
         with_data = dict(data_root=Expression("data_root"))
         test = dict(**with_data, pipeline=Expression("test_pipeline"))
         train_data = dict(**with_data, pipeline=Expression("train_pipeline"))
+        sizes: dict[str, Any] = dict(img_size=by_size(self.size))
+        if "patch_size" in model["backbone"]:
+            sizes["patch_size"] = self.patch
+        variables = {name: Expression(name) for name in sizes}
+        model["backbone"] |= variables
         every = max(1, self.epochs // 20)
-        values = dict(
+        return dict(
             data_root=self.given["data"],
+            **sizes,
             train_pipeline=[load, own, dict(type="DrawFlip", prob=0.5), pack],
             test_pipeline=[load, *fit(self.size, self.found), dict(type="PackInputs")],
             train_dataloader=dict(
@@ -378,19 +335,18 @@ class _Plan:
             **schedule(cfg, self.epochs, self.wanted),
             randomness=dict(seed=self.given["seed"]),
             default_hooks=dict(
-                logger=dict(interval=min(50, max(1, self.found.count // batch))),
+                logger=dict(interval=min(50, max(1, self.found.total // batch))),
                 checkpoint=dict(interval=every, max_keep_ckpts=_KEPT),
             ),
         )
-        return values
 
     def _said(self, cfg: Config, trial: Trial) -> list[str]:
         """What was chosen, in lines."""
         found, (rows, cols) = self.found, (x // self.patch for x in self.size)
-        images = f"{found.count} images, {found.kind}, about {by(found.size)} pixels"
+        images = f"{found.total} images, {found.kind}, about {by(found.size)} pixels"
         held = "" if trial.batch == self.wanted else f", {trial.batch} at a time"
         rate = schedule(cfg, self.epochs, self.wanted)["optim_wrapper"]["optimizer"]
-        seen = self.epochs * (found.count // trial.batch) * trial.batch
+        seen = self.epochs * (found.total // trial.batch) * trial.batch
         device = "GPU" if self.gpu else "CPU"
         return [
             f"data: {images}; mean and deviation of {found.sampled} of them",
@@ -402,28 +358,6 @@ class _Plan:
             f"{seen:,} images seen, about {_duration(seen * trial.seconds)} of "
             f"computing on this {device}",
         ]
-
-
-def by_size(size: tuple[int, int]) -> int | tuple[int, int]:
-    """A size as configs have it: one number for a square."""
-    return size[0] if size[0] == size[1] else size
-
-
-def schedule(cfg: Config, epochs: int, batch: int) -> dict[str, Any]:
-    """Length, learning rate and warm-up of a run, for a config with a recipe's."""
-    warmup = choose_warmup(epochs)
-    rate = choose_rate(
-        cfg.optim_wrapper.optimizer.lr, cfg.auto_scale_lr.base_batch_size, batch
-    )
-    after = Expression(f'{{**_base_.param_scheduler[1], "begin": {warmup}}}')
-    first = Expression(f'{{**_base_.param_scheduler[0], "end": {warmup}}}')
-    return dict(
-        train_cfg=dict(max_epochs=epochs),
-        warmup_epochs=warmup,
-        param_scheduler=[first, after] if warmup else [after],
-        optim_wrapper=dict(optimizer=dict(lr=rate)),
-        auto_scale_lr=dict(base_batch_size=batch),
-    )
 
 
 def _duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ _FREE = ("epochs", "workers")
 _MARK = "call: "
 
 
-def prepare_folder(out: str | Path, resume: bool) -> Path:
+def prepare_folder(out: str | os.PathLike, resume: bool) -> Path:
     """Makes the folder of a run, or finds the one to go on with.
 
     Args:
@@ -24,8 +25,8 @@ def prepare_folder(out: str | Path, resume: bool) -> Path:
         resume: Whether a run in it is to go on.
 
     Raises:
-        ValueError: If it cannot be written, or an earlier run has left checkpoints and is
-            not to go on.
+        ValueError: If it cannot be written, or has checkpoints of an earlier run
+            that is not to go on.
     """
     folder = Path(out).expanduser()
     try:

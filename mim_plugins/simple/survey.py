@@ -20,7 +20,7 @@ class Survey(NamedTuple):
     """What a sample of the images of a folder has in common.
 
     Args:
-        count: Number of images in the folder.
+        total: Number of images in the folder.
         sampled: Number of those that were looked at.
         channels: Channels as they are to be loaded.
         deep: Whether values need more than 8 bits.
@@ -31,7 +31,7 @@ class Survey(NamedTuple):
         std: Standard deviation of each channel, likewise.
     """
 
-    count: int
+    total: int
     sampled: int
     channels: int
     deep: bool
@@ -100,20 +100,16 @@ def survey(paths: Sequence[str], channels: int | None = None) -> Survey:
         raise ValueError(_mixed(images, found))
     number = channels or next(iter(found))
     deep = any(dtype != np.uint8 for _, dtype, _ in images.values())
-    if deep and channels not in (None, *found) or (deep and len(found) > 1):
-        raise ValueError(
-            f"channels={channels} converts images of 8 bits; some of these have more. "
-            "Convert the files, so that all have the same channels"
-        )
     sizes = np.array([shape[:2] for shape, _, _ in images.values()])
     pixels = np.concatenate([_as(x, number) for _, _, x in images.values()])
     median = np.median(sizes, axis=0).astype(int)
     return Survey(
-        count=len(paths),
+        total=len(paths),
         sampled=len(images),
         channels=number,
         deep=deep,
-        many=deep or number not in (1, 3) or _has_arrays(images),
+        many=_has_arrays(images)
+        or (channels is None and (deep or number not in (1, 3))),
         size=(int(median[0]), int(median[1])),
         one_size=bool((sizes == sizes[0]).all()),
         mean=[float(f"{x:.5g}") for x in pixels.mean(axis=0)],

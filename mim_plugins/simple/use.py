@@ -17,7 +17,8 @@ from ..analysis.reconstruction import reconstruct as reconstruct_images
 from ..engine.errors import explained
 from ..evaluation.embed import embed as write_features
 from .class_data import LabelledFiles, find_classes
-from .encoders import find_encoder
+from .encoders import find_encoder, survey_for
+from .pretraining import find_images
 
 
 class Accuracies(NamedTuple):
@@ -63,7 +64,11 @@ def probe(
         found = find_encoder(encoder)
         classes = find_classes(data, seed)
         print(f"data: {classes}", flush=True)
-        how: dict[str, Any] = dict(batch_size=batch_size, workers=workers, device=device)
+        paths = [os.path.join(classes.train.root, x) for x in classes.train.files]
+        survey_for(found, paths)
+        how: dict[str, Any] = dict(
+            batch_size=batch_size, workers=workers, device=device
+        )
         checkpoint = str(found.checkpoint)
         train, train_labels = _features(classes.train, checkpoint, **how)
         val, val_labels = _features(classes.val, checkpoint, **how)
@@ -130,9 +135,10 @@ def embed(
     """
     with explained():
         found = find_encoder(encoder)
+        survey_for(found, find_images(os.fspath(data), everything=True))
         return write_features(
             os.fspath(data),
-            out,
+            Path(out),
             checkpoint=str(found.checkpoint),
             features=features,
             batch_size=batch_size,
@@ -179,5 +185,5 @@ def reconstruct(
             device=device,
         )
         for picture in pictures:
-            written += picture.write(out)
+            written += picture.write(Path(out))
     return written

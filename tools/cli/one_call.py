@@ -64,7 +64,9 @@ COMMANDS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
             "encoder": _ENCODER,
             "img-size": _SIZE,
             **_LENGTH,
-            "out": dict(default="finetuned", help="the run's folder (default: finetuned)"),
+            "out": dict(
+                default="finetuned", help="the run's folder (default: finetuned)"
+            ),
             "resume": _RESUME,
         },
     ),

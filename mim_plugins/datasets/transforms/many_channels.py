@@ -92,7 +92,7 @@ def _read_tiff(path: str) -> np.ndarray:
         pass
     else:
         with TiffFile(path) as file:
-            if file.pages[0].samplesperpixel not in (1, 3, 4):
+            if file.pages.first.samplesperpixel not in (1, 3, 4):
                 return np.asarray(file.asarray())
     if cv2.imcount(path, cv2.IMREAD_UNCHANGED) > 1:
         _, pages = cv2.imreadmulti(path, flags=cv2.IMREAD_UNCHANGED)
