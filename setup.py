@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 from pathlib import Path
 
 from setuptools import Distribution, find_packages, setup
@@ -94,24 +93,41 @@ bdist_wheel = Distribution().get_command_class("bdist_wheel")
 
 # Sorts before ../../../bin/mim-plugins, the path of the installed command.
 FIRST_FOLDER = "+mim_plugins"
+# From there to what the package has.
+TO_PACKAGE = "../../mim_plugins/.mim/"
+FORWARDED = '''"""Runs the tool of the package."""
+import runpy
+from pathlib import Path
+
+tools = Path(__file__).resolve().parents[3] / "mim_plugins" / ".mim" / "tools"
+runpy.run_path(str(tools / Path(__file__).name), run_name="__main__")
+'''
 
 
 class WheelWithIndex(bdist_wheel):  # type: ignore[valid-type, misc]
-    """Makes a wheel with a further folder that holds ``.mim``, too.
+    """Makes a wheel with a further folder, for onedl-mim.
 
-    onedl-mim takes the folder of the first installed file, in the order of names, for
-    that of the package. Without this it finds neither index nor configs.
+    It takes the folder of the first installed file, in the order of names, for that of
+    the package, and looks there for index and tools: here are an index that leads to
+    the package's configs, and scripts that run its tools.
     """
 
     def write_wheelfile(self, wheelfile_base: str, *args: str) -> None:
         """Writes a file of the metadata, and that folder next to them."""
         super().write_wheelfile(wheelfile_base, *args)
-        shutil.copytree(
-            ROOT / "mim_plugins" / ".mim",
-            Path(wheelfile_base).parent / FIRST_FOLDER / ".mim",
-            ignore=shutil.ignore_patterns("__pycache__", *DEV_TOOLS),
-            dirs_exist_ok=True,
-        )
+        folder = Path(wheelfile_base).parent / FIRST_FOLDER / ".mim"
+        (folder / "tools").mkdir(parents=True, exist_ok=True)
+        index = (ROOT / "model-index.yml").read_text(encoding="utf-8")
+        for name in re.findall(r"- (configs/\S+/metafile\.yml)", index):
+            text = (ROOT / name).read_text(encoding="utf-8")
+            short = f"{Path(name).parent.name}.yml"
+            text = text.replace("Config: configs/", f"Config: {TO_PACKAGE}configs/")
+            (folder / short).write_text(text, encoding="utf-8")
+            index = index.replace(name, short)
+        (folder / "model-index.yml").write_text(index, encoding="utf-8")
+        for tool in (ROOT / "tools").glob("*.py"):
+            if tool.name not in DEV_TOOLS:
+                (folder / "tools" / tool.name).write_text(FORWARDED, encoding="utf-8")
 
 
 add_mim_extension()

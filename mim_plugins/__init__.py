@@ -15,6 +15,7 @@ from . import (
 )
 
 model_index.register()
+model_index.offer_configs()
 
 __version__ = "0.1.0"
 

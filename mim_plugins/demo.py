@@ -22,8 +22,9 @@ from mmpretrain.registry import MODELS
 from mim_plugins.engine import load_config, train
 from mim_plugins.engine.errors import explained
 from mim_plugins.evaluation import extract_features, knn_predict
+from mim_plugins.model_index import config_folder
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "demo"
+CONFIGS = config_folder() / "demo"
 LABELS_PER_CLASS = 10
 SEEDS = (0, 1, 2)
 # Pre-training on a folder of one's own sees about this many images in all.

@@ -10,6 +10,8 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+from mmengine.config.utils import MODULE2PACKAGE
+
 from . import compat
 
 INDEX = "model-index.yml"
@@ -34,6 +36,31 @@ def find_index(package: Path = PACKAGE) -> Path | None:
     if (checkout / "setup.py").is_file() and (checkout / INDEX).is_file():
         return checkout / INDEX
     return None
+
+
+def config_folder() -> Path:
+    """The folder of the configs, of a checkout or an installed package.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    index = find_index()
+    if index is None:
+        raise FileNotFoundError(
+            f"there are no configs next to {PACKAGE}: install mim_plugins with pip"
+        )
+    return index.parent / "configs"
+
+
+def offer_configs() -> None:
+    """Lets configs inherit with ``_base_ = "mim_plugins::deepmim/mae_vitb_300e.py"``.
+
+    mmengine looks such names up in a table of packages, finds their folder, and the
+    config in its ``.mim``. Named by a module, the folder is found in an editable
+    installation, too, where mmengine looks in site-packages for one named by its
+    distribution.
+    """
+    MODULE2PACKAGE.setdefault(__package__, __name__)
 
 
 def register() -> None:

@@ -20,6 +20,7 @@ from samples import ROOT
 
 import mim_plugins
 from mim_plugins import model_index
+from mim_plugins.engine import load_config
 
 NAME = "localmim_vitb-hog_1600e"
 
@@ -76,8 +77,13 @@ def test_installed_package__has_what_the_checkout_has(installed):
     assert relative_files(mim / "configs") == relative_files(ROOT / "configs")
     tools = relative_files(ROOT / "tools") - {"parity.py", "benchmark.py", "chaos.py"}
     assert "train.py" in tools and relative_files(mim / "tools") == tools
-    first = installed / "+mim_plugins"
-    assert relative_files(first / ".mim" / "tools") == tools
+    # Once: what onedl-mim needs leads there.
+    first = installed / "+mim_plugins" / ".mim"
+    scripts = {name for name in tools if name.endswith(".py") and "/" not in name}
+    assert relative_files(first / "tools") == scripts
+    assert not (first / "configs").exists()
+    size = sum(path.stat().st_size for path in first.rglob("*") if path.is_file())
+    assert size < 150_000
     assert (mim / "model-index.yml").read_text() == (
         ROOT / "model-index.yml"
     ).read_text()
@@ -103,6 +109,68 @@ def test_installed_command__starts_tools_and_knows_its_version(installed, tmp_pa
     convert = command("convert", "--help")
     assert convert.stdout.startswith("usage: mim-plugins convert"), convert.stderr
     assert command().returncode == 2
+
+
+def test_script_for_onedl_mim__runs_the_tool(installed, tmp_path):
+    script = installed / "+mim_plugins" / ".mim" / "tools" / "test.py"
+    done = subprocess.run(
+        [sys.executable, script, "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "checkpoint" in done.stdout
+
+
+CHILDREN = """
+import mim_plugins, sys
+from pathlib import Path
+from mim_plugins.demo import CONFIGS
+from mim_plugins.engine import load_config
+from mim_plugins.engine.config.print_config import annotated_config
+
+assert Path(sys.argv[1]) in Path(mim_plugins.__file__).parents
+assert (CONFIGS / "mae_digits.py").is_file()
+for name in ("deepmim/mae_vits_300e", "mirl/vits54_800e", "_base_/models/mim_vitt",
+             "distilled/segmentation/mae_vits_semantic-fpn_ade20k"):
+    Path("child.py").write_text(
+        f"_base_ = 'mim_plugins::{name}.py'\\n"
+        "model = dict(backbone=dict(drop_path_rate=0.1))\\n"
+    )
+    child = load_config("child.py")
+    base = load_config(CONFIGS.parent / f"{name}.py")
+    assert child.model.backbone.drop_path_rate == 0.1, name
+    base.model.backbone.drop_path_rate = 0.1
+    assert child.to_dict() == base.to_dict(), name
+Path("child.py").write_text("_base_ = 'mim_plugins::deepmim/mae_vits_300e.py'\\n")
+text = annotated_config("child.py", cfg_options=dict(img_size=96))
+assert "model.backbone.img_size = 96  <- --cfg-options (was 224)" in text, text
+"""
+
+
+def test_child_config__inherits_from_the_installed_package(installed, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", CHILDREN, installed],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_child_config__inherits_in_an_editable_installation(tmp_path):
+    if not (ROOT / "mim_plugins" / ".mim").is_dir():
+        pytest.skip("setup.py has not been run in this checkout")
+    child = tmp_path / "child.py"
+    child.write_text("_base_ = 'mim_plugins::deepmim/mae_vits_300e.py'\n")
+    base = load_config(ROOT / "configs/deepmim/mae_vits_300e.py")
+    assert load_config(child).to_dict() == base.to_dict()
+    child.write_text("_base_ = 'mim_plugins::deepmim/mae_vitx_300e.py'\n")
+    with pytest.raises(ValueError, match="mae_vitx_300e.py"):
+        load_config(child)
 
 
 def test_installed_package__gives_its_names_to_mmpretrain(installed):
@@ -149,7 +217,7 @@ def test_mim__finds_index_weights_and_config_of_an_installed_wheel(installed, tm
     (line,) = [line for line in done.stdout.splitlines() if line[0] == "{"]
     found = json.loads(line)
     assert found["weight"] == entry.weights
-    assert found["config"] == "configs/localmim/vitb_hog_1600e.py"
+    assert found["config"].endswith("configs/localmim/vitb_hog_1600e.py")
     assert f"{weights.name} exists" in done.stdout
     assert Config.fromfile(tmp_path / f"{NAME}.py").model.type == "LocalMIM"
 

@@ -105,7 +105,9 @@ class KNNHook(PeriodicHook):
             with preserve_rng_state():
                 images = sample_images(loader.dataset, 4)
             for image, path in images[:1]:
-                check_image(image, model, printable(path))
+                check_image(
+                    image, model, printable(path), f"{name}_dataloader of KNNHook"
+                )
             check_scale(images, model.data_preprocessor)
             own = _loading(loader.dataset)
             if own and trained and own != trained:

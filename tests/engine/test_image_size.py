@@ -1,16 +1,21 @@
 """``img_size`` and ``patch_size``, set once, reach pipelines, encoders and targets."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmpretrain.registry import MODELS, TRANSFORMS
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
 from samples import ROOT, laid_out_only, stand_in_teachers
 
 from mim_plugins.engine import load_config, training_config
+from mim_plugins.engine.checks.data import Data
 from mim_plugins.engine.config.image_size import follow_image_size, takes_image_size
 from mim_plugins.engine.config.overrides import parts
+from mim_plugins.engine.hooks.data_health import CheckInputHook
 
 CONFIGS = [
     path
@@ -206,3 +211,66 @@ def test_other_toolboxes__keep_variables_of_these_names():
     follow_image_size(cfg)
     assert not takes_image_size(cfg)
     assert cfg.to_dict() == {**before, "img_size": 96}
+
+
+@pytest.fixture
+def evaluated(tmp_path):
+    """Makes the data of a validation whose pipeline resizes to a size."""
+    for folder in ("ant", "bee"):
+        (tmp_path / "val" / folder).mkdir(parents=True)
+        cv2.imwrite(
+            str(tmp_path / "val" / folder / "1.png"), np.zeros((40, 40, 3), np.uint8)
+        )
+
+    def make(height: int, width: int) -> Data:
+        steps = [
+            dict(type="LoadImageFromFile"),
+            dict(type="Resize", scale=(width, height)),
+            dict(type="PackInputs"),
+        ]
+        init_default_scope("mmpretrain")
+        folder = dict(data_root=str(tmp_path), split="val", pipeline=steps)
+        return Data("val", DATASETS.build(dict(type="ClassFolders", **folder)))
+
+    return make
+
+
+def classifier(kind="VisionTransformer", size=(32, 64)):
+    arch = dict(embed_dims=24, num_layers=1, num_heads=2, feedforward_channels=24)
+    backbone = dict(type=kind, arch=arch, img_size=size, patch_size=16)
+    head = dict(type="LinearClsHead", num_classes=2, in_channels=24)
+    return MODELS.build(
+        dict(type="ImageClassifier", backbone=backbone, head=head, _scope_="mmpretrain")
+    )
+
+
+@pytest.fixture
+def recorded_log(monkeypatch):
+    said: list[str] = []
+    logger = MMLogger.get_current_instance()
+    monkeypatch.setattr(logger, "warning", said.append)
+    return lambda: said
+
+
+def test_validation__of_the_encoders_size_passes(evaluated, recorded_log):
+    CheckInputHook().check([evaluated(32, 64)], classifier(), {})
+    assert recorded_log() == []
+
+
+def test_validation_at_another_size__is_warned_about(evaluated, recorded_log):
+    CheckInputHook().check([evaluated(48, 48)], classifier(), {})
+    (said,) = recorded_log()
+    assert "48x48 pixels, but the encoder is made for 32x64" in said
+    assert "img_size=32,64 makes images of its size" in said
+
+
+def test_validation_with_rows_and_columns_swapped__is_said(evaluated, recorded_log):
+    CheckInputHook().check([evaluated(64, 32)], classifier(), {})
+    (said,) = recorded_log()
+    assert "64x32 pixels, but" in said and "rows and columns are swapped" in said
+
+
+def test_validation_at_another_size__is_refused_by_fixed_positions(evaluated):
+    model = classifier("RelPosVisionTransformer")
+    with pytest.raises(ValueError, match=r"48x48 pixels.*32x64.*img_size=\.\.\."):
+        CheckInputHook().check([evaluated(48, 48)], model, {})

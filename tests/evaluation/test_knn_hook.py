@@ -145,6 +145,19 @@ def folder_loader(root: Path, part: str, **loading) -> dict:
     return {**loader(), "dataset": dict(type="CustomDataset", **data)}
 
 
+def test_images_of_another_size_than_the_model__are_refused_before_training(
+    classes: Path, tmp_path: Path
+) -> None:
+    large = folder_loader(classes, "val")
+    large["dataset"]["pipeline"].insert(1, dict(type="Resize", scale=(24, 24)))
+    loaders = dict(train_dataloader=folder_loader(classes, "train"))
+    runner = make_runner(tmp_path, custom_hooks=[knn(**loaders, val_dataloader=large)])
+    sizes = "val_dataloader of KNNHook are 24x24 pixels, but the encoder is made for"
+    with pytest.raises(ValueError, match=f"{sizes} 8x8.*img_size"):
+        runner.train()
+    assert runner.iter == 0
+
+
 def test_readme_example__takes_classes_of_ones_own(
     classes: Path, tmp_path: Path
 ) -> None:

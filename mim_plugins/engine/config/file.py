@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import traceback
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
+
+_PACKAGE = __name__.partition(".")[0]
 
 
 def read_config(config: str | Path) -> Config:
@@ -26,9 +29,30 @@ def read_config(config: str | Path) -> Config:
         hint = f" Did you mean {path.parent / close[0]}?" if close else ""
         raise FileNotFoundError(f"The config file {path} does not exist.{hint}")
     try:
-        return Config.fromfile(path)
+        cfg = Config.fromfile(path)
     except Exception as error:
         raise ValueError(_explanation(path, error)) from error
+    drop_scope(cfg._cfg_dict)
+    return cfg
+
+
+def drop_scope(node: Any) -> None:
+    """Leave the scope of what is inherited from ``mim_plugins::`` to the config.
+
+    mmengine notes the package of such a base in its parts, as the scope of their names.
+    This package's names are in the scopes of the toolboxes: ``default_scope`` decides,
+    as in the base itself.
+
+    Args:
+        node: A config's content, changed in place.
+    """
+    if isinstance(node, dict):
+        if node.get("_scope_") == _PACKAGE:
+            del node["_scope_"]
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            drop_scope(child)
 
 
 def _explanation(path: Path, error: Exception) -> str:

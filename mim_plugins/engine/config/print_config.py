@@ -9,8 +9,10 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ...model_index import config_folder
 from ..errors import explained
 from ..prepare import training_config
+from .file import drop_scope
 from .overrides import holds_parts, parts
 
 _ABSENT = object()
@@ -71,10 +73,13 @@ def base_files(config: str) -> list[str]:
         ):
             bases = ast.literal_eval(node.value)
             bases = [bases] if isinstance(bases, str) else bases
+            ours = f"{__name__.partition('.')[0]}::"
             return [
-                os.path.normpath(os.path.join(os.path.dirname(config), base))
+                str(config_folder() / base.removeprefix(ours))
+                if base.startswith(ours)
+                else os.path.normpath(os.path.join(os.path.dirname(config), base))
                 for base in bases
-                if "::" not in base  # of another package
+                if base.startswith(ours) or "::" not in base  # of another package
             ]
     return []
 
@@ -96,7 +101,9 @@ def _origin(
 def _values(config: str, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The values of a file and its bases; each file is read once."""
     if config not in files:
-        files[config] = _flat(Config.fromfile(config, import_custom_modules=False))
+        cfg = Config.fromfile(config, import_custom_modules=False)
+        drop_scope(cfg._cfg_dict)
+        files[config] = _flat(cfg)
     return files[config]
 
 

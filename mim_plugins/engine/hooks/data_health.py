@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_world_size
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmpretrain.models import BaseClassifier, BaseSelfSupervisor
@@ -18,6 +19,7 @@ from ...datasets.epoch_sampler import EndlessSampler, EpochSampler, find_seeded_
 from ...datasets.image_files import printable
 from ...datasets.seeded_dataset import SeededDataset
 from ...datasets.seeding import preserve_rng_state
+from ...models import RelPosVisionTransformer
 from ..checks.classes import check_classifier, check_same_classes
 from ..checks.data import Data
 from ..checks.hooks import DataCheckHook
@@ -90,6 +92,24 @@ class CheckInputHook(DataCheckHook):
             check_same_classes(datasets, trained.get("classes"))
             for name, dataset in datasets.items():
                 check_classifier(name, dataset, model)
+            for data in sets:
+                if data.kind != "train":
+                    _check_evaluated_size(data, model)
+
+
+def _check_evaluated_size(data: Data, model: nn.Module) -> None:
+    """Compares the size of images to evaluate on with that of a classifier.
+
+    Raises:
+        ValueError: If the classifier cannot take them.
+    """
+    try:
+        with preserve_rng_state():
+            samples = sample_images(data.dataset, 1)
+    except Exception:  # whatever a decoder raises; named when all images are read
+        return
+    for image, path in samples:
+        check_image(image, model, printable(path), data.name)
 
 
 def check_loader(loader: DataLoader) -> None:
@@ -121,13 +141,21 @@ def check_loader(loader: DataLoader) -> None:
         )
 
 
-def check_image(image: Tensor, model: nn.Module, path: str = "") -> None:
+def check_image(
+    image: Tensor,
+    model: nn.Module,
+    path: str = "",
+    source: str = "",
+) -> None:
     """Checks channels and size of an image against a model.
+
+    A classifier that resizes its positions is warned about where the size is another.
 
     Args:
         image: A sample as the loader gives it, (C, H, W).
         model: The model, without distributed wrapper.
         path: Of the image's file, for the message.
+        source: Of what loader or data set it is, for the message.
 
     Raises:
         ValueError: Naming the mismatch and what to change.
@@ -165,13 +193,27 @@ def check_image(image: Tensor, model: nn.Module, path: str = "") -> None:
             "model.backbone.img_size likewise"
         )
     made_for = encoder_size(model.backbone)
-    if divisible and made_for not in (None, (height, width)):
+    compared = isinstance(model, (BaseSelfSupervisor, BaseClassifier))
+    if compared and made_for not in (None, (height, width)):
         rows, cols = cast(tuple, made_for)
-        raise ValueError(
-            f"the images are {height}x{width} pixels, but the encoder is made for "
-            f"{rows}x{cols}: set model.backbone.img_size to the images' size, or the "
-            "size of the training pipeline's last crop or resize to the encoder's, as "
-            "in train_pipeline.1.scale"
+        swapped = (
+            "; rows and columns are swapped" if made_for == (width, height) else ""
+        )
+        of = f" of {source}" if source else ""
+        message = (
+            f"the images{of} are {height}x{width} pixels, but the encoder is made for "
+            f"{rows}x{cols} (height x width){swapped}"
+        )
+        if divisible or isinstance(model.backbone, RelPosVisionTransformer):
+            raise ValueError(
+                f"{message}: set one size for all with --cfg-options img_size=..., or "
+                "model.backbone.img_size to the images' size, or that of the "
+                "pipeline's last crop or resize to the encoder's, as in "
+                "train_pipeline.1.scale"
+            )
+        MMLogger.get_current_instance().warning(
+            f"{message}; its positions are resized. --cfg-options img_size={rows}"
+            f"{f',{cols}' * (rows != cols)} makes images of its size"
         )
 
 
