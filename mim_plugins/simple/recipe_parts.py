@@ -31,6 +31,17 @@ def crop(size: tuple[int, int], least: float) -> dict[str, Any]:
 def fit(size: tuple[int, int], found: Survey) -> list[dict[str, Any]]:
     """The steps of a test pipeline that make images of a size."""
     height, width = size
+    if found.channels > 4:
+        # Neither Pillow nor OpenCV resizes these. This takes the central part, always.
+        ratio = width / height
+        return [
+            dict(
+                type="TensorRandomResizedCrop",
+                scale=by_size(size),
+                crop_ratio_range=(1.0, 1.0),
+                aspect_ratio_range=(ratio, ratio),
+            )
+        ]
     # Pillow has 8 bits and up to four channels.
     how = dict(backend="pillow", interpolation="bicubic")
     if found.many:

@@ -28,7 +28,7 @@ def prepare_folder(out: str | os.PathLike, resume: bool) -> Path:
         ValueError: If it cannot be written, or has checkpoints of an earlier run
             that is not to go on.
     """
-    folder = Path(out).expanduser()
+    folder = Path(out).expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:

@@ -43,9 +43,11 @@ def test_trial__counts_parameters_and_leaves_no_gradients():
     assert all(x.grad is None for x in model.parameters())
 
 
-@pytest.mark.gpu
 def test_batch__is_halved_until_the_gpu_has_room(monkeypatch):
     model = MODELS.build(tiny_model())
+    monkeypatch.setattr(fitting, "get_device", lambda: "cuda")
+    monkeypatch.setattr(model, "cuda", lambda: model)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     tried = []
 
     def step(network, data):
