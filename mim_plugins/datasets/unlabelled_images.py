@@ -88,7 +88,7 @@ class UnlabelledImages(CustomDataset):
         for path in walk_files(folder, skipped):
             (paths if self.is_valid_file(path) else others).append(path)
         if not paths:
-            found = ""
+            found = ": there is no file in it"
             if others:
                 found = (
                     f", but {len(others)} other files, such as {printable(others[0])}"

@@ -10,7 +10,7 @@ import torch
 from mmengine.device import get_device
 from torch import Tensor, nn
 
-from ..engine.environment import has_fast_bfloat16
+from ..engine.environment import has_fast_bfloat16, suitable_threads
 
 # Images of the step that is measured without a GPU.
 _ON_CPU = 4
@@ -52,7 +52,8 @@ def try_batch(
     """
     parameters = sum(x.numel() for x in model.parameters())
     if get_device() != "cuda":
-        batch, seconds = _on_cpu(model, images, wanted, parameters)
+        with suitable_threads(model, wanted):
+            batch, seconds = _on_cpu(model, images, wanted, parameters)
         return Trial(batch, seconds, parameters)
     model.cuda()
     batch = wanted
