@@ -4,6 +4,7 @@
 import argparse
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from mim_plugins.demo import format_table, quiet, run_digits, run_images
@@ -18,6 +19,14 @@ def main() -> None:
     )
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/demo"))
     args = parser.parse_args()
+    needed = {"matplotlib": "matplotlib"}
+    if args.data is None:
+        needed["sklearn"] = "scikit-learn"
+    if missing := [name for module, name in needed.items() if not find_spec(module)]:
+        sys.exit(
+            f"error: the demo needs {' and '.join(missing)}, which the extra [demo] "
+            f"has: pip install {' '.join(missing)}"
+        )
     log = args.work_dir / "output.txt"
     start = time.perf_counter()
     try:

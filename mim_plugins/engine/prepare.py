@@ -154,7 +154,8 @@ def training_config(
     check_toolbox(cfg.get("default_scope"))
     check_arguments(cfg)
     processes = world_size(launcher)
-    step("--cfg-options", cfg)
+    # Without options, only sizes at the top of the file have changed anything.
+    step("--cfg-options" if cfg_options else ", ".join(_SIZES), cfg)
     notes = []
     if described := describe_image_size(cfg):
         notes.append(Note(described))

@@ -79,3 +79,17 @@ def test_unknown_arch__names_those_there_are(key):
     with pytest.raises(ValueError, match="no arch 'vit-b'") as caught:
         load("deepmim/mae_vitb_300e.py", **{key: "vit-b"})
     assert "deit-small" in str(caught.value)
+
+
+def test_head_of_another_width__is_refused(tmp_path):
+    child = tmp_path / "small.py"
+    base = ROOT / "configs/mae/benchmarks/vitb_finetune-100e_in1k.py"
+    text = f"_base_ = {str(base)!r}\nmodel = dict(backbone=dict(arch='deit-small'))\n"
+    child.write_text(text)
+    with pytest.raises(ValueError, match=r"head.in_channels=768.*width of 384"):
+        load_config(child)
+    child.write_text(text + "arch = 'deit-small'\n")
+    with pytest.raises(ValueError, match="set model.head.in_channels=384"):
+        load_config(child)
+    child.write_text(f"_base_ = {str(base)!r}\narch = 'deit-small'\n")
+    assert load_config(child).model.head.in_channels == 384

@@ -6,8 +6,13 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+from mmpretrain.models import BEiTViT, SwinTransformer, VisionTransformer
 
+from ...models import Hiera
 from .image_size import class_of, takes_image_size
+
+# Others may change their width inside.
+_ENCODERS = (VisionTransformer, BEiTViT, SwinTransformer, Hiera)
 
 # What takes the encoder's features, by type, and the key of their width.
 _WIDTHS = {"ClsBatchNormNeck": "input_features", "PooledNorm": "in_channels"}
@@ -43,9 +48,9 @@ def encoder_shape(cfg: Config) -> Shape | None:
         return None
     backbone = cfg.model.get("backbone") or {}
     kind: Any = class_of(backbone)
-    zoo = getattr(kind, "arch_zoo", None)
-    if not isinstance(zoo, Mapping):
+    if kind is None or not issubclass(kind, _ENCODERS):
         return None
+    zoo = kind.arch_zoo
     arch = backbone.get("arch", "base")
     if isinstance(arch, str):
         if arch not in zoo:
@@ -95,27 +100,46 @@ def follow_arch(
         cfg: The config, changed in place.
         before: The encoder as the config file has it.
         options: Values of the command line by dotted key, which are kept.
+
+    Raises:
+        ValueError: If the head of a classifier takes features of another width.
     """
     now = encoder_shape(cfg)
-    if before is None or now is None or before == now:
+    if before is None or now is None:
         return
     kept = set(options or {})
-    for path, part, key, value in _dependent(cfg.model, before, now):
-        if f"{path}.{key}" not in kept:
-            part[key] = value
+    if before != now:
+        for path, part, key, value in _dependent(cfg.model, before, now):
+            if f"{path}.{key}" not in kept:
+                part[key] = value
+    for path, part, key in _takers(cfg.model):
+        if part.get(key, now.width) != now.width:
+            raise ValueError(
+                f"{path}.{key}={part[key]}, but the features of the encoder, "
+                f"{cfg.model.backbone.type} with arch={cfg.model.backbone.arch!r}, "
+                f"have a width of {now.width}: set {path}.{key}={now.width}, or arch "
+                "at the top of the config, which sets it as well"
+            )
+
+
+def _takers(model: Any) -> Iterator[tuple[str, MutableMapping, str]]:
+    """Path, part and key of what is built for the width of the features."""
+    neck, head = model.get("neck"), model.get("head")
+    key = _WIDTHS.get((neck or {}).get("type", ""))
+    if neck and key:
+        yield "model.neck", neck, key
+    keeps_width = not neck or key or neck.get("type") == "GlobalAveragePooling"
+    if isinstance(head, MutableMapping) and keeps_width:
+        yield "model.head", head, "in_channels"
 
 
 def _dependent(
     model: Any, before: Shape, now: Shape
 ) -> Iterator[tuple[str, MutableMapping, str, Any]]:
     """Path, part, key and new value of what depends on the encoder."""
-    for name in ("neck", "head"):
-        part = model.get(name)
-        if not isinstance(part, MutableMapping):
-            continue
-        key = _WIDTHS.get(part.get("type", "")) if name == "neck" else "in_channels"
-        if key and part.get(key) == before.width:
-            yield f"model.{name}", part, key, now.width
+    for path, part, key in _takers(model):
+        if part.get(key) == before.width:
+            yield path, part, key, now.width
     if before.depth == now.depth:
         return
 

@@ -112,7 +112,7 @@ def describe_image_size(cfg: Config) -> str | None:
     if not takes_image_size(cfg) or not (cfg.get("img_size") or cfg.get("patch_size")):
         return None
     backbone = cfg.model.backbone
-    text = "image size: the whole config follows"
+    text = "image size: the config follows"
     for name in ("img_size", "patch_size"):
         if cfg.get(name) is not None:
             text += f" {name}={_by(as_size(name, cfg[name]))} and"
