@@ -77,7 +77,7 @@ def test_import__changes_no_function_and_no_class_of_the_host():
 # Packages and modules below mim_plugins, each of which imports only what is above it.
 LAYERS = (
     "compat", "model_index", "checkpoints", "models", "visualization", "datasets",
-    "engine", "evaluation", "analysis", "demo",
+    "engine", "evaluation", "analysis", "simple", "demo",
 )  # fmt: skip
 
 

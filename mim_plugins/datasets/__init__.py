@@ -6,6 +6,7 @@ from .seeded_dataset import SeededDataset
 from .tracking import TrackingPairs, TrackingSequences
 from .transforms import (
     DrawFlip,
+    LoadManyChannels,
     PackPretrainInputs,
     TensorRandomResizedCrop,
     WherePresent,
@@ -17,6 +18,7 @@ __all__ = [
     "DrawFlip",
     "EndlessSampler",
     "EpochSampler",
+    "LoadManyChannels",
     "PackPretrainInputs",
     "SeededDataset",
     "TensorRandomResizedCrop",

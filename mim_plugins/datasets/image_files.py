@@ -29,6 +29,9 @@ EXTENSIONS = (
 # Endings that depend on the build.
 OPTIONAL = (".gif", ".jp2", ".avif", ".heic", ".heif")
 
+# Arrays of numpy, which LoadManyChannels reads.
+ARRAYS = ".npy"
+
 # Pixels of an image, Pillow's own limit, and bytes of its file. Beyond them, decoding
 # takes minutes and gigabytes.
 MAX_PIXELS = 178_956_970
@@ -157,8 +160,11 @@ def readable_endings(pipeline: Sequence[Any] = ()) -> tuple[str, ...]:
 
     Args:
         pipeline: Configs of its transforms, of which ``imdecode_backend`` of
-            ``LoadImageFromFile`` decides; OpenCV without one.
+            ``LoadImageFromFile`` decides; OpenCV without one. ``LoadManyChannels``
+            reads ``.npy`` files, too.
     """
+    types = [step.get("type") for step in pipeline if isinstance(step, Mapping)]
+    arrays = (ARRAYS,) if "LoadManyChannels" in types else ()
     backend = next(
         (
             step["imdecode_backend"]
@@ -167,7 +173,7 @@ def readable_endings(pipeline: Sequence[Any] = ()) -> tuple[str, ...]:
         ),
         "cv2",
     )
-    return EXTENSIONS + tuple(end for end in OPTIONAL if _reads(backend, end))
+    return EXTENSIONS + tuple(end for end in OPTIONAL if _reads(backend, end)) + arrays
 
 
 def _reads(backend: str, ending: str) -> bool:

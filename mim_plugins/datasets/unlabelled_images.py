@@ -88,14 +88,16 @@ class UnlabelledImages(CustomDataset):
         for path in walk_files(folder, skipped):
             (paths if self.is_valid_file(path) else others).append(path)
         if not paths:
-            found = "no file"
+            found = ": there is no file in it"
             if others:
-                found = f"{len(others)} other files, such as {printable(others[0])}"
+                found = (
+                    f", but {len(others)} other files, such as {printable(others[0])}"
+                )
                 found += f" ({describe_others(others, self.extensions)})"
             if skipped:
                 found += f"; {describe_skipped(skipped)}"
             raise FileNotFoundError(
-                f"the folder {folder!r} holds no image, but {found}. Accepted are "
+                f"the folder {folder!r} holds no image{found}. Accepted are "
                 f"{', '.join(sorted(self.extensions))}, at any depth. Set another "
                 "folder with --cfg-options data_root=/path/to/images"
             )

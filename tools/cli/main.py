@@ -8,7 +8,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from . import doctor
+from . import doctor, one_call
 
 # Commands that are tools of the repository, with their arguments.
 TOOLS = {
@@ -23,6 +23,9 @@ TOOLS = {
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    # `embed` has two forms: that of the tool takes the images first.
+    if argv and argv[0] in one_call.COMMANDS and not _is_tool(argv):
+        return one_call.run(argv[0], argv[1:])
     if argv and argv[0] in TOOLS:
         return run_tool(argv[0], argv[1:])
     parser = argparse.ArgumentParser(
@@ -32,7 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, (_, text) in TOOLS.items():
+    texts = {name: text for name, (_, text) in TOOLS.items()}
+    texts = {name: text for name, (text, _) in one_call.COMMANDS.items()} | texts
+    for name, text in texts.items():
         commands.add_parser(name, help=text, add_help=False)
     text = "check that the installation is complete and fits together"
     examined = commands.add_parser("doctor", help=text, description=text)
@@ -48,6 +53,12 @@ def main(argv: list[str] | None = None) -> int:
         return doctor.report(findings, args.json)
     parser.print_help()
     return 2
+
+
+def _is_tool(argv: list[str]) -> bool:
+    """Whether a command that has two forms is given in that of the tool."""
+    own = any(x.partition("=")[0] in ("--data", "--help", "-h") for x in argv)
+    return argv[0] in TOOLS and not own
 
 
 def run_tool(name: str, arguments: list[str]) -> int:

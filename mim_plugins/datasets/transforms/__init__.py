@@ -2,12 +2,14 @@
 
 from .decoded import TakeDecodedImage
 from .flip import DrawFlip
+from .many_channels import LoadManyChannels
 from .pack import PackPretrainInputs
 from .present import WherePresent
 from .random_resized_crop import TensorRandomResizedCrop
 
 __all__ = [
     "DrawFlip",
+    "LoadManyChannels",
     "PackPretrainInputs",
     "TakeDecodedImage",
     "TensorRandomResizedCrop",
