@@ -18,7 +18,7 @@ def main() -> None:
     )
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/demo"))
     args = parser.parse_args()
-    log = args.work_dir / "output.txt"
+    log = args.work_dir / "demo.log"
     start = time.perf_counter()
     try:
         run(args.data, args.work_dir, log)
