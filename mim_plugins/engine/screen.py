@@ -37,6 +37,8 @@ _FIGURES = re.compile(
     r"(?P<epoch>\[\d+\])?\[\s*(?P<done>\d+)/(?P<total>\d+)\]"
 )
 _FIGURE = re.compile(r"(\S+): ((?:\d+ days?, )?\S+)")
+_TIMES = re.compile(r"\s+(data_)?time: [\d.]+")
+_STEP = "  eta: "  # is in lines of a step, not in those of results
 _FIRST = ("loss", "lr", "eta", "images_per_s")
 _NOT_SHOWN = ("base_lr", "time", "data_time")
 
@@ -171,7 +173,7 @@ class ScreenFilter(logging.Filter):
         if speaker.startswith("mim_plugins.checkpoints.loading"):
             self._has_table = text.startswith(("loaded\n", "converted on load\n"))
         if figures := _FIGURES.match(text):
-            return self._is_due(figures, is_step="eta: " in text)
+            return self._is_due(figures, is_step=_STEP in text)
         if not speaker.startswith("mmengine."):
             return True
         return speaker.startswith(_NEWS) and not _NO_NEWS.match(text)
@@ -225,7 +227,12 @@ class ScreenFormatter(MMFormatter):
 
 
 def _in_short(text: str, figures: re.Match[str], width: int | None) -> str:
-    """The figures of a line, the most important first, as many as fit."""
+    """The figures of a line, the most important first, as many as fit.
+
+    Results of a validation or a test are complete: they may be lists and tables.
+    """
+    if figures["mode"] != "train" and _STEP not in text:
+        return _TIMES.sub("", text)
     found = dict(_FIGURE.findall(text[figures.end() :]))
     names = [name for name in _FIRST if name in found]
     names += [x for x in found if x not in (*_FIRST, *_NOT_SHOWN)]

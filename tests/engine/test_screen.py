@@ -229,9 +229,12 @@ def test_figures__on_a_terminal_by_epoch_and_in_80_columns(
         "Epoch(train) [1][1250/1251]  loss: 0.5000  lr: 2.00e-04  eta: 1 day, 2:03:04"
     ]
     # The bar shows no validation; the minute counts there, and results are shown.
-    assert said.by(
-        hook, "Epoch(val) [1][2/2]    accuracy/top1: 90.1250  time: 0.1"
-    ) == ["Epoch(val) [1][2/2]  accuracy/top1: 90.1250"]
+    for result in (
+        "Epoch(val) [1][2/2]    accuracy/top1: 90.1250  beta: 0.1",
+        "Epoch(test) [2/2]    precision: [90.1, 80.2]  matrix: \ntensor([[1, 2]])",
+    ):
+        lines = said.by(hook, f"{result}  data_time: 0.0100  time: 0.1000")
+        assert lines == result.split("\n")
     assert said.by(hook, "Iter(train) [  50/9000]  lr: 1.0e-01  loss: nan") == []
     said.now += 60
     assert said.by(hook, "Iter(train) [ 100/9000]  lr: 1.0e-01  loss: nan") == [
