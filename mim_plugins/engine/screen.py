@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Sized
 from typing import Any
 
 from mmengine.config import Config
@@ -16,6 +17,7 @@ from mmengine.logging import MMLogger
 from mmengine.logging.logger import MMFormatter
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch import nn
 
 from .hooks.data_health import encoder_size
 from .hooks.periodic import unwrapped
@@ -109,21 +111,10 @@ def describe(runner: Runner) -> list[str]:
     Args:
         runner: The runner, whose training loop is built.
     """
-    model: Any = unwrapped(runner.model)
-    backbone = getattr(model, "backbone", None)
-    parameters = sum(x.numel() for x in model.parameters())
-    words = [f"model: {type(model).__name__}"]
-    if backbone is not None:
-        words[0] += f" with {type(backbone).__name__}"
-        layers = getattr(backbone, "layers", None)
-        if layers is not None:
-            words[0] += f" of {len(layers)} blocks"
-    words.append(f"{parameters / 1e6:.1f} M parameters")
-    if (size := encoder_size(backbone)) is not None:
-        words.append(f"images of {size[0]}x{size[1]} pixels")
     loader: Any = runner.train_dataloader
     root = runner.cfg.get("data_root")
-    data = f"data: {len(loader.dataset):,} training images"
+    count = f"{len(loader.dataset):,} " if isinstance(loader.dataset, Sized) else ""
+    data = f"data: {count}training images"
     data += f" from {root}" if root else ""
     if getattr(loader, "batch_size", None):
         data += f", {loader.batch_size} per iteration"
@@ -135,7 +126,23 @@ def describe(runner: Runner) -> list[str]:
         for shown in handler.filters:
             if isinstance(shown, ScreenFilter):
                 shown.interval = logger_interval(runner)
-    return [", ".join(words), data, output]
+    return [_describe_model(runner), data, output]
+
+
+def _describe_model(runner: Runner) -> str:
+    """Method, encoder and sizes; of a sharded model, not built yet, the config's."""
+    if not isinstance(runner.model, nn.Module):
+        return f"model: {runner.cfg.model.type}, sharded"
+    model: Any = unwrapped(runner.model)
+    line = f"model: {type(model).__name__}"
+    if (backbone := getattr(model, "backbone", None)) is not None:
+        line += f" with {type(backbone).__name__}"
+        if (layers := getattr(backbone, "layers", None)) is not None:
+            line += f" of {len(layers)} blocks"
+    line += f", {sum(x.numel() for x in model.parameters()) / 1e6:.1f} M parameters"
+    if (size := encoder_size(backbone)) is not None:
+        line += f", images of {size[0]}x{size[1]} pixels"
+    return line
 
 
 class ScreenFilter(logging.Filter):
