@@ -174,13 +174,17 @@ def import_mmpretrain() -> None:
     """Imports the part of mmpretrain that all modules need, without its messages.
 
     The maintained package prints a line about an optional package when it is imported,
-    which would mix with the JSON that the tools print.
+    which would mix with the JSON that the tools print, and mmcv without its compiled
+    operators advises to install another mmcv, for a module that none of ours uses.
 
     Raises:
         ImportError: If it cannot be imported with the installed transformers.
     """
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            advice = "Fail to import ``MultiScaleDeformableAttention``"
+            warnings.filterwarnings("ignore", message=advice)
+            importlib.import_module("mmcv.cnn.bricks.transformer")
             importlib.import_module("mmpretrain.datasets")
     except Exception as error:
         found = _installed_distributions("transformers").get("transformers", "0")

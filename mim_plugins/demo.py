@@ -18,6 +18,14 @@ import torch
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from mim_plugins.engine import load_config, train
 from mim_plugins.engine.errors import explained
@@ -62,7 +70,8 @@ def run_digits(work_dir: Path) -> list[Accuracy]:
     draw_losses(runners, work_dir / "loss_curves.png")
     results = []
     for name in ("random", *runners):
-        announce(f"Evaluating from {name}: k-NN, then fine-tuning {len(SEEDS)} times")
+        start = "random weights" if name == "random" else f"the encoder of {name}"
+        announce(f"Evaluating {start} on 360 held-out digits")
         runner = runners.get(name)
         checkpoint = None
         if runner is not None:
@@ -72,9 +81,19 @@ def run_digits(work_dir: Path) -> list[Accuracy]:
         # One pre-training has one k-NN accuracy; random ones are drawn per seed.
         for seed in SEEDS if runner is None else SEEDS[:1]:
             result.knn.append(knn_accuracy(data, checkpoint, seed))
-        for seed in SEEDS:
+        votes = "the vote of the 20 nearest of 1,437 digits"
+        announce(f"  k-NN, by {votes}: {_mean(result.knn)} %")
+        epochs = load_config(CONFIGS / "finetune_digits.py").train_cfg.max_epochs
+        for number, seed in enumerate(SEEDS, 1):
             folder = work_dir / "finetune" / f"{name.lower()}_{seed}"
+            announce(
+                f"  fine-tuning all weights on {LABELS_PER_CLASS} labelled digits per "
+                f"class, {number} of {len(SEEDS)}",
+                epochs,
+                every=epochs + 1,
+            )
             result.few_label.append(few_label_accuracy(data, checkpoint, seed, folder))
+            announce(f"    {result.few_label[-1]:.1f} % correct")
         results.append(result)
     return results
 
@@ -123,7 +142,8 @@ def pretrain(
     """Pre-trains with a config of ``configs/demo`` and draws reconstructions."""
     cfg = load_config(CONFIGS / config)
     epochs = (options or {}).get("train_cfg.max_epochs", cfg.train_cfg.max_epochs)
-    announce(f"Pre-training {cfg.model.type} for {epochs} epochs", max(1, epochs // 10))
+    kind = "MAE" if cfg.model.type == "MaskedImageModel" else cfg.model.type
+    announce(f"Pre-training {kind} for {epochs} epochs", epochs, max(1, epochs // 10))
     hooks = [
         *cfg.custom_hooks,
         dict(type="ReconstructionHook", interval=10**6, num_images=8),
@@ -144,6 +164,7 @@ def _train_anew(config: str, work_dir: Path, options: dict[str, Any]) -> Runner:
         work_dir=str(work_dir),
         precision="fp32",
         cfg_options=options,
+        verbose=True,  # on a standard output that goes to a file, see quiet()
     )
 
 
@@ -215,7 +236,6 @@ def few_label_accuracy(
         "data_root": str(data),
         "randomness.seed": seed,
         "train_dataloader.dataset.dataset.indices": _few_labels(data, seed),
-        "log_level": "WARNING",
     }
     if checkpoint is not None:
         options["model.backbone.init_cfg"] = dict(
@@ -240,10 +260,16 @@ def _few_labels(data: Path, seed: int) -> list[int]:
 
 
 def losses_of(runner: Runner) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and per-iteration values of the losses of a finished run."""
-    for name, buffer in runner.message_hub.log_scalars.items():
-        if name.startswith("train/") and "loss" in name:
-            yield name.removeprefix("train/"), buffer.data[0]
+    """Names and per-iteration values of the losses of a finished run.
+
+    The losses of the levels are named as the pictures of their predictions.
+    """
+    model: Any = runner.model
+    pictures = {f"loss_{i}": name for i, name in enumerate(model.level_names)}
+    for key, buffer in runner.message_hub.log_scalars.items():
+        if key.startswith("train/") and "loss" in key:
+            name = key.removeprefix("train/")
+            yield pictures.get(name, name), buffer.data[0]
 
 
 def draw_losses(runners: dict[str, Runner], path: Path) -> None:
@@ -261,6 +287,8 @@ def draw_losses(runners: dict[str, Runner], path: Path) -> None:
         if len(curves) > 1:
             # The sum of the levels would dwarf them.
             curves.pop("loss")
+        else:
+            curves = dict(zip(runner.model.level_names, curves.values(), strict=True))
         for name, values in curves.items():
             window = np.ones(min(20, len(values))) / min(20, len(values))
             axis.plot(np.convolve(values, window, mode="valid"), label=name)
@@ -273,20 +301,23 @@ def draw_losses(runners: dict[str, Runner], path: Path) -> None:
 
 def format_table(results: list[Accuracy]) -> str:
     """The accuracies as a table, mean and standard deviation over the seeds."""
-
-    def cell(values: list[float]) -> str:
-        if len(values) == 1:
-            return f"{values[0]:.1f}"
-        return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
-
     lines = [f"{'start from':<12}{'k-NN top-1 %':>16}{'10 labels/class %':>20}"]
-    lines += [f"{r.name:<12}{cell(r.knn):>16}{cell(r.few_label):>20}" for r in results]
+    lines += [
+        f"{r.name:<12}{_mean(r.knn):>16}{_mean(r.few_label):>20}" for r in results
+    ]
     return "\n".join(lines)
+
+
+def _mean(values: list[float]) -> str:
+    """Mean and, of several values, standard deviation."""
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
 
 
 @contextmanager
 def quiet(log: Path) -> Iterator[None]:
-    """Shows stages and losses on the terminal alone; everything goes to a file.
+    """Shows stages, progress and losses on the terminal alone; a file gets everything.
 
     Args:
         log: The file that takes log lines and warnings.
@@ -298,26 +329,33 @@ def quiet(log: Path) -> Iterator[None]:
             try:
                 yield
             finally:
+                stream.begin(0, 1)
                 stream.log = None
 
 
-def announce(stage: str, every: int = 1) -> None:
+def announce(stage: str, epochs: int = 0, every: int = 1) -> None:
     """Prints a stage of the demo, inside :func:`quiet` on the terminal.
 
     Args:
         stage: What begins.
-        every: Epochs between two lines with the loss.
+        epochs: How many epochs it has, for a progress bar; 0 for none.
+        every: Epochs between two lines with the loss, where there is no terminal.
     """
     stream: Any = sys.stdout
     if isinstance(stream, _Terminal):
-        stream.every = every
+        stream.begin(0, every)  # the bar before ends above the line
     print(stage, file=getattr(stream, "terminal", stream), flush=True)
+    if isinstance(stream, _Terminal):
+        stream.begin(epochs, every)
+        if stream.log is not None:
+            print(stage, file=stream.log, flush=True)
 
 
 class _Terminal(io.TextIOBase):
     """A stream that passes on epochs and losses, and writes everything to a file.
 
-    Loggers keep it; once the file is closed it passes on everything.
+    On a terminal they are shown as a progress bar, elsewhere as lines. Loggers keep the
+    stream; once the file is closed it passes on everything.
     """
 
     _EPOCH = re.compile(r"Epoch\(train\)\s+\[\s*(\d+)\].*\bloss: ([\d.]+|nan|inf)")
@@ -326,12 +364,41 @@ class _Terminal(io.TextIOBase):
         self.terminal = terminal
         self.log: TextIO | None = log
         self.every = 1
+        self._bar: Progress | None = None
+
+    def begin(self, epochs: int, every: int) -> None:
+        """Ends the bar there is, and begins one of so many epochs, unless it is 0."""
+        self.every = every
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        if epochs and self.terminal.isatty():
+            self._bar = Progress(
+                TextColumn("  epoch"),
+                MofNCompleteColumn(),
+                BarColumn(bar_width=20),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[loss]}"),
+                console=Console(file=self.terminal),
+                auto_refresh=False,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._bar.add_task("", total=epochs, loss="")
+            self._bar.start()
 
     def write(self, text: str) -> int:
         if self.log is None:
             return self.terminal.write(text)
         for epoch, loss in self._EPOCH.findall(text):
-            if int(epoch) % self.every == 0:
+            if self._bar is not None:
+                task = self._bar.task_ids[0]
+                done = int(epoch)
+                self._bar.update(
+                    task, completed=done, loss=f"loss {loss}", refresh=True
+                )
+            elif int(epoch) % self.every == 0:
                 self.terminal.write(f"  epoch {epoch:>4}  loss {loss}\n")
                 self.terminal.flush()
         return self.log.write(text)

@@ -7,12 +7,19 @@ is asked for, and not before.
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from pathlib import Path
+from typing import Any
+
+from mmengine.runner import CheckpointLoader
 
 from mmengine.config.utils import MODULE2PACKAGE
 
 from . import compat
+
+# The weights of an entry whose weights are not released.
+NOT_RELEASED = "not-released://"
 
 INDEX = "model-index.yml"
 
@@ -69,13 +76,69 @@ def register() -> None:
     if hub is None or index is None:
         return
     try:
+        known = set(getattr(hub, "_models_dict", ()))
         hub.register_model_index(index, config_prefix=index.parent)
+        for name, entry in getattr(hub, "_models_dict", {}).items():
+            if name not in known and entry.weights is None:
+                # get_model(name, pretrained=True) only warns where there is nothing.
+                entry.weights = f"{NOT_RELEASED}{name}"
     except Exception as error:  # a damaged index must not take the package with it
         warnings.warn(
             f"mmpretrain's list_models and get_model do not know all names of {index}: "
             f"{error}. Paths of config files work as always.",
             stacklevel=2,
         )
+
+
+@CheckpointLoader.register_scheme(prefixes=NOT_RELEASED)
+def refuse(filename: str, map_location: Any = None) -> None:
+    """Called by ``get_model(name, pretrained=True)`` where there are no weights.
+
+    Args:
+        filename: The name of the model, after :data:`NOT_RELEASED`.
+        map_location: Not used.
+
+    Raises:
+        ValueError: Always; it says what to give.
+    """
+    name = filename.removeprefix(NOT_RELEASED)
+    raise ValueError(
+        f"no weights of {name} are released: train it, or give a file, as in "
+        f"get_model({name!r}, pretrained='epoch_300.pth')"
+    )
+
+
+def find(name: str) -> tuple[Any, str | None]:
+    """The config of a model by its name, and where its released weights are.
+
+    Args:
+        name: A name of ``mmpretrain.list_models()``.
+
+    Returns:
+        The config, or its path if it is not an mmengine config, and an address or None.
+
+    Raises:
+        ValueError: If the name is not known; it says which are similar.
+    """
+    hub = compat.model_hub()
+    if hub is None:
+        raise ValueError(
+            f"this mmpretrain knows no names of models: give a config file, not {name}"
+        )
+    try:
+        entry = hub.get(name)
+    except ValueError as error:
+        names = list(getattr(hub, "_models_dict", ()))
+        close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+        raise ValueError(
+            f"no model is named {name!r}"
+            + (f"; similar names: {', '.join(close)}" if close else "")
+            + ". mmpretrain.list_models() lists all; a config file ends in .py"
+        ) from error
+    weights = entry.weights
+    if weights and weights.startswith(NOT_RELEASED):
+        weights = None
+    return entry.config, weights
 
 
 def sha256_of(url: str) -> str | None:

@@ -20,6 +20,18 @@ def test_torchvision__imports_in_a_fresh_process_after_compat():
     assert done.returncode == 0, done.stderr
 
 
+def test_import__advises_to_install_no_other_mmcv():
+    code = (
+        "import runpy, sys\n"
+        "sys.modules['mmcv.ops'] = None\n"  # as without its compiled operators
+        f"runpy.run_path({compat.__file__!r})\n"
+        "import mmcv.cnn.bricks.transformer\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "install" not in done.stdout + done.stderr
+
+
 @pytest.fixture
 def torchvision_not_imported(monkeypatch):
     pytest.importorskip("torchvision")

@@ -1,6 +1,9 @@
 """What `make demo` does, in its smallest form."""
 
+import io
+import re
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -37,7 +40,7 @@ def test_images__pre_trains_on_any_folder(tmp_path, monkeypatch, capfd):
         image = draw.integers(0, 255, (80, 70, 3), dtype=np.uint8)
         cv2.imwrite(str(folder / f"{index}.jpg"), image)
     monkeypatch.setattr(demo, "IMAGES_SEEN", 1)
-    with demo.quiet(tmp_path / "out" / "output.txt"):
+    with demo.quiet(tmp_path / "out" / "demo.log"):
         results = demo.run_images(tmp_path / "photos", tmp_path / "out")
     shown = capfd.readouterr()
     # A line for the stage, one for every epoch; the rest is in the file.
@@ -45,10 +48,10 @@ def test_images__pre_trains_on_any_folder(tmp_path, monkeypatch, capfd):
         "Pre-training DeepMIM for 11 epochs\n  epoch    1  loss"
     )
     assert len(shown.out.splitlines()) == 12 and not shown.err
-    log = (tmp_path / "out" / "output.txt").read_text()
+    log = (tmp_path / "out" / "demo.log").read_text()
     assert "CheckInputHook" in log and len(log.splitlines()) > 50
     names = [name for name, _, _ in results]
-    assert sorted(names) == ["loss", "loss_0", "loss_1", "loss_2", "loss_3"]
+    assert sorted(names) == ["block 3", "block 4", "block 5", "block 6", "loss"]
     assert all(last < first for _, first, last in results)
     assert (tmp_path / "out" / "loss_curves.png").is_file()
     assert list((tmp_path / "out").glob("images/reconstructions/*.png"))
@@ -77,3 +80,72 @@ def test_quiet__loggers_that_keep_the_stream_go_on(tmp_path, capsys):
     assert "a warning" in (tmp_path / "log.txt").read_text()
     print("later", file=stream)
     assert capsys.readouterr().out == "later\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_quiet__on_a_terminal_a_bar_of_80_columns(tmp_path, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    with demo.quiet(tmp_path / "demo.log"):
+        demo.announce("A stage", epochs=1000, every=100)
+        for epoch in range(1, 1001):
+            print(f"INFO - Epoch(train)  [{epoch}][11/11]  loss: 123.4567  x: 1")
+        demo.announce("Another one")
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    lines = [line for line in re.split("[\r\n]", drawn) if line.strip()]
+    assert lines[0] == "A stage" and lines[-1] == "Another one"
+    assert all(line.startswith("  epoch ") for line in lines[1:-1])
+    assert max(map(len, lines)) <= 80
+    assert "1000/1000" in lines[-2] and "loss 123.4567" in lines[-2]
+    assert len((tmp_path / "demo.log").read_text().splitlines()) == 1002
+
+
+def test_digits__says_what_is_evaluated_and_how(tmp_path, monkeypatch, capsys):
+    def pretrain(config, data, work_dir):
+        work_dir.mkdir(parents=True)
+        model = SimpleNamespace(state_dict=dict)
+        return SimpleNamespace(work_dir=work_dir, model=model)
+
+    monkeypatch.setattr(demo, "pretrain", pretrain)
+    monkeypatch.setattr(demo, "write_digits", lambda folder: None)
+    monkeypatch.setattr(demo, "draw_losses", lambda runners, path: None)
+    monkeypatch.setattr(demo, "knn_accuracy", lambda *args: 91.0)
+    monkeypatch.setattr(demo, "few_label_accuracy", lambda *args: 88.0)
+    with demo.quiet(tmp_path / "demo.log"):
+        demo.run_digits(tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[8:16] == [
+        "Evaluating the encoder of MAE on 360 held-out digits",
+        "  k-NN, by the vote of the 20 nearest of 1,437 digits: 91.0 %",
+        *(
+            line
+            for number in (1, 2, 3)
+            for line in (
+                "  fine-tuning all weights on 10 labelled digits per class, "
+                f"{number} of 3",
+                "    88.0 % correct",
+            )
+        ),
+    ]
+
+
+def test_curves__are_named_as_the_pictures(tmp_path):
+    values = SimpleNamespace(data=(np.arange(5.0),))
+    scalars = {"train/loss": values, "train/loss_0": values, "train/loss_1": values}
+    runner = SimpleNamespace(
+        model=SimpleNamespace(level_names=["block 3", "block 6"]),
+        message_hub=SimpleNamespace(log_scalars={**scalars, "train/lr": values}),
+    )
+    assert [name for name, _ in demo.losses_of(runner)] == [
+        "loss",
+        "block 3",
+        "block 6",
+    ]
+    demo.draw_losses({"DeepMIM": runner}, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").is_file()

@@ -115,6 +115,31 @@ def test_readme__its_example_runs_at_full_size():
     assert found["model"].head.fc.weight.shape == (1000, 192)
 
 
+def test_pretrained__without_released_weights_is_refused():
+    with pytest.raises(ValueError, match="no weights of deepmim_mae-vitb_800e are"):
+        pretraining_model("deepmim_mae-vitb_800e", pretrained=True)
+    # Names of mmpretrain's own, and of released weights, are as they were.
+    assert model_index.find("resnet50_8xb32_in1k")[1].startswith("https://")
+    assert model_index.find("localmim_vitb-hog_1600e")[1].startswith("https://")
+    assert model_index.find("mirl_vits54-300e")[1] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "similar"),
+    [
+        ("mirl_vits54-300", "mirl_vits54-300e"),
+        ("deepmim_vitb_800e", "deepmim_mae-vitb_800e"),
+        ("MIRL_vits54_300e", "mirl_vits54-300e"),
+        ("nothing like any of them", None),
+    ],
+)
+def test_find__an_unknown_name_gets_suggestions(name, similar):
+    with pytest.raises(ValueError, match="no model is named") as caught:
+        model_index.find(name)
+    assert (similar or "list_models") in str(caught.value)
+    assert ("similar names" in str(caught.value)) == (similar is not None)
+
+
 @pytest.fixture
 def hub(monkeypatch):
     """A hub of its own, which knows no names yet."""

@@ -27,7 +27,7 @@ def main() -> None:
             f"error: the demo needs {' and '.join(missing)}, which the extra [demo] "
             f"has: pip install {' '.join(missing)}"
         )
-    log = args.work_dir / "output.txt"
+    log = args.work_dir / "demo.log"
     start = time.perf_counter()
     try:
         run(args.data, args.work_dir, log)

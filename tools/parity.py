@@ -10,7 +10,11 @@ from mmengine.logging import MMLogger
 
 
 def main() -> int:
-    """Prints one JSON line per case; returns 0 only if all are ok."""
+    """Prints a JSON line per case, and one in words to the standard error.
+
+    Returns:
+        0 only if all are ok.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="+", metavar="CASE_DIR")
     parser.add_argument(
@@ -34,6 +38,7 @@ def main() -> int:
     for case in args.cases:
         report = run_case(case, args.tol, args.device)
         print(json.dumps(report.as_dict()), flush=True)
+        print(report.in_words(), file=sys.stderr, flush=True)
         ok = ok and report.ok
     return 0 if ok else 1
 

@@ -46,6 +46,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="who starts the processes",
     )
     parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show all that the log file gets, environment and config included",
+    )
+    parser.add_argument(
         "--debug", action="store_true", help="show the traceback of input errors"
     )
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
@@ -71,6 +76,7 @@ def main() -> None:
             show_dir=args.show_dir,
             cfg_options=args.cfg_options,
             launcher=args.launcher,
+            verbose=args.verbose,
         )
     except InputError as error:
         if args.debug:

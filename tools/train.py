@@ -92,6 +92,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="who starts the processes",
     )
     parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show all that the log file gets, environment and config included",
+    )
+    parser.add_argument(
         "--debug", action="store_true", help="show the traceback of input errors"
     )
     # torch.distributed.launch passes this one.
@@ -127,7 +132,7 @@ def main() -> None:
         if args.print_config:
             print(annotated_config(args.config, **options))
         else:
-            train(args.config, dry_run=args.dry_run, **options)
+            train(args.config, dry_run=args.dry_run, verbose=args.verbose, **options)
     except InputError as error:
         if args.debug:
             raise

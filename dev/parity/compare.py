@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,20 @@ class Report:
         if self.worst is None or not max_rel <= self.max_rel:
             self.worst, self.max_rel = name, max_rel
         self.max_abs = max(self.max_abs, max_abs)
+
+    def in_words(self) -> str:
+        """The report in a line for people."""
+        name = Path(self.case).name
+        if self.error:
+            return f"{name}: not compared: {self.error}"
+        said = f"{name}: {'ok' if self.ok else 'NOT OK'}, {self.compared} arrays"
+        said += f", largest relative difference {self.max_rel:.1e} ({self.worst})"
+        said += f" where {self.tol:.0e} is allowed"
+        for kind, names in (("differ", self.failed), ("skipped", self.skipped)):
+            if names:
+                more = ", …" if len(names) > 3 else ""
+                said += f"; {len(names)} {kind}: {', '.join(names[:3])}{more}"
+        return said
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values; ties, failures and errors where there are any."""

@@ -13,7 +13,6 @@ from mmengine.device import get_device
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.fileio import dump
 from mmengine.hooks import Hook
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed
 from torch.utils.data import DataLoader
@@ -51,6 +50,7 @@ from .resuming.work_dir import launched_at, mark_launch, only_run
 from .running.log_files import keep_logging
 from .running.signals import EXIT_CODES, Interrupted, SignalWatch, say_to_launcher
 from .running.watch import WatchProcessesHook
+from .screen import describe, runner_type
 from .strict_loading import require_strict_loading
 from .testing import apply_amp, apply_tta, draw_predictions, write_results
 
@@ -67,6 +67,7 @@ def train(
     launcher: str = "none",
     log_to: Sequence[str] = (),
     dry_run: bool = False,
+    verbose: bool = False,
 ) -> Runner:
     """Train what a config describes, in this process or as one of several.
 
@@ -89,6 +90,7 @@ def train(
             directory: ``tensorboard``, ``wandb``, ``mlflow``.
         dry_run: Whether to rehearse only: build everything, decode a few images, take
             a step, write and read a checkpoint, print the plan, and leave nothing.
+        verbose: Whether the screen shows all that the log file gets.
 
     Returns:
         The runner after training.
@@ -107,6 +109,7 @@ def train(
                 watch,
                 config,
                 dry_run,
+                verbose,
                 work_dir=work_dir,
                 resume=resume,
                 precision=precision,
@@ -137,7 +140,11 @@ def train(
 
 
 def _train(
-    watch: SignalWatch, config: str | Path, dry_run: bool, **options: Any
+    watch: SignalWatch,
+    config: str | Path,
+    dry_run: bool,
+    verbose: bool,
+    **options: Any,
 ) -> Runner:
     with explained():
         cfg, notes = training_config(config, **options)
@@ -148,7 +155,7 @@ def _train(
     batch_size = cfg.train_dataloader.get("batch_size")
     with (
         rehearsal(cfg, notes) if dry_run else _alone(cfg) as rehearse,
-        _run(cfg) as runner,
+        _run(cfg, verbose) as runner,
         suitable_threads(runner.model, batch_size),
     ):
         _agree(cfg)
@@ -159,6 +166,8 @@ def _train(
         try:
             # Before mmengine's schedulers meet an epoch without iterations.
             check_loader(runner.train_loop.dataloader)
+            for line in describe(runner):
+                runner.logger.info(line)
             if said := count_steps(runner):
                 runner.logger.warning(said)
             batch = global_batch(runner.cfg, runner.world_size)
@@ -194,6 +203,7 @@ def test(
     show_dir: str | None = None,
     cfg_options: dict[str, Any] | None = None,
     launcher: str = "none",
+    verbose: bool = False,
 ) -> dict[str, float]:
     """Evaluate a checkpoint on the test set of a config.
 
@@ -209,6 +219,7 @@ def test(
         show_dir: A folder for pictures of the predictions.
         cfg_options: Values that replace those of the config, by dotted key.
         launcher: Who started this process.
+        verbose: Whether the screen shows all that the log file gets.
 
     Returns:
         The metrics by name.
@@ -241,7 +252,7 @@ def test(
             draw_predictions(cfg, show_dir)
         metrics_file = write_results(cfg, out) if out else None
         complete_dataloaders(cfg)
-    with _run(cfg) as runner, explained(cfg):
+    with _run(cfg, verbose) as runner, explained(cfg):
         if followed:
             runner.logger.info(followed)
         require_strict_loading(runner.model, checkpoint)
@@ -251,11 +262,12 @@ def test(
         return metrics
 
 
-def build_runner(cfg: Config) -> Runner:
+def build_runner(cfg: Config, verbose: bool = False) -> Runner:
     """Build the runner a config asks for by ``runner_type``.
 
     Args:
         cfg: The config.
+        verbose: Whether the screen shows all that the log file gets.
 
     Raises:
         InputError: If something in the config cannot be used.
@@ -265,9 +277,7 @@ def build_runner(cfg: Config) -> Runner:
         if distributed.is_initialized() and get_device() == "cpu":
             plain_batch_norm(cfg)
         _read_safely(cfg)
-        if "runner_type" in cfg:
-            return RUNNERS.build(cfg)
-        return Runner.from_cfg(cfg)
+        return runner_type(cfg, verbose).from_cfg(cfg)
 
 
 def _read_safely(cfg: Config) -> None:
@@ -327,10 +337,10 @@ def _alone(cfg: Config) -> Iterator[None]:
 
 
 @contextmanager
-def _run(cfg: Config) -> Iterator[Runner]:
+def _run(cfg: Config, verbose: bool) -> Iterator[Runner]:
     """Build a runner and clean up behind it, whatever happens."""
     try:
-        runner = build_runner(cfg)
+        runner = build_runner(cfg, verbose)
         keep_logging(runner.logger)
         try:
             yield runner

@@ -12,11 +12,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
-from mmpretrain.apis.model import ModelHub
 from mmpretrain.models import GlobalAveragePooling
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from .. import model_index
 from ..checkpoints.files import read
 from ..checkpoints.layouts.key_rules import listed
 from ..checkpoints.loading import Target, state_for
@@ -140,8 +140,7 @@ def find_model(
     elif model.endswith(".py"):
         config = load_config(model, cfg_options)
     else:
-        entry = ModelHub.get(model)
-        config, weights = entry.config, entry.weights
+        config, weights = model_index.find(model)
         if not isinstance(config, Config):
             raise ValueError(
                 f"the model index has no config of {model}: give a config file"

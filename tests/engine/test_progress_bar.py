@@ -43,15 +43,40 @@ def test_terminal__shows_progress_losses_and_speed(tmp_path: Path) -> None:
     ] == handler_streams
 
 
-def test_terminal__narrow_ones_still_show_progress_and_eta(tmp_path: Path) -> None:
-    console = Console(force_terminal=True, file=io.StringIO(), width=72, height=20)
-    runner = make_runner(tmp_path, custom_hooks=[dict(type="ThroughputHook")])
+def test_terminal__the_bar_is_one_line_of_80_columns(tmp_path: Path) -> None:
+    console = Console(force_terminal=True, file=io.StringIO(), width=80, height=20)
+    hooks = [dict(type="ThroughputHook")]
+    runner = make_runner(tmp_path, custom_hooks=hooks, log_level="WARNING")
     runner.register_hook(ProgressBarHook(refresh=0.0, console=console))
     runner.train()
-    last = plain(console).rsplit("epoch 2/2", 1)[1]
-    assert "6/6" in last and "ETA 0:00:00" in last
-    for figure in ("loss ", "loss_0 ", "loss_1 ", "img/s"):
-        assert figure in last
+    drawn = re.split("[\r\n]", plain(console))
+    bars = [line for line in drawn if line.strip() and " - mmengine - " not in line]
+    assert len(bars) > 6 and all(line.startswith("epoch ") for line in bars)
+    assert max(map(len, bars)) <= 80
+    for figure in ("6/6", "ETA 0:00:00", "loss ", "img/s", "loss_0 "):
+        assert figure in bars[-1]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_terminal__long_runs_keep_to_one_line(tmp_path: Path, width: int) -> None:
+    epochs = dict(by_epoch=True, max_epochs=1600)
+    runner = make_runner(tmp_path, train_cfg=epochs, log_level="WARNING")
+    hub = runner.message_hub
+    for name in ("loss", "loss_0", "loss_1"):
+        hub.update_scalar(f"train/{name}", 123.4567)
+    hub.update_scalar("train/images_per_s", 12345.0)
+    console = Console(force_terminal=True, file=io.StringIO(), width=width, height=20)
+    hook = ProgressBarHook(refresh=0.0, console=console)
+    assert runner.train_loop is not None  # builds it
+    runner.train_loop._max_iters = runner.train_loop._iter = 9_999_999
+    runner.train_loop._epoch = 1599
+    hook.before_train(runner)
+    hook.after_train_iter(runner, 0)
+    hook.close()
+    lines = [line for line in re.split("[\r\n]", plain(console)) if line.strip()]
+    assert all(line.startswith("epoch 1600/1600") for line in lines)
+    assert max(map(len, lines)) <= width
+    assert width < 80 or "loss 123.4567" in lines[-1]
 
 
 def test_terminal__log_lines_stay_whole_above_the_bar(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ def start(
     **variables: str,
 ) -> subprocess.Popen:
     tools = ROOT / "tools"
+    arguments = ("--verbose", *arguments)  # the moments to kill at are log lines
     command = [sys.executable, str(tools / "train.py"), "tiny.py", *arguments]
     if processes > 1 or prefix:
         script = str(tools / "dist_train.sh")

@@ -234,5 +234,6 @@ def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tenso
     """A view of a storage, or of a flat tensor, inside its bounds, without hooks."""
     flat = storage
     if not isinstance(storage, Tensor):
-        flat = torch.empty(0, dtype=storage.dtype, device=storage.device).set_(storage)
+        untyped = storage._untyped_storage  # torch 2.1 warns of typed ones
+        flat = torch.empty(0, dtype=storage.dtype, device=untyped.device).set_(untyped)
     return flat.as_strided(size, stride, offset)

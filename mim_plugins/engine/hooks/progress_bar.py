@@ -19,11 +19,14 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Column
 from rich.text import Text
+
+# Columns of the bar, and of a remaining time of up to 99 hours.
+_BAR = 10
+_TIME = 8
 
 
 class _AboveTheBar:
@@ -56,7 +59,9 @@ class _AboveTheBar:
 
 @HOOKS.register_module()
 class ProgressBarHook(Hook):
-    """Shows progress, remaining time, losses and images/s on a terminal.
+    """Shows progress, remaining time, losses and images/s on a terminal, in one line.
+
+    The losses of the levels are left out where the terminal is not wide enough.
 
     The bar is drawn by the first process, and only if its standard output is a
     terminal; in a file or a pipe there are the plain log lines and nothing else. Log
@@ -91,13 +96,11 @@ class ProgressBarHook(Hook):
         console = self._console or Console(file=sys.stdout)
         self._progress = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=_BAR, table_column=Column(no_wrap=True)),
             MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            TimeElapsedColumn(table_column=Column(no_wrap=True)),
             TextColumn("ETA", table_column=Column(no_wrap=True)),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
-            # On a narrow terminal only the figures wrap to the next line.
-            TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=False)),
+            TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True)),
             console=console,
             auto_refresh=False,
             redirect_stdout=False,
@@ -140,7 +143,7 @@ class ProgressBarHook(Hook):
             self._task,
             completed=done,
             description=self._description(runner),
-            figures=self._figures(runner),
+            figures=self._figures(runner, self._width(runner)),
             refresh=True,
         )
 
@@ -182,16 +185,29 @@ class ProgressBarHook(Hook):
             return f"epoch {epoch}/{runner.max_epochs}"
         return "training"
 
+    def _width(self, runner: Runner) -> int:
+        """Columns of the terminal that are left for the figures."""
+        assert self._progress is not None
+        count = 2 * len(str(runner.max_iters)) + 1
+        fixed = (len(self._description(runner)), _BAR, count, len("ETA"), _TIME)
+        return self._progress.console.width - sum(fixed) - len(fixed)
+
     @staticmethod
-    def _figures(runner: Runner) -> str:
-        """Return the losses and the speed that were logged last."""
-        figures = []
+    def _figures(runner: Runner, width: int) -> str:
+        """Return the loss and the speed logged last, then more losses as they fit."""
+        figures = {}
         for key, history in runner.message_hub.log_scalars.items():
-            if not key.startswith("train/"):
-                continue
             name = key.removeprefix("train/")
+            if name == key:
+                continue
             if "loss" in name:
-                figures.append(f"{name} {history.current():.4f}")
+                figures[name] = f"{name} {history.current():.4f}"
             elif name == "images_per_s":
-                figures.append(f"{history.current():.0f} img/s")
-        return "  ".join(figures)
+                figures[name] = f"{history.current():.0f} img/s"
+        line = ""
+        for name in sorted(figures, key=lambda x: x not in ("loss", "images_per_s")):
+            longer = f"{line}  {figures[name]}".strip()
+            if len(longer) > width:
+                break
+            line = longer
+        return line

@@ -16,9 +16,9 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
-from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import MODELS
 
+from ... import model_index
 from ...checkpoints.files import read
 from ...checkpoints.loading import Target, state_for
 from ...datasets.tracking.box_files import write_boxes
@@ -317,7 +317,7 @@ def load_tracker(
     elif model.endswith(".py"):
         config = load_config(model)
     else:
-        config = ModelHub.get(model).config
+        config, _ = model_index.find(model)
         if not isinstance(config, Config):
             raise ValueError(f"the model index has no config of {model}")
     if config.get("model", {}).get("type") != "OneStreamTracker":

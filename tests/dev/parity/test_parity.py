@@ -168,5 +168,9 @@ def test_tool__json_line_and_exit_code(tmp_path):
         assert {"ok", "compared", "skipped", "max_abs", "max_rel", "worst"} <= set(
             lines[0]
         )
+        # For people, on the standard error.
+        words = done.stderr.splitlines()
+        assert f": ok, {lines[0]['compared']} arrays, largest relative diff" in words[0]
         if code:
+            assert "not compared: " in words[1]
             assert "case.json" in lines[1]["error"]
