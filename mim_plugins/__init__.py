@@ -2,6 +2,7 @@
 
 from . import compat  # isort: skip  (first: it makes torchvision importable)
 from . import (
+    analysis,
     checkpoints,
     datasets,
     engine,
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
+    "analysis",
     "checkpoints",
     "compat",
     "datasets",
