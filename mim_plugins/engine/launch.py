@@ -48,6 +48,7 @@ from .resuming.rollback import DataOrderHook
 from .resuming.same_batch import SameBatchHook
 from .resuming.same_run import SameRunHook
 from .resuming.work_dir import only_run
+from .run_record import write_record
 from .running.signals import Interrupted, SignalWatch
 from .running.watch import WatchProcessesHook
 from .strict_loading import require_strict_loading
@@ -156,6 +157,7 @@ def _train(
             if rehearse is not None:
                 rehearse(runner)
             else:
+                write_record(runner)
                 rollback.train(runner, order)
         except (LostCheckpointError, NonFiniteError, UnreadableImagesError) as error:
             raise InputError(str(error)) from error
