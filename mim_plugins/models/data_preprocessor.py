@@ -79,7 +79,8 @@ class MIMDataPreprocessor(BaseDataPreprocessor):
 
         Returns:
             ``inputs``: float32 images, (N, C, H, W); ``data_samples``: as given, its
-            tensors on the device too; both new, ``data`` stays as it is.
+            tensors on the device too, but for ``seed``; both new, ``data`` stays as it
+            is.
 
         Raises:
             TypeError: If ``data`` is not a dict with ``inputs``.
@@ -96,7 +97,15 @@ class MIMDataPreprocessor(BaseDataPreprocessor):
         images: Tensor = self.cast_data(
             inputs if isinstance(inputs, Tensor) else _stack(inputs)
         )
-        samples: Any = self.cast_data(data.get("data_samples"))
+        samples: Any = data.get("data_samples")
+        if isinstance(samples, Mapping):
+            # Masks of one network are planned on the host, without waiting for a GPU.
+            samples = {
+                key: value if key == "seed" else self.cast_data(value)
+                for key, value in samples.items()
+            }
+        else:
+            samples = self.cast_data(samples)
         self._check_channels(images)
         if self.bgr_to_rgb:
             images = images.flip(1)

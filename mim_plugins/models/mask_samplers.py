@@ -7,7 +7,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from .counter_rng import counter_uniform
-from .masking import PatchMask, count_visible
+from .masking import PatchMask, count_visible, to_device
 
 
 @MODELS.register_module()
@@ -52,7 +52,7 @@ class RandomPatchMask(nn.Module):
         if seeds is None:
             noise = torch.rand(batch_size, length, device=device)
         else:
-            noise = counter_uniform(seeds.to(device), length)
+            noise = counter_uniform(to_device(seeds, device), length)
         return PatchMask.from_noise(noise, self.mask_ratio, grid)
 
     def count_visible(self, num_patches: int) -> int:

@@ -207,13 +207,28 @@ class PatchMask:
         return pooled.mean(dim=(2, 4)).flatten(1)
 
     def to(self, device: torch.device | str) -> PatchMask:
-        """Moves the index tensors to a device."""
+        """Moves the index tensors to a device, as :func:`to_device`."""
         return PatchMask(
-            self.ids_keep.to(device),
-            self.ids_restore.to(device),
-            self.mask.to(device),
+            to_device(self.ids_keep, device),
+            to_device(self.ids_restore, device),
+            to_device(self.mask, device),
             self.grid,
         )
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Moves a tensor, from the host to a GPU without waiting for its work.
+
+    Args:
+        tensor: A tensor.
+        device: Where it is needed.
+    """
+    device = torch.device(device)
+    if tensor.device.type != "cpu" or device.type in ("cpu", "mps"):
+        return tensor.to(device)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def as_patch_mask(

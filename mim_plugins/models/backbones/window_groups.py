@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..attention import attention
+from ..masking import to_device
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class WindowGroups:
         window[unused] = -1
         held = np.column_stack([coordinates[slots], window])
         row, column, own = (
-            torch.from_numpy(held).to(device).view(-1, size, 3).unbind(dim=-1)
+            to_device(torch.from_numpy(held), device).view(-1, size, 3).unbind(dim=-1)
         )
         width = 2 * window_size - 1
         pairs = (row[:, :, None] - row[:, None] + window_size - 1) * width + (
@@ -104,9 +105,9 @@ class WindowGroups:
         apart = own[:, :, None] != own[:, None]
         pairs = torch.where(apart, width**2, torch.where(empty, width**2 + 1, pairs))
         return cls(
-            torch.from_numpy(slots).to(device),
-            torch.from_numpy(places).to(device),
-            torch.from_numpy(unused).to(device),
+            to_device(torch.from_numpy(slots), device),
+            to_device(torch.from_numpy(places), device),
+            to_device(torch.from_numpy(unused), device),
             pairs,
         )
 
