@@ -5,6 +5,7 @@ from typing import Any
 
 from . import compat  # isort: skip  (first: it makes torchvision importable)
 from . import (
+    analysis,
     checkpoints,
     datasets,
     engine,
@@ -37,6 +38,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "__version__",
+    "analysis",
     "checkpoints",
     "compat",
     "datasets",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import re
+import shutil
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +29,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from mim_plugins.analysis.analyze import Model, analyze
+from mim_plugins.analysis.files import write_tables
 from mim_plugins.engine import load_config, train
 from mim_plugins.engine.errors import explained
 from mim_plugins.evaluation import extract_features, knn_predict
+from mim_plugins.evaluation.encoder import Encoder
 from mim_plugins.model_index import config_folder
 
 CONFIGS = config_folder() / "demo"
@@ -63,9 +68,12 @@ def run_digits(work_dir: Path) -> list[Accuracy]:
     init_default_scope("mmpretrain")
     data = work_dir / "data"
     write_digits(data)
+    hooks = _measuring_hooks(data)
     runners = {
-        "MAE": pretrain("mae_digits.py", data, work_dir / "mae"),
-        "DeepMIM": pretrain("deepmim_digits.py", data, work_dir / "deepmim"),
+        name: pretrain(
+            f"{name.lower()}_digits.py", data, work_dir / name.lower(), hooks
+        )
+        for name in ("MAE", "DeepMIM")
     }
     draw_losses(runners, work_dir / "loss_curves.png")
     results = []
@@ -95,6 +103,8 @@ def run_digits(work_dir: Path) -> list[Accuracy]:
             result.few_label.append(few_label_accuracy(data, checkpoint, seed, folder))
             announce(f"    {result.few_label[-1]:.1f} % correct")
         results.append(result)
+    announce("Looking at the layers")
+    look_inside(runners, data / "test", work_dir / "analysis", data / "train")
     return results
 
 
@@ -120,7 +130,7 @@ def run_images(data: Path, work_dir: Path) -> list[tuple[str, float, float]]:
         "deepmim_images.py",
         data,
         work_dir / "images",
-        {
+        options={
             "train_cfg.max_epochs": epochs,
             "param_scheduler.1.end": epochs,
             "param_scheduler.1.T_max": epochs - 10,
@@ -129,6 +139,7 @@ def run_images(data: Path, work_dir: Path) -> list[tuple[str, float, float]]:
         },
     )
     draw_losses({"DeepMIM": runner}, work_dir / "loss_curves.png")
+    look_inside({"DeepMIM": runner}, data, work_dir / "analysis")
     per_epoch = num_images // batch_size
     return [
         (name, float(values[:per_epoch].mean()), float(values[-per_epoch:].mean()))
@@ -136,8 +147,57 @@ def run_images(data: Path, work_dir: Path) -> list[tuple[str, float, float]]:
     ]
 
 
+def look_inside(
+    runners: dict[str, Runner], data: Path, out: Path, known: Path | None = None
+) -> None:
+    """Writes what the report shows of the layers, where images can be read.
+
+    Args:
+        runners: Pre-trainings.
+        data: Images to look at.
+        out: Where the tables go.
+        known: Labelled images for the probes, or None.
+    """
+    models = []
+    for name, runner in runners.items():
+        encoder = Encoder(runner.cfg)
+        state = runner.model.backbone.state_dict()
+        encoder.backbone.load_state_dict(state)
+        models.append(Model(name, encoder))
+    try:
+        found = analyze(
+            models,
+            str(data),
+            train_data=None if known is None else str(known),
+            num_images=360,
+            workers=0,
+        )
+    except ValueError as error:  # of a few images, or of an unreadable one
+        announce(f"Layers are left out: {error}")
+        return
+    write_tables(found, out)
+
+
+def _measuring_hooks(data: Path) -> list[dict]:
+    """k-NN and a linear probe of the digits that pre-training does not see."""
+    cfg = load_config(CONFIGS / "finetune_digits.py", {"data_root": str(data)})
+    loaders: dict[str, dict] = {}
+    for name, part in (("train", "train"), ("val", "test")):
+        loader = copy.deepcopy(cfg.test_dataloader.to_dict())
+        loader["dataset"]["data_prefix"] = part
+        loaders[f"{name}_dataloader"] = loader
+    return [
+        dict(type="KNNHook", **loaders),
+        dict(type="LinearProbeHook", num_images=1437, **loaders),
+    ]
+
+
 def pretrain(
-    config: str, data: Path, work_dir: Path, options: dict[str, Any] | None = None
+    config: str,
+    data: Path,
+    work_dir: Path,
+    hooks: Sequence[dict] = (),
+    options: dict[str, Any] | None = None,
 ) -> Runner:
     """Pre-trains with a config of ``configs/demo`` and draws reconstructions."""
     cfg = load_config(CONFIGS / config)
@@ -146,7 +206,8 @@ def pretrain(
     announce(f"Pre-training {kind} for {epochs} epochs", epochs, max(1, epochs // 10))
     hooks = [
         *cfg.custom_hooks,
-        dict(type="ReconstructionHook", interval=10**6, num_images=8),
+        dict(type="ReconstructionHook", interval=max(1, epochs // 10), num_images=8),
+        *hooks,
     ]
     return _train_anew(
         config,
@@ -159,6 +220,9 @@ def _train_anew(config: str, work_dir: Path, options: dict[str, Any]) -> Runner:
     """Trains, and replaces the checkpoints of an earlier demo."""
     for checkpoint in work_dir.glob("epoch_*.pth"):
         checkpoint.unlink()
+    # Their logs, too: they would be drawn as parts of one run.
+    for log in work_dir.glob("*/vis_data"):
+        shutil.rmtree(log.parent)
     return train(
         CONFIGS / config,
         work_dir=str(work_dir),

@@ -12,9 +12,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from mmengine.runner import CheckpointLoader
-
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.runner import CheckpointLoader
 
 from . import compat
 

@@ -7,6 +7,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+from mim_plugins.analysis.report import write_report
 from mim_plugins.demo import format_table, quiet, run_digits, run_images
 from mim_plugins.engine import InputError
 
@@ -38,6 +39,8 @@ def main() -> None:
     for pattern in ("loss_curves.png", "*/reconstructions/*.png", "*/epoch_*.pth"):
         for path in sorted(args.work_dir.glob(pattern)):
             print(f"  {path}")
+    print("and at all of it on one page")
+    print(f"  {write_report(args.work_dir)}")
 
 
 def run(data: Path | None, work_dir: Path, log: Path) -> None:

@@ -2,10 +2,13 @@
 
 from .attention import AttentionStatistics, HeadStatistics, grid_distances
 from .cka import MinibatchCKA, linear_cka
+from .feature_hooks import FeatureRankHook, LinearProbeHook
 
 __all__ = [
     "AttentionStatistics",
+    "FeatureRankHook",
     "HeadStatistics",
+    "LinearProbeHook",
     "MinibatchCKA",
     "grid_distances",
     "linear_cka",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -84,6 +84,34 @@ class BlockReader:
     def __len__(self) -> int:
         """Number of blocks."""
         return len(self._blocks)
+
+    @contextmanager
+    def means(self, indices: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+        """Context in which a forward pass leaves the mean patch token of some blocks.
+
+        Nothing of their attention is computed twice, unlike in :meth:`reading`.
+
+        Args:
+            indices: Zero-based blocks.
+
+        Yields:
+            The means by block, (N, C), once the encoder has run.
+        """
+        extra = getattr(self.encoder, "num_extra_tokens", 0)
+        found: dict[int, Tensor] = {}
+
+        def watch(index: int) -> Any:
+            def on_leave(module: nn.Module, args: tuple, output: Tensor) -> None:
+                found[index] = output.flatten(1, -2)[:, extra:].mean(dim=1)
+
+            return self._blocks[index].register_forward_hook(on_leave)
+
+        handles = [watch(index) for index in indices]
+        try:
+            yield found
+        finally:
+            for handle in handles:
+                handle.remove()
 
     @contextmanager
     def reading(

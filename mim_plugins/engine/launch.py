@@ -47,6 +47,7 @@ from .resuming.rollback import DataOrderHook
 from .resuming.same_batch import SameBatchHook
 from .resuming.same_run import SameRunHook
 from .resuming.work_dir import launched_at, mark_launch, only_run
+from .run_record import write_record
 from .running.log_files import keep_logging
 from .running.signals import EXIT_CODES, Interrupted, SignalWatch, say_to_launcher
 from .running.watch import WatchProcessesHook
@@ -181,6 +182,7 @@ def _train(
             if rehearse is not None:
                 rehearse(runner)
             else:
+                write_record(runner)
                 rollback.train(runner, order)
         except (LostCheckpointError, NonFiniteError, UnreadableImagesError) as error:
             raise InputError(str(error)) from error

@@ -105,7 +105,7 @@ def extract_features(
     """
     features, labels = [], []
     for batch in loader:
-        labels.append(_labels(batch["data_samples"]))
+        labels.append(labels_of(batch["data_samples"]))
         inputs = model.data_preprocessor(batch, False)["inputs"]
         features.append(model.patch_mean(inputs).float())
     if not features:
@@ -114,17 +114,25 @@ def extract_features(
             "ann_file of KNNHook's data loaders."
         )
     total = len(loader.dataset)  # type: ignore[arg-type]  # torch leaves len open
-    gathered = _in_order(torch.cat(features), total)
-    classes = _in_order(torch.cat(labels).to(gathered.device), total)
+    gathered = in_order(torch.cat(features), total)
+    classes = in_order(torch.cat(labels).to(gathered.device), total)
     return gathered[classes >= 0], classes[classes >= 0]
 
 
-def _labels(data_samples: Any) -> Tensor:
-    """Return the labels of a batch, (N,), -1 for replacements of unreadable images."""
+def labels_of(data_samples: Any, hook: str = "KNNHook") -> Tensor:
+    """Return the labels of a batch, (N,), -1 for replacements of unreadable images.
+
+    Args:
+        data_samples: Data samples of a batch.
+        hook: Name of the hook that needs them, for the message.
+
+    Raises:
+        ValueError: If a sample has no label.
+    """
     samples: Sequence = data_samples if isinstance(data_samples, Sequence) else ()
     if not samples or any("gt_label" not in sample for sample in samples):
         raise ValueError(
-            "KNNHook needs labelled images, but got samples without 'gt_label'; its "
+            f"{hook} needs labelled images, but got samples without 'gt_label'; its "
             "data loaders take any labelled mmpretrain data set with PackInputs as the "
             "last transform."
         )
@@ -133,8 +141,16 @@ def _labels(data_samples: Any) -> Tensor:
     return labels.masked_fill(torch.tensor(replaced, device=labels.device), -1)
 
 
-def _in_order(local: Tensor, total: int) -> Tensor:
-    """Gather all processes' samples and drop the padding of the sampler."""
+def in_order(local: Tensor, total: int) -> Tensor:
+    """Gathers all processes' samples and drops the padding of the sampler.
+
+    Args:
+        local: Those of this process, of mmengine's ``DefaultSampler``, (n, ...).
+        total: How many there are, N.
+
+    Returns:
+        All samples in the order of the data set, (N, ...).
+    """
     if get_world_size() == 1:
         return local[:total]
     # Process r reads samples r, r + W, r + 2 W, …, so stacking the parts along a

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mmengine.dataset import BaseDataset
@@ -16,6 +17,7 @@ from ..datasets.seeding import preserve_rng_state
 from ..engine.checks.classes import check_same_classes
 from ..engine.checks.data import inner_datasets
 from ..engine.hooks.data_health import check_image
+from ..engine.hooks.figures import report
 from ..engine.hooks.input_values import check_scale, sample_images
 from ..engine.hooks.periodic import PeriodicHook, evaluation_mode, unwrapped
 from .knn import extract_features, knn_predict
@@ -31,7 +33,8 @@ class KNNHook(PeriodicHook):
     Every ``interval`` epochs and at the end, each validation image is classified by
     its nearest training images (see :func:`mim_plugins.evaluation.knn_predict`); the
     feature is the mean of the patch tokens without masking. The result ``knn_top1``, in
-    percent, goes to the log, to the visualizer backends and to the message hub.
+    percent, goes to the log, to the visualizer backends and to the message hub, and is
+    a name for ``save_best`` of the checkpoint hook.
 
     Args:
         train_dataloader: Config of a loader of labelled reference images; the hook
@@ -85,37 +88,12 @@ class KNNHook(PeriodicHook):
             )
         for name, config in self._configs.items():
             self._loaders[name] = runner.build_dataloader(
-                _complete(config), seed=runner.seed
+                every_image_once(config), seed=runner.seed
             )
-        self._check(runner, model)
+        check_loaders(runner, model, self._loaders, "KNNHook")
         if self.at_start and runner.iter == 0:
             with evaluation_mode(model), preserve_rng_state():
                 self.evaluate(runner, model, 0)
-
-    def _check(self, runner: Runner, model: MaskedImageModel) -> None:
-        """Compares the loaders' classes and a few of their images."""
-        check_same_classes(
-            {
-                f"{name}_dataloader of KNNHook": x.dataset
-                for name, x in self._loaders.items()
-            }
-        )
-        trained = _loading(runner.train_dataloader.dataset)
-        for name, loader in self._loaders.items():
-            with preserve_rng_state():
-                images = sample_images(loader.dataset, 4)
-            for image, path in images[:1]:
-                check_image(
-                    image, model, printable(path), f"{name}_dataloader of KNNHook"
-                )
-            check_scale(images, model.data_preprocessor)
-            own = _loading(loader.dataset)
-            if own and trained and own != trained:
-                runner.logger.warning(
-                    f"{name}_dataloader of KNNHook loads images with {own}, training "
-                    f"with {trained}: set LoadImageFromFile of its pipeline (such as "
-                    "test_pipeline.0) likewise, unless that is meant"
-                )
 
     def evaluate(self, runner: Runner, model: MaskedImageModel, step: int) -> None:
         """Compute the accuracy and log it.
@@ -142,8 +120,44 @@ class KNNHook(PeriodicHook):
             f"k-NN after {unit} {step}: knn_top1: {accuracy:.2f} % of {len(labels)} "
             f"images (k={self.k}, {len(bank)} images to compare with{left_out})"
         )
-        runner.message_hub.update_scalar("knn_top1", accuracy)
-        runner.visualizer.add_scalars({"knn_top1": accuracy, unit: step}, step=step)
+        report(runner, {"knn_top1": accuracy}, step, self.by_epoch)
+
+
+def check_loaders(
+    runner: Runner,
+    model: MaskedImageModel,
+    loaders: Mapping[str, DataLoader],
+    hook: str,
+) -> None:
+    """Compares the classes of a hook's loaders, and a few of their images.
+
+    Args:
+        runner: The runner of the training process.
+        model: The model without its distributed wrapper.
+        loaders: The loaders, by the part of their option's name before ``_dataloader``.
+        hook: Name of the hook, for messages.
+
+    Raises:
+        ValueError: If the loaders number their classes differently, or their images do
+            not fit the model.
+    """
+    check_same_classes(
+        {f"{name}_dataloader of {hook}": x.dataset for name, x in loaders.items()}
+    )
+    trained = _loading(runner.train_dataloader.dataset)
+    for name, loader in loaders.items():
+        with preserve_rng_state():
+            images = sample_images(loader.dataset, 4)
+        for image, path in images[:1]:
+            check_image(image, model, printable(path), f"{name}_dataloader of {hook}")
+        check_scale(images, model.data_preprocessor)
+        own = _loading(loader.dataset)
+        if own and trained and own != trained:
+            runner.logger.warning(
+                f"{name}_dataloader of {hook} loads images with {own}, training "
+                f"with {trained}: set LoadImageFromFile of its pipeline (such as "
+                "test_pipeline.0) likewise, unless that is meant"
+            )
 
 
 def _loading(dataset: Any) -> dict[str, Any]:
@@ -156,10 +170,13 @@ def _loading(dataset: Any) -> dict[str, Any]:
     return {}
 
 
-def _complete(config: dict) -> dict[str, Any]:
+def every_image_once(config: dict) -> dict[str, Any]:
     """Complete the config of a loader: every image once, in order.
 
     Unreadable images are replaced by others, marked as such and left out.
+
+    Args:
+        config: Config of a loader.
     """
     config = copy.deepcopy(dict(config))
     kind = config["dataset"].get("type")

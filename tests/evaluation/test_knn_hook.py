@@ -108,7 +108,7 @@ def test_extract_features__several_processes_give_every_image_once_in_order(
     parts = [torch.tensor(padded[rank::world]) for rank in range(world)]
     monkeypatch.setattr(knn_module, "get_world_size", lambda: world)
     monkeypatch.setattr(knn_module, "all_gather", lambda local: parts)
-    gathered = knn_module._in_order(parts[0], total)
+    gathered = knn_module.in_order(parts[0], total)
     assert gathered.tolist() == list(range(total))
 
 

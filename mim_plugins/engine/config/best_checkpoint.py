@@ -26,9 +26,17 @@ def check_best(cfg: Config) -> str | None:
     """
     for path, wanted in _wanted(cfg):
         if not cfg.get("val_dataloader"):
-            return (
-                f"{path}={wanted!r} has no effect: this config has no validation "
-                "(val_dataloader)" + _of_knn(cfg)
+            measured = _of_hooks(cfg) if path.endswith("save_best") else []
+            if wanted in measured:
+                continue
+            if not measured or wanted == "auto":
+                return (
+                    f"{path}={wanted!r} has no effect: this config has no validation "
+                    "(val_dataloader)" + _hint(cfg)
+                )
+            raise ValueError(
+                f"{path}={wanted!r} is none of the figures of custom_hooks, which are "
+                f"{', '.join(measured)}"
             )
         names = metric_names(cfg.get("val_evaluator"))
         if names is None or wanted in names or wanted == "auto":
@@ -64,11 +72,29 @@ def _wanted(cfg: Config) -> Iterator[tuple[str, str]]:
                     yield f"{path}.{key}", name
 
 
-def _of_knn(cfg: Config) -> str:
-    hooks = cfg.get("custom_hooks") or []
-    if any(hook.get("type") == "KNNHook" for hook in hooks):
-        return "; knn_top1 of KNNHook is logged, and decides nothing"
-    return ""
+# What hooks report; each of their blocks has figures of its own.
+_FIGURES = {
+    "KNNHook": ("knn_top1",),
+    "LinearProbeHook": ("probe_top1",),
+    "FeatureRankHook": ("rankme", "lidar", "alpha_req", "feature_std"),
+}
+
+
+def _of_hooks(cfg: Config) -> list[str]:
+    """The figures that hooks report to ``save_best``."""
+    found: list[str] = []
+    for hook in cfg.get("custom_hooks") or []:
+        names = _FIGURES.get(str(hook.get("type")).rpartition(".")[2], ())
+        found += names
+        for block in hook.get("blocks") or ():
+            # LiDAR is computed of the last latent alone.
+            found += [f"{x}_block_{block}" for x in names if x != "lidar"]
+    return found
+
+
+def _hint(cfg: Config) -> str:
+    names = _of_hooks(cfg)
+    return f"; save_best can be one of {', '.join(names)}" if names else ""
 
 
 def metric_names(evaluator: Any) -> list[str] | None:
