@@ -55,6 +55,8 @@ EXTRAS = {
         "ruff==0.17.5",
         "safetensors>=0.4",
         "scikit-learn>=1.3",
+        "tensorboard>=2.14",
+        "tifffile>=2023.1",
         "timm>=1.0",
     ],
 }
