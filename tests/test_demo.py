@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 
-from mim_plugins import demo
+from mim_plugins.demo import announce, quiet, runs
 from mim_plugins.engine import InputError
 
 
 def test_digits__test_part_is_held_out(tmp_path):
     pytest.importorskip("sklearn", reason="scikit-learn is in the extra [demo]")
-    demo.write_digits(tmp_path)
+    runs.write_digits(tmp_path)
     parts = {
         p: {f.stem for f in (tmp_path / p).rglob("*.png")} for p in ("train", "test")
     }
@@ -26,10 +26,10 @@ def test_digits__test_part_is_held_out(tmp_path):
     assert image.shape == (16, 16) and image.max() > 200
 
     init_default_scope("mmpretrain")
-    chosen = demo._few_labels(tmp_path, seed=0)
-    assert len(set(chosen)) == 100 and chosen != demo._few_labels(tmp_path, seed=1)
+    chosen = runs._few_labels(tmp_path, seed=0)
+    assert len(set(chosen)) == 100 and chosen != runs._few_labels(tmp_path, seed=1)
     # Untrained features already separate digits better than chance.
-    assert 20 < demo.knn_accuracy(tmp_path, None, seed=0) < 90
+    assert 20 < runs.knn_accuracy(tmp_path, None, seed=0) < 90
 
 
 def test_images__pre_trains_on_any_folder(tmp_path, monkeypatch, capfd):
@@ -39,9 +39,9 @@ def test_images__pre_trains_on_any_folder(tmp_path, monkeypatch, capfd):
         folder.mkdir(parents=True, exist_ok=True)
         image = draw.integers(0, 255, (80, 70, 3), dtype=np.uint8)
         cv2.imwrite(str(folder / f"{index}.jpg"), image)
-    monkeypatch.setattr(demo, "IMAGES_SEEN", 1)
-    with demo.quiet(tmp_path / "out" / "demo.log"):
-        results = demo.run_images(tmp_path / "photos", tmp_path / "out")
+    monkeypatch.setattr(runs, "IMAGES_SEEN", 1)
+    with quiet(tmp_path / "out" / "demo.log"):
+        results = runs.run_images(tmp_path / "photos", tmp_path / "out")
     shown = capfd.readouterr()
     # A line for the stage, one for every epoch; the rest is in the file.
     assert shown.out.startswith(
@@ -57,20 +57,20 @@ def test_images__pre_trains_on_any_folder(tmp_path, monkeypatch, capfd):
     assert list((tmp_path / "out").glob("images/reconstructions/*.png"))
     assert (tmp_path / "out" / "images" / "epoch_11.pth").is_file()
     # It can be repeated.
-    assert demo.run_images(tmp_path / "photos", tmp_path / "out") == results
+    assert runs.run_images(tmp_path / "photos", tmp_path / "out") == results
 
 
 def test_images__missing_folder_is_one_clear_error(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        demo.run_images(tmp_path / "nowhere", tmp_path / "out")
+        runs.run_images(tmp_path / "nowhere", tmp_path / "out")
 
 
 def test_quiet__loggers_that_keep_the_stream_go_on(tmp_path, capsys):
-    with demo.quiet(tmp_path / "log.txt"):
+    with quiet(tmp_path / "log.txt"):
         print("12:00 - INFO - Epoch(train)  [10][11/11]  loss: 0.5  loss_0: 0.1")
         print("a warning", file=sys.stderr)
         stream = sys.stdout
-        demo.announce("A stage", every=3)
+        announce("A stage", every=3)
         print(
             "Epoch(train)  [10][11/11]  loss: 0.5", "Epoch(train)  [12][1/1] loss: 0.4"
         )
@@ -92,11 +92,11 @@ def test_quiet__on_a_terminal_a_bar_of_80_columns(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
-    with demo.quiet(tmp_path / "demo.log"):
-        demo.announce("A stage", epochs=1000, every=100)
+    with quiet(tmp_path / "demo.log"):
+        announce("A stage", epochs=1000, every=100)
         for epoch in range(1, 1001):
             print(f"INFO - Epoch(train)  [{epoch}][11/11]  loss: 123.4567  x: 1")
-        demo.announce("Another one")
+        announce("Another one")
     drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
     lines = [line for line in re.split("[\r\n]", drawn) if line.strip()]
     assert lines[0] == "A stage" and lines[-1] == "Another one"
@@ -112,13 +112,13 @@ def test_digits__says_what_is_evaluated_and_how(tmp_path, monkeypatch, capsys):
         model = SimpleNamespace(state_dict=dict)
         return SimpleNamespace(work_dir=work_dir, model=model)
 
-    monkeypatch.setattr(demo, "pretrain", pretrain)
-    monkeypatch.setattr(demo, "write_digits", lambda folder: None)
-    monkeypatch.setattr(demo, "draw_losses", lambda runners, path: None)
-    monkeypatch.setattr(demo, "knn_accuracy", lambda *args: 91.0)
-    monkeypatch.setattr(demo, "few_label_accuracy", lambda *args: 88.0)
-    with demo.quiet(tmp_path / "demo.log"):
-        demo.run_digits(tmp_path)
+    monkeypatch.setattr(runs, "pretrain", pretrain)
+    monkeypatch.setattr(runs, "write_digits", lambda folder: None)
+    monkeypatch.setattr(runs, "draw_losses", lambda runners, path: None)
+    monkeypatch.setattr(runs, "knn_accuracy", lambda *args: 91.0)
+    monkeypatch.setattr(runs, "few_label_accuracy", lambda *args: 88.0)
+    with quiet(tmp_path / "demo.log"):
+        runs.run_digits(tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert lines[8:16] == [
         "Evaluating the encoder of MAE on 360 held-out digits",
@@ -142,10 +142,10 @@ def test_curves__are_named_as_the_pictures(tmp_path):
         model=SimpleNamespace(level_names=["block 3", "block 6"]),
         message_hub=SimpleNamespace(log_scalars={**scalars, "train/lr": values}),
     )
-    assert [name for name, _ in demo.losses_of(runner)] == [
+    assert [name for name, _ in runs.losses_of(runner)] == [
         "loss",
         "block 3",
         "block 6",
     ]
-    demo.draw_losses({"DeepMIM": runner}, tmp_path / "curves.png")
+    runs.draw_losses({"DeepMIM": runner}, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").is_file()

@@ -130,7 +130,7 @@ def test_script_for_onedl_mim__runs_the_tool(installed, tmp_path):
 CHILDREN = """
 import mim_plugins, sys
 from pathlib import Path
-from mim_plugins.demo import CONFIGS
+from mim_plugins.demo.runs import CONFIGS
 from mim_plugins.engine import load_config
 from mim_plugins.engine.config.print_config import annotated_config
 
@@ -154,10 +154,10 @@ assert "model.backbone.img_size = 96  <- --cfg-options (before: 224)" in text, t
 
 
 DEMO = """
-from mim_plugins import demo
+from mim_plugins.demo import runs
 from mim_plugins_cli.main import main
 
-demo.IMAGES_SEEN = 128
+runs.IMAGES_SEEN = 128
 main(["demo", "--data", "photos"])
 """
 
