@@ -107,7 +107,7 @@ def test_quiet__on_a_terminal_a_bar_of_80_columns(tmp_path, monkeypatch):
 
 
 def test_digits__says_what_is_evaluated_and_how(tmp_path, monkeypatch, capsys):
-    def pretrain(config, data, work_dir):
+    def pretrain(config, data, work_dir, hooks):
         work_dir.mkdir(parents=True)
         model = SimpleNamespace(state_dict=dict)
         return SimpleNamespace(work_dir=work_dir, model=model)
@@ -115,6 +115,7 @@ def test_digits__says_what_is_evaluated_and_how(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(runs, "pretrain", pretrain)
     monkeypatch.setattr(runs, "write_digits", lambda folder: None)
     monkeypatch.setattr(runs, "draw_losses", lambda runners, path: None)
+    monkeypatch.setattr(runs, "look_inside", lambda *args: None)
     monkeypatch.setattr(runs, "knn_accuracy", lambda *args: 91.0)
     monkeypatch.setattr(runs, "few_label_accuracy", lambda *args: 88.0)
     with quiet(tmp_path / "demo.log"):
