@@ -9,14 +9,15 @@ Importing this module makes torchvision importable with a torch whose build it d
 not match, so it has to be imported before anything that imports torchvision.
 """
 
-import contextlib
 import importlib
 import io
 import sys
 import warnings
-from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
+from contextlib import redirect_stdout, suppress
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,23 +50,18 @@ TORCHVISION_SCHEMAS = (
 def _torchvision_ops_load() -> bool:
     """Return whether torchvision's compiled operators can be loaded by this torch.
 
-    The library is loaded the way torchvision itself does it on import; loading it
-    twice is harmless, while guessing from version strings would not be: once the
-    schemas are defined by hand, the library can no longer define its own.
+    The library, ``_C`` or from torchvision 0.29 on ``_C_stable``, is loaded the way
+    torchvision itself does it on import; loading it twice is harmless, while guessing
+    from version strings would not be: once the schemas are defined by hand, the library
+    can no longer define its own.
     """
     spec = find_spec("torchvision")
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    for folder in folders:
-        finder = FileFinder(folder, (ExtensionFileLoader, EXTENSION_SUFFIXES))
-        library = finder.find_spec("_C")
-        if library is None or library.origin is None:
-            continue
-        try:
-            torch.ops.load_library(library.origin)
-        except (ImportError, OSError):
-            continue
-        return True
-    return False
+    for folder in list(spec.submodule_search_locations or ()) if spec else []:
+        for library in sorted(Path(folder).glob("_C*")):
+            if library.name.endswith(tuple(EXTENSION_SUFFIXES)):
+                with suppress(ImportError, OSError):
+                    torch.ops.load_library(str(library))
+    return hasattr(torch.ops.torchvision, "nms")
 
 
 def define_torchvision_schemas() -> "torch.library.Library | None":
@@ -181,7 +177,7 @@ def import_mmpretrain() -> None:
         ImportError: If it cannot be imported with the installed transformers.
     """
     try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
             advice = "Fail to import ``MultiScaleDeformableAttention``"
             warnings.filterwarnings("ignore", message=advice)
             importlib.import_module("mmcv.cnn.bricks.transformer")

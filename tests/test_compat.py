@@ -54,6 +54,26 @@ def test_schemas__are_left_to_torchvision_where_its_operators_load(
     assert compat.define_torchvision_schemas() is None
 
 
+@pytest.mark.parametrize("name", ["_C.so", "_C_stable.so"])
+def test_schemas__torchvision_s_library_is_found(tmp_path, monkeypatch, name):
+    (tmp_path / name).touch()
+    (tmp_path / "image.so").touch()
+    found = []
+
+    class Operators:
+        torchvision = type("Namespace", (), {})()
+
+        def load_library(self, path):
+            found.append(path)
+            self.torchvision.nms = "an operator"
+
+    monkeypatch.setattr(torch, "ops", Operators())
+    spec = type("Spec", (), {"submodule_search_locations": [str(tmp_path)]})
+    monkeypatch.setattr(compat, "find_spec", lambda name: spec)
+    assert compat._torchvision_ops_load()
+    assert found == [str(tmp_path / name)]
+
+
 def test_schemas__are_defined_where_the_operators_do_not_load(
     monkeypatch, torchvision_not_imported
 ):
