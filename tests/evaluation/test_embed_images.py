@@ -153,7 +153,7 @@ def test_unreadable_images__end_it_or_are_left_out(tmp_path, photos, tiny, bad):
             "no weights are known for distilled_mae-vitt_400e",
         ),
         (dict(checkpoint="none.pth"), "there is no checkpoint file none.pth"),
-        (dict(model="vit-nowhere"), 'Failed to find model "vit-nowhere"'),
+        (dict(model="vit-nowhere"), "no model is named 'vit-nowhere'"),
         (dict(model="none.py"), "The config file none.py does not exist"),
         (dict(out="x.npy"), "a .npz file, not to x.npy"),
         (dict(out="none/x.npz"), "there is no folder none to write to"),

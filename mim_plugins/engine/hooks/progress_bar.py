@@ -170,7 +170,8 @@ class ProgressBarHook(Hook):
         places: list[tuple[Any, str]] = [
             (handler, "stream")
             for handler in logger.handlers
-            if type(handler) is logging.StreamHandler
+            if isinstance(handler, logging.StreamHandler)
+            and not isinstance(handler, logging.FileHandler)
         ]
         places += [(sys, "stdout"), (sys, "stderr")]
         for owner, name in places:

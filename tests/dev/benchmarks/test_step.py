@@ -89,12 +89,15 @@ def test_simmim_is_a_baseline_of_swin(tiny_config, tmp_path):
     swin.write_text(
         f"""
 _base_ = {str(ROOT / "configs/localmim/swinb_pixel_400e.py")!r}
-arch = dict(
-    _delete_=True, embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 4]
-)
 model = dict(
     mask_sampler=dict(mask_ratio=0.5),
-    backbone=dict(arch=arch, img_size=64, window_size=2),
+    backbone=dict(
+        arch=dict(
+            _delete_=True, embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 4]
+        ),
+        img_size=64,
+        window_size=2,
+    ),
     neck=dict(embed_dims=(16, 16, 16, 16)),
     target_generator=dict(cell_size=(8, 16, 32, 32)),
 )
